@@ -1,0 +1,24 @@
+"""Photographs and the objects marked in them: the image loader, and readers that bring every data set to one form.
+
+Start at dataset.py (what a config names), ground_truth.py (the form) and image.py (the loader). None of them needs
+torch.
+"""
+
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
+from detector.data.image import IMAGE_SUFFIXES, Image, ImageError, find_images, read_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ClassTable",
+    "DataConfig",
+    "DataError",
+    "Dataset",
+    "DatasetKind",
+    "Image",
+    "ImageError",
+    "Record",
+    "find_images",
+    "open_dataset",
+    "read_image",
+]

@@ -1,0 +1,109 @@
+"""The data a command works on, as its config names it -> Dataset.
+
+data.kind=voc     data.root=VOC2012  data.split=val
+data.kind=voc     data.root=cells    data.split=val      data.classes=[WBC,RBC,Platelets]
+data.kind=ilsvrc  data.root=ILSVRC   data.split=val2
+data.kind=coco    data.root=coco     data.split=val2017
+data.kind=coco    data.root=mine     data.annotations=boxes.json  data.images=photos
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+from detector.data.coco import read_coco
+from detector.data.ground_truth import DataError, Dataset
+from detector.data.ilsvrc import read_ilsvrc_det
+from detector.data.voc import VOC_CLASSES, read_voc
+
+
+class DatasetKind(Enum):
+    """How the files are laid out."""
+
+    voc = "voc"
+    ilsvrc = "ilsvrc"
+    coco = "coco"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images and boxes to work on: the section `data` of a config.
+
+    Attributes:
+        kind: the layout of the files.
+        root: the data set's folder.
+        split: the part to read, as its lists name it; may be empty for coco with annotations and images given.
+        classes: voc only: the class names, label order; empty for PASCAL VOC's own 20.
+        annotations: coco only: the JSON file, from root; empty for annotations/instances_SPLIT.json.
+        images: coco only: the folder of photographs, from root; empty for the split's name.
+        one_based: voc only: corner pixels count from 1, as VOC's own; false where a tool wrote them from 0.
+    """
+
+    kind: DatasetKind
+    root: str
+    split: str = ""
+    classes: list[str] = field(default_factory=list)
+    annotations: str = ""
+    images: str = ""
+    one_based: bool = True
+
+
+def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
+    """Read the split that the config names.
+
+    Args:
+        config: what to read.
+        need_images: refuse a split whose photographs are not all there. Scoring detections needs none of them.
+
+    Raises:
+        DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, or a
+            photograph that is not there.
+    """
+    root = Path(config.root).expanduser()
+    if not config.root or not root.is_dir():
+        raise DataError(f"no data set folder {config.root!r}; set data.root=DIR")
+    _refuse_foreign(config)
+    match config.kind:
+        case DatasetKind.voc:
+            names = tuple(config.classes) or VOC_CLASSES
+            dataset = read_voc(root, config.split, class_names=names, one_based=config.one_based)
+        case DatasetKind.ilsvrc:
+            dataset = read_ilsvrc_det(root, config.split)
+        case DatasetKind.coco:
+            dataset = _open_coco(root, config)
+    if need_images:
+        _refuse_absent(dataset, config)
+    return dataset
+
+
+def _open_coco(root: Path, config: DataConfig) -> Dataset:
+    annotations = root / (config.annotations or f"annotations/instances_{config.split}.json")
+    if not annotations.is_file():
+        there = sorted(
+            path.relative_to(root).as_posix() for path in (*root.glob("*.json"), *root.glob("annotations/*.json"))
+        )
+        raise DataError(
+            f"{annotations}: no such annotation file; there are: {', '.join(there) or 'none'}\n"
+            "  name one:  data.annotations=FILE data.images=DIR  (or data.split=val2017 in COCO's own layout)"
+        )
+    dataset = read_coco(annotations, root / (config.images or config.split))
+    return replace(dataset, name=f"{root.resolve().name} {config.split or annotations.stem}")
+
+
+def _refuse_foreign(config: DataConfig) -> None:
+    """A setting of another kind would be passed over in silence."""
+    for key, kind in (("classes", DatasetKind.voc), ("annotations", DatasetKind.coco), ("images", DatasetKind.coco)):
+        if getattr(config, key) and config.kind is not kind:
+            raise DataError(
+                f"data.{key} is a setting of data.kind={kind.value}; leave it out with data.kind={config.kind.value}"
+            )
+
+
+def _refuse_absent(dataset: Dataset, config: DataConfig) -> None:
+    absent = [record.path for record in dataset.records if not record.path.is_file()]
+    if absent:
+        count = f"all {len(dataset):,}" if len(absent) == len(dataset) else f"{len(absent):,} of {len(dataset):,}"
+        key = "data.images" if config.kind is DatasetKind.coco else "data.root"
+        raise DataError(f"{dataset.name}: {count} images are not there (first: {absent[0]}); check {key}")

@@ -1,0 +1,75 @@
+"""Detections drawn on their image: a coloured frame per object with its class and score.
+
+In: image [H, W, 3] uint8 RGB and its Detections. Out: a new image of the same shape. Lines and letters grow with the
+image, a class has the same colour everywhere, and the best detection lies on top.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.data.image import Image
+from detector.detections import Detections
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_detections(image: Image, detections: Detections, names: Sequence[str]) -> Image:
+    """A copy of the image with a frame and a label such as "cat 0.97" for each detection, the best drawn last.
+
+    Args:
+        image: [H, W, 3] uint8 RGB; it stays as it is.
+        detections: D detections in the image's pixels; those partly outside are drawn as far as they are inside.
+        names: K class names; a detection's label is a position in them.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+
+    Raises:
+        ValueError: the image is not [H, W, 3] uint8, or a label has no name.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected an image [H, W, 3] of uint8, not {list(image.shape)} of {image.dtype}")
+    if len(detections) and not 0 <= detections.labels.min() <= detections.labels.max() < len(names):
+        raise ValueError(f"a label is outside 0..{len(names) - 1}, the {len(names)} class names")
+    result = np.ascontiguousarray(image).copy()
+    height, width = image.shape[:2]
+    limit = np.array([width - 1, height - 1, width - 1, height - 1])
+    worst_first = detections[np.argsort(detections.scores, kind="stable")]
+    frames = np.clip(np.rint(worst_first.boxes) - [0, 0, 1, 1], 0, limit).astype(int).tolist()
+    thickness = max(1, round(min(height, width) / 200))
+    for frame, label in zip(frames, worst_first.labels.tolist(), strict=True):
+        cv2.rectangle(result, frame[:2], frame[2:], class_colour(label), thickness)
+    for frame, label, score in zip(frames, worst_first.labels.tolist(), worst_first.scores.tolist(), strict=True):
+        _draw_label(result, f"{names[label]} {score:.2f}", frame, class_colour(label), thickness)
+    return result
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """The colour of a class, RGB 0..255: hues one golden angle apart, so that neighbours differ most."""
+    hue, saturation, value = (0.36 + label * 0.618034) % 1.0, (0.85, 0.6)[label % 2], (0.95, 1.0)[label % 2]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _draw_label(
+    canvas: NDArray[np.uint8], text: str, frame: Sequence[int], colour: tuple[int, int, int], thickness: int
+) -> None:
+    """Write text on a filled background above the frame's top left corner, inside it where there is no room above."""
+    height, width = canvas.shape[:2]
+    size = max(0.35, min(height, width) / 900)
+    stroke = max(1, round(size * 1.6))
+    (text_width, text_height), descent = cv2.getTextSize(text, FONT, size, stroke)
+    margin = max(2, round(text_height / 4))
+    box_width, box_height = text_width + 2 * margin, text_height + descent + 2 * margin
+    left = max(0, min(frame[0] - thickness // 2, width - box_width))
+    top = frame[1] - box_height if frame[1] >= box_height else min(frame[1], max(0, height - box_height))
+    cv2.rectangle(canvas, (left, top), (left + box_width - 1, top + box_height - 1), colour, cv2.FILLED)
+    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = (0, 0, 0) if luminance > 128 else (255, 255, 255)
+    cv2.putText(canvas, text, (left + margin, top + margin + text_height), FONT, size, ink, stroke, cv2.LINE_AA)

@@ -1,0 +1,207 @@
+"""Local response normalisation across channels: y = x / (1 + α/5 · Σ₅ x²)^β, α = 1e-4, β = 0.75.
+
+In, out: [N, C, H, W]; the sum runs over the channel itself and two neighbours on each side, fewer at the ends.
+GoogLeNet §5, figure 3, has it after pool1 and before pool2; the constants are those of BVLC caffe bvlc_googlenet.
+On a CPU `F.local_response_norm` takes longer than all convolutions of the network together, hence the compiled kernels
+here. They use s^-0.75 = 1 / (√s · √√s): two square roots cost far less than a power.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+ALPHA = 1e-4
+BETA = 0.75
+SIZE = 5
+
+Array = NDArray[np.float32]
+Kernel = Callable[..., None]
+
+_HALF = SIZE // 2
+_ONE = np.float32(1)
+_SHARE = np.float32(ALPHA / SIZE)  # what each squared channel adds to the sum
+_SLOPE = np.float32(2 * ALPHA * BETA / SIZE)
+_TILE = 256  # pixels; the squares of 192 channels stay in the second-level cache
+
+# One thread each (numba's own threads do not survive a fork); loops vectorise only if sums may be reordered.
+_compiled: Callable[[Kernel], Kernel] = njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}
+)
+
+
+def local_response_norm(x: Tensor) -> Tensor:
+    """Divide each value by a power of the mean square of its five neighbouring channels.
+
+    Equals `F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)` and keeps the memory format of x.
+
+    Args:
+        x: [N, C, H, W], floating point. float32 on the CPU takes the compiled kernels; computed in float32 at least.
+
+    Raises:
+        ValueError: x is not [N, C, H, W].
+    """
+    if x.dim() != 4:
+        raise ValueError(f"local response normalisation needs [N, C, H, W], got {list(x.shape)}")
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # a compiler sees only torch's own operations
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not recorded:
+        result: Tensor = _CompiledNorm.apply(x)  # type: ignore[no-untyped-call]
+        return result
+    return _torch_norm(x)
+
+
+class LocalResponseNorm(nn.Module):
+    """`local_response_norm` as a layer without parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same shape."""
+        return local_response_norm(x)
+
+
+def _torch_norm(x: Tensor) -> Tensor:
+    """The formula in torch's operations: other devices, other types, compilers."""
+    values = x if x.dtype == torch.float64 else x.float()
+    squares = F.pad(values * values, (0, 0, 0, 0, _HALF, _HALF))
+    total = sum(squares[:, i : i + x.shape[1]] for i in range(SIZE))
+    root = (1 + ALPHA / SIZE * total).sqrt()
+    return (values / (root * root.sqrt())).to(x.dtype)
+
+
+class _CompiledNorm(torch.autograd.Function):
+    """float32 on the CPU, both memory formats."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.detach()
+        ctx.channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        x = x if ctx.channels_last else x.contiguous()
+        ctx.save_for_backward(x)
+        y = torch.empty_like(x)
+        kernel = _forward_rows if ctx.channels_last else _forward_planes
+        _spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, y)])
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        grad_y = grad_y.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
+        grad_x = torch.empty_like(x)
+        kernel = _backward_rows if ctx.channels_last else _backward_planes
+        _spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, grad_y, grad_x)])
+        return grad_x
+
+
+def _as_array(x: Tensor, channels_last: bool) -> Array:
+    """The tensor's memory: [N·H·W, C] if channels come last, else [N, C, H·W]."""
+    array: Array = (x.permute(0, 2, 3, 1).flatten(0, 2) if channels_last else x.flatten(2)).numpy()
+    return array
+
+
+def _spread(kernel: Kernel, arrays: list[Array]) -> None:
+    """Run the kernel over equal parts of the first axis on as many threads as torch uses."""
+    parts = min(torch.get_num_threads(), len(arrays[0]))
+    if parts <= 1:
+        return kernel(*arrays)
+    edges = [len(arrays[0]) * i // parts for i in range(parts + 1)]
+    pieces = [[array[begin:end] for array in arrays] for begin, end in zip(edges, edges[1:], strict=False)]
+    waiting = [_workers(parts - 1, os.getpid()).submit(kernel, *piece) for piece in pieces[1:]]
+    kernel(*pieces[0])
+    for future in waiting:
+        future.result()
+
+
+@lru_cache(maxsize=1)
+def _workers(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked child has none of its parent's and gets its own."""
+    return ThreadPoolExecutor(count, thread_name_prefix="lrn")
+
+
+@_compiled
+def _forward_rows(x: Array, y: Array) -> None:
+    """[M, C] -> [M, C]."""
+    rows, channels = x.shape
+    squares = np.zeros(channels + 4, np.float32)  # two zeros at each end
+    for row in range(rows):
+        for c in range(channels):
+            squares[c + 2] = x[row, c] * x[row, c]
+        for c in range(channels):
+            total = squares[c] + squares[c + 1] + squares[c + 2] + squares[c + 3] + squares[c + 4]
+            root = np.sqrt(_ONE + _SHARE * total)
+            y[row, c] = x[row, c] / (root * np.sqrt(root))
+
+
+@_compiled
+def _backward_rows(x: Array, grad_y: Array, grad_x: Array) -> None:
+    """[M, C], [M, C] -> [M, C]: grad_x = grad_y·s^-β - 2αβ/5 · x · Σ₅ grad_y·x·s^(-β-1)."""
+    rows, channels = x.shape
+    squares = np.zeros(channels + 4, np.float32)
+    powers = np.zeros(channels, np.float32)
+    pulls = np.zeros(channels + 4, np.float32)
+    for row in range(rows):
+        for c in range(channels):
+            squares[c + 2] = x[row, c] * x[row, c]
+        for c in range(channels):
+            scale = _ONE + _SHARE * (squares[c] + squares[c + 1] + squares[c + 2] + squares[c + 3] + squares[c + 4])
+            root = np.sqrt(scale)
+            powers[c] = _ONE / (root * np.sqrt(root))
+            pulls[c + 2] = grad_y[row, c] * x[row, c] * powers[c] / scale
+        for c in range(channels):
+            pull = pulls[c] + pulls[c + 1] + pulls[c + 2] + pulls[c + 3] + pulls[c + 4]
+            grad_x[row, c] = grad_y[row, c] * powers[c] - _SLOPE * x[row, c] * pull
+
+
+@_compiled
+def _forward_planes(x: Array, y: Array) -> None:
+    """[N, C, P] -> [N, C, P], a tile of pixels at a time."""
+    images, channels, pixels = x.shape
+    squares = np.zeros((channels + 4, _TILE), np.float32)
+    for image in range(images):
+        for begin in range(0, pixels, _TILE):
+            width = min(_TILE, pixels - begin)
+            for c in range(channels):
+                for p in range(width):
+                    squares[c + 2, p] = x[image, c, begin + p] * x[image, c, begin + p]
+            for c in range(channels):
+                for p in range(width):
+                    total = squares[c, p] + squares[c + 1, p] + squares[c + 2, p] + squares[c + 3, p] + squares[c + 4, p]
+                    root = np.sqrt(_ONE + _SHARE * total)
+                    y[image, c, begin + p] = x[image, c, begin + p] / (root * np.sqrt(root))
+
+
+@_compiled
+def _backward_planes(x: Array, grad_y: Array, grad_x: Array) -> None:
+    """[N, C, P], [N, C, P] -> [N, C, P]; the sum of `_backward_rows`."""
+    images, channels, pixels = x.shape
+    squares = np.zeros((channels + 4, _TILE), np.float32)
+    powers = np.zeros((channels, _TILE), np.float32)
+    pulls = np.zeros((channels + 4, _TILE), np.float32)
+    for image in range(images):
+        for begin in range(0, pixels, _TILE):
+            width = min(_TILE, pixels - begin)
+            for c in range(channels):
+                for p in range(width):
+                    squares[c + 2, p] = x[image, c, begin + p] * x[image, c, begin + p]
+            for c in range(channels):
+                for p in range(width):
+                    total = squares[c, p] + squares[c + 1, p] + squares[c + 2, p] + squares[c + 3, p] + squares[c + 4, p]
+                    scale = _ONE + _SHARE * total
+                    root = np.sqrt(scale)
+                    powers[c, p] = _ONE / (root * np.sqrt(root))
+                    pulls[c + 2, p] = grad_y[image, c, begin + p] * x[image, c, begin + p] * powers[c, p] / scale
+            for c in range(channels):
+                for p in range(width):
+                    pull = pulls[c, p] + pulls[c + 1, p] + pulls[c + 2, p] + pulls[c + 3, p] + pulls[c + 4, p]
+                    kept = grad_y[image, c, begin + p] * powers[c, p]
+                    grad_x[image, c, begin + p] = kept - _SLOPE * x[image, c, begin + p] * pull

@@ -1,0 +1,165 @@
+"""START HERE: the whole detector, image -> proposals -> warped regions -> scores -> NMS -> detections (paper §8).
+
+In: image [H, W, 3] uint8 RGB.  Out: Detections, best first.
+Each proposed box is classified on its own, as in R-CNN; several classifiers make the paper's ensemble by the mean of their
+softmax, followed by one suppression. No box regression and no context model, as in the paper.
+
+N boxes, K classes, S side of a region.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
+from detector.config import load_config
+from detector.data.ground_truth import ClassTable
+from detector.data.image import Image
+from detector.detections import Detections
+from detector.device import choose_device
+from detector.googlenet import InputConvention
+from detector.postprocess import suppress
+from detector.regions import RegionConfig, network_input, warp
+from detector.settings import DetectorConfig
+from proposals.boxes import Boxes
+from proposals.sources import propose
+
+
+@dataclass(frozen=True)
+class Run:
+    """One image's way through the detector.
+
+    Attributes:
+        boxes: [N, 4] px, the proposals.
+        scores: [N, K + 1] mean softmax of the members; column 0 is background.
+        detections: what suppression left.
+        seconds: spent in each stage: proposals, warp, network, suppression.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    detections: Detections
+    seconds: dict[str, float]
+
+
+class Detector:
+    """Finds objects of K classes in photographs.
+
+    Args:
+        members: the region classifiers of the ensemble, at least one, all with the same classes.
+        config: proposals, suppression and batch size.
+        device: where the networks run.
+
+    Raises:
+        ValueError: no member, or members that know different classes.
+    """
+
+    def __init__(
+        self, members: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device | str = "cpu"
+    ) -> None:
+        if not members:
+            raise ValueError("a detector needs at least one region classifier")
+        for number, member in enumerate(members[1:], 2):
+            if member.classes != members[0].classes:
+                raise ValueError(
+                    f"model {number} of {len(members)} ({_name(config, number - 1)}) tells {len(member.classes)} classes "
+                    f"apart that are not the {len(members[0].classes)} of the first ({_name(config, 0)})"
+                )
+        self.device = torch.device(device)
+        self.members = list(members)
+        for member in self.members:
+            member.network.eval().to(self.device)
+        self.config = config
+
+    @classmethod
+    def load(cls, config: DetectorConfig | str | Path = "default", *, device: str = "auto") -> Detector:
+        """A detector ready to use.
+
+        Args:
+            config: settings, a YAML file of them, or the name of a preset; the default needs nothing but this package.
+            device: auto, cpu, cuda, cuda:N or mps.
+
+        Raises:
+            ConfigError, CheckpointError, ValueError: one line that says what is missing and what to do.
+
+        >>> from detector import Detector, read_image
+        >>> found = Detector.load()(read_image("photo.jpg"))  # doctest: +SKIP
+        """
+        settings = config if isinstance(config, DetectorConfig) else load_config(DetectorConfig, config)
+        members = []
+        for number, name in enumerate(settings.models, 1):
+            try:
+                members.append(load_checkpoint(find_checkpoint(name)))
+            except CheckpointError as error:
+                if len(settings.models) == 1:
+                    raise
+                raise CheckpointError(f"model {number} of {len(settings.models)}: {error}") from error
+        return cls(members, settings, choose_device(device))
+
+    @property
+    def classes(self) -> ClassTable:
+        """The classes that labels refer to."""
+        return self.members[0].classes
+
+    def __call__(self, image: Image) -> Detections:
+        """Detect the objects of an image [H, W, 3] uint8 RGB."""
+        return self.run(image).detections
+
+    def run(self, image: Image, boxes: Boxes | None = None) -> Run:
+        """Detect, and keep what happened on the way.
+
+        Args:
+            image: [H, W, 3] uint8 RGB.
+            boxes: [N, 4] px, proposals to use instead of the detector's own.
+        """
+        seconds: dict[str, float] = {}
+        if boxes is None:
+            with _timed(seconds, "proposals"):
+                boxes = propose(image, self.config.proposals, threads=torch.get_num_threads()).boxes  # [N, 4]
+        scores = self.score(image, boxes, seconds)  # [N, K + 1]
+        with _timed(seconds, "suppression"):
+            detections = suppress(boxes, scores, self.config.suppression)
+        return Run(boxes.astype(np.float32), scores, detections, seconds)
+
+    def score(
+        self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None
+    ) -> NDArray[np.float32]:
+        """Mean softmax of the members on each warped box; [H, W, 3], [N, 4] px -> [N, K + 1], column 0 background.
+
+        Time spent is added to seconds["warp"] and seconds["network"].
+        """
+        seconds = {} if seconds is None else seconds
+        scores = np.zeros((len(boxes), len(self.classes) + 1), np.float32)
+        for start in range(0, len(boxes), self.config.batch):
+            part = slice(start, start + self.config.batch)
+            inputs: dict[tuple[RegionConfig, InputConvention], Tensor] = {}  # members mostly share theirs
+            for member in self.members:
+                key = (member.regions, member.convention)
+                if key not in inputs:
+                    with _timed(seconds, "warp"):
+                        regions = warp(image, boxes[part], member.regions, member.convention.mean)  # [B, S, S, 3]
+                        inputs[key] = network_input(regions, member.convention, self.device)  # [B, 3, S, S]
+                with _timed(seconds, "network"), torch.inference_mode():
+                    logits = member.network(inputs[key])  # [B, K + 1]
+                    scores[part] += logits.float().softmax(dim=1).cpu().numpy()
+        return scores / len(self.members)
+
+
+def _name(config: DetectorConfig, index: int) -> str:
+    return config.models[index] if index < len(config.models) else "unnamed"
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started

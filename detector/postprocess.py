@@ -1,0 +1,53 @@
+"""Scores -> detections: a score threshold, greedy non-maximum suppression within each class, a limit per image.
+
+In: boxes [N, 4] px, scores [N, K + 1].  Out: Detections, best first.
+R-CNN §2.2, whose overlap threshold is 0.3; the paper names none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import nms
+
+from detector.detections import Detections
+from detector.settings import SuppressionConfig
+from proposals.boxes import Boxes
+
+
+def suppress(boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConfig) -> Detections:
+    """Keep the best boxes of each class and drop their near-copies.
+
+    Args:
+        boxes: [N, 4] px.
+        scores: [N, K + 1] probabilities; column 0 is background, which is never returned.
+        config: thresholds.
+
+    Returns:
+        at most config.limit detections; of equal scores the earlier box comes first, then the lower label.
+
+    Raises:
+        ValueError: boxes and scores differ in N, or a score is not finite (NMS would let NaN suppress good boxes).
+    """
+    if len(boxes) != len(scores):
+        raise ValueError(f"{len(boxes)} boxes but {len(scores)} rows of scores")
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not finite")
+    found = []
+    for label in range(scores.shape[1] - 1):
+        column = scores[:, label + 1]
+        candidates = np.flatnonzero(column > config.min_score)
+        candidates = candidates[np.argsort(-column[candidates], kind="stable")]  # ties: nms alone promises no order
+        kept = nms(
+            torch.from_numpy(np.ascontiguousarray(boxes[candidates], dtype=np.float32)),
+            # Sorted already: falling numbers keep that order where scores tie.
+            torch.arange(len(candidates), 0, -1, dtype=torch.float32),
+            config.max_iou,
+        ).numpy()
+        found.append((candidates[kept], np.full(len(kept), label)))
+    rows = np.concatenate([row for row, _ in found])
+    labels = np.concatenate([label for _, label in found])
+    best = np.argsort(-scores[rows, labels + 1], kind="stable")[: config.limit]
+    rows, labels = rows[best], labels[best]
+    return Detections(boxes[rows], scores[rows, labels + 1], labels)

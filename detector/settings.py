@@ -1,0 +1,52 @@
+"""What a detector preset states. Without torch, so that commands read their settings and refuse wrong ones at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from proposals.sources import ProposalConfig
+
+
+@dataclass(frozen=True)
+class SuppressionConfig:
+    """Which scored boxes become detections.
+
+    Attributes:
+        min_score: a detection must score above this, in [0, 1].
+        max_iou: overlap with a better box of its class above this drops it, in [0, 1].
+        limit: most detections per image, all classes together.
+    """
+
+    min_score: float = 0.001  # ours: average precision needs the low scores too
+    max_iou: float = 0.3  # R-CNN's code; the paper names none
+    limit: int = 200  # ours
+
+    def __post_init__(self) -> None:
+        for name in ("min_score", "max_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"suppression.{name} must be in [0, 1], not {getattr(self, name)}")
+        if self.limit < 1:
+            raise ValueError(f"suppression.limit must be at least 1, not {self.limit}")
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """A detector: image -> proposals -> warped regions -> scores -> NMS -> detections.
+
+    Attributes:
+        models: region classifiers whose softmax is averaged, any number: files, or names of shipped weights.
+        proposals: where objects might be.
+        suppression: which scored boxes become detections.
+        batch: regions scored at a time.
+    """
+
+    models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
+    batch: int = 16  # larger ones are slower on a CPU: their maps leave the cache and cost page faults
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models must name at least one region classifier")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, not {self.batch}")

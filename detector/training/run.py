@@ -1,0 +1,143 @@
+"""A training run from its config to its folder: read, propose, fine-tune, record.
+
+runs/<name>/ holds config.yaml (resolved, reloadable), run.json (command, versions, device), metrics.jsonl (a row an epoch),
+linear.safetensors, best.safetensors, last.safetensors (region classifiers) and state.pt (to resume).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoint
+from detector.config import ConfigError, config_to_dict, load_config, save_config
+from detector.data.dataset import open_dataset
+from detector.data.ground_truth import ClassTable, DataError, Dataset
+from detector.data.image import ImageError
+from detector.device import choose_device
+from detector.googlenet import GoogLeNet
+from detector.pretrained import load_caffe
+from detector.training.finetune import FineTuneConfig, FineTuning, TrainingError, WindowBatches, append_row
+from detector.training.windows import BatchSampler, collect_windows, propose_all
+from proposals.cache import ProposalCache
+
+RUNS = Path("runs")
+
+
+def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
+    """Carry out the experiment of a config; returns the folder of the run.
+
+    Args:
+        config_name: YAML file or preset of FineTuneConfig.
+        overrides: key=value texts.
+        device: as detector.device names it.
+        resume: go on where the run of that name stopped; without one, start.
+
+    Raises:
+        ConfigError, DataError, ImageError, CheckpointError, TrainingError, ValueError: one line each, for the user.
+        KeyboardInterrupt: after a line that says how to go on.
+    """
+    config = load_config(FineTuneConfig, config_name, overrides)
+    where = choose_device(device)
+    folder = RUNS / config.name
+    resuming = _check_folder(folder, config, resume)
+    train_set, val_set = open_dataset(config.train), open_dataset(config.val)
+    for dataset in (train_set, val_set):
+        for warning in dataset.warnings:
+            print(f"train_classifier: warning: {warning}", file=sys.stderr)
+    if train_set.classes != val_set.classes:
+        raise DataError(f"train and val have different classes: {train_set.classes.names}, {val_set.classes.names}")
+
+    torch.manual_seed(config.seed)
+    template = start_classifier(config, train_set.classes)
+    cache = ProposalCache(Path(config.cache), config.proposals)
+
+    def batches(dataset: Dataset, seed: int) -> WindowBatches:
+        windows = collect_windows(dataset, propose_all(dataset, cache, max(1, config.workers)))
+        sampler = BatchSampler(windows, batch=config.batch, foreground=config.foreground, seed=seed)
+        return WindowBatches(dataset, sampler, config.regions, template.convention.mean)
+
+    run = FineTuning(
+        config, template, batches(train_set, config.seed), batches(val_set, 0), folder=folder, device=where
+    )
+    if resuming:
+        run.load_state()
+        print(f"resumed {folder} at batch {run.step} of {run.steps}", file=sys.stderr)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        save_config(config, folder / "config.yaml")
+        (folder / "run.json").write_text(json.dumps(describe_run(where), indent=1) + "\n", encoding="utf-8")
+    try:
+        if not resuming:
+            _report(folder, run.fit_last_layer())
+            run.save_state()
+        if config.train_from != "none":
+            for row in run.run():
+                _report(folder, row)
+    except KeyboardInterrupt:
+        print(f"train_classifier: stopped; go on with --config {folder}/config.yaml --resume auto", file=sys.stderr)
+        raise
+    best = "linear" if config.train_from == "none" else "best"
+    print(f"done: python tools/detect.py image.jpg models=[{folder}/{best}.safetensors]")
+    return folder
+
+
+def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClassifier:
+    """The pretrained network with a fresh last layer for the classes and background."""
+    path = Path(config.init).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"no pretrained weights {path}; set init=FILE (safetensors with Caffe's or our layer names)")
+    network: GoogLeNet
+    try:
+        previous = load_checkpoint(path)
+        network, convention = previous.network, previous.convention
+    except CheckpointError:
+        network, convention = load_caffe(path)
+    network.replace_classifier(len(classes) + 1)
+    return RegionClassifier(network, convention, config.regions, classes)
+
+
+def describe_run(device: torch.device) -> dict[str, str]:
+    """What a reader needs to repeat a run: command, commit, versions, device."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({torch.get_num_threads()} threads)",
+    }
+
+
+def _check_folder(folder: Path, config: FineTuneConfig, resume: bool) -> bool:
+    """Whether to resume; refuses to overwrite a run, or to resume one with other settings."""
+    if not (folder / "state.pt").is_file():
+        return False
+    if not resume:
+        raise TrainingError(f"{folder} has a run already; --resume auto continues it, name=OTHER starts another")
+    before, now = load_config(FineTuneConfig, folder / "config.yaml"), config
+    for item in fields(FineTuneConfig):
+        old, new = getattr(before, item.name), getattr(now, item.name)
+        if old != new and item.name not in ("workers", "cache"):
+            raise TrainingError(f"{folder} was trained with {item.name} = {old}, not {new}; name=OTHER starts another run")
+    return True
+
+
+def _report(folder: Path, row: dict[str, float]) -> None:
+    append_row(folder, row)
+    print("  ".join(f"{key} {value:.5g}" for key, value in row.items()), flush=True)
+
+
+USER_ERRORS = (ConfigError, DataError, ImageError, CheckpointError, TrainingError, ValueError)

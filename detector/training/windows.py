@@ -1,0 +1,123 @@
+"""Which regions a classifier is trained on, with which labels (R-CNN §2.3 and appendix B).
+
+In: a data set and the proposals of its images.  Out: a table of labelled windows, and batches drawn from it.
+A window is a proposal or a ground-truth box. It takes the class of the object it overlaps most if their IoU is at least 0.5,
+else it is background, IoU 0 included: the 0.1 lower bound is Fast R-CNN's, the 0.3 belongs to R-CNN's SVMs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from detector.data.ground_truth import Dataset, Record
+from detector.data.image import read_image
+from proposals.boxes import Boxes, iou
+from proposals.cache import ProposalCache
+
+BACKGROUND = 0
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W labelled windows.
+
+    Attributes:
+        image: [W] int32, position of the image in the data set.
+        boxes: [W, 4] float32 px.
+        labels: [W] int16, 0 background, 1 + class label otherwise.
+    """
+
+    image: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: NDArray[np.int64]) -> Windows:
+        return Windows(self.image[index], self.boxes[index], self.labels[index])
+
+
+def label_windows(boxes: Boxes, record: Record, min_iou: float = 0.5) -> NDArray[np.int16]:
+    """Label each box by the object it overlaps most.
+
+    Args:
+        boxes: [N, 4] px.
+        record: the image's objects.
+        min_iou: this much overlap, or more, makes a box an example of the class.
+
+    Returns:
+        [N] int16: 0 background, 1 + class label, or -1 where the object is difficult or a crowd: such a window is an example
+        of nothing.
+    """
+    if len(record.boxes) == 0:
+        return np.full(len(boxes), BACKGROUND, np.int16)
+    overlaps = iou(boxes.astype(np.float64), record.boxes)
+    best = overlaps.argmax(axis=1)
+    label = np.where(record.difficult | record.crowd, -1, record.labels + 1)[best]
+    return np.where(overlaps.max(axis=1) >= min_iou, label, BACKGROUND).astype(np.int16)
+
+
+def propose_all(dataset: Dataset, cache: ProposalCache, processes: int) -> list[Boxes]:
+    """Proposals of every image of a data set, [N, 4] px each; computed by worker processes where the cache has none."""
+    paths = [record.path for record in dataset.records]
+    with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as executor:
+        found = executor.map(partial(_propose_one, cache), paths, chunksize=4)
+        return list(tqdm(found, total=len(paths), desc=f"proposals {dataset.name}", unit="image", dynamic_ncols=True))
+
+
+def _propose_one(cache: ProposalCache, path: Path) -> Boxes:
+    return cache.get(path.read_bytes(), lambda _: read_image(path)).boxes
+
+
+def collect_windows(dataset: Dataset, proposals: Sequence[Boxes]) -> Windows:
+    """All windows of a data set: per image its ground-truth boxes, then its proposals, without those labelled -1."""
+    images, boxes, labels = [], [], []
+    for index, (record, proposed) in enumerate(zip(dataset.records, proposals, strict=True)):
+        candidates = np.concatenate([record.boxes, proposed]).astype(np.float32)
+        label = label_windows(candidates, record)
+        used = label >= 0
+        images.append(np.full(used.sum(), index, np.int32))
+        boxes.append(candidates[used])
+        labels.append(label[used])
+    return Windows(np.concatenate(images), np.concatenate(boxes), np.concatenate(labels))
+
+
+class BatchSampler:
+    """Draws batches with a fixed share of foreground, uniform over windows (R-CNN: 32 of 128).
+
+    Batch number i depends on the seed and i alone, so a resumed run draws what an unbroken one would.
+
+    Args:
+        windows: what to draw from.
+        batch: windows a batch.
+        foreground: how many of them are examples of a class.
+        seed: of the draw.
+
+    Raises:
+        ValueError: there is no foreground or no background window.
+    """
+
+    def __init__(self, windows: Windows, *, batch: int, foreground: int, seed: int) -> None:
+        self.windows, self.batch, self.foreground, self.seed = windows, batch, foreground, seed
+        self._positive = np.flatnonzero(windows.labels > BACKGROUND)
+        self._negative = np.flatnonzero(windows.labels == BACKGROUND)
+        for kind, positions in (("foreground", self._positive), ("background", self._negative)):
+            if len(positions) == 0:
+                raise ValueError(f"the images have no {kind} window to draw from")
+
+    def draw(self, number: int) -> tuple[Windows, NDArray[np.bool_]]:
+        """Batch `number`, foreground first, and which of its windows to mirror (half of them, by chance)."""
+        generator = np.random.default_rng([self.seed, number])
+        positive = generator.choice(self._positive, self.foreground)
+        negative = generator.choice(self._negative, self.batch - self.foreground)
+        return self.windows[np.concatenate([positive, negative])], generator.random(self.batch) < 0.5

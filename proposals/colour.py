@@ -1,0 +1,82 @@
+"""The colour spaces in which selective search segments an image, as its authors' MATLAB code quantises them.
+
+In: image [H, W, 3] uint8 RGB.  Out: [H, W, 3] uint8, every channel over the full 0-255 (OpenCV's hue stops at 180).
+Source: Uijlings et al., IJCV 2013, and the code released with it. Segmentation and histograms both read the quantised image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+# Linear light of each sRGB byte (IEC 61966-2-1).
+_BYTES = np.arange(256) / 255
+_LINEAR = np.where(_BYTES <= 0.04045, _BYTES / 12.92, ((_BYTES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+# sRGB primaries adapted to D50 (Bradford), the connection space of MATLAB's makecform("srgb2lab"); each row is divided by
+# its sum, which is the D50 white, so that grey has a = b = 128 exactly.
+_XYZ = np.array(
+    [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
+)
+_XYZ = (_XYZ / _XYZ.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def to_hsv(image: Image) -> Image:
+    """MATLAB's rgb2hsv times 255, rounded; [H, W, 3] uint8 RGB -> [H, W, 3] uint8. Grey has hue 0."""
+    height, width, _ = image.shape
+    result = np.empty((height, width, 3), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            red, green, blue = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
+            value = max(red, green, blue)
+            chroma = value - min(red, green, blue)
+            hue = 0.0
+            if chroma > 0:
+                if value == red:
+                    hue = (green - blue) / chroma
+                elif value == green:
+                    hue = 2 + (blue - red) / chroma
+                else:
+                    hue = 4 + (red - green) / chroma
+                if hue < 0:
+                    hue += 6
+            result[y, x, 0] = np.uint8(hue / 6 * 255 + 0.5)
+            result[y, x, 1] = np.uint8(chroma / value * 255 + 0.5) if value > 0 else 0
+            result[y, x, 2] = value
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _to_lab(image: Image, linear: NDArray[np.float32], matrix: NDArray[np.float32]) -> Image:
+    height, width, _ = image.shape
+    result = np.empty((height, width, 3), np.uint8)
+    stretched = np.empty(3, np.float32)
+    for y in range(height):
+        for x in range(width):
+            red, green, blue = linear[image[y, x, 0]], linear[image[y, x, 1]], linear[image[y, x, 2]]
+            for axis in range(3):
+                light = matrix[axis, 0] * red + matrix[axis, 1] * green + matrix[axis, 2] * blue
+                if light > 216 / 24389:
+                    stretched[axis] = np.cbrt(light)
+                else:
+                    stretched[axis] = light * (841 / 108) + 4 / 29
+            lightness = (116 * stretched[1] - 16) * 2.55
+            result[y, x, 0] = np.uint8(min(max(lightness, 0), 255) + 0.5)
+            result[y, x, 1] = np.uint8(min(max(500 * (stretched[0] - stretched[1]) + 128, 0), 255) + 0.5)
+            result[y, x, 2] = np.uint8(min(max(200 * (stretched[1] - stretched[2]) + 128, 0), 255) + 0.5)
+    return result
+
+
+def to_lab(image: Image) -> Image:
+    """CIE L*a*b* as MATLAB's applycform writes it in bytes: L 255/100, a + 128, b + 128; [H, W, 3] -> [H, W, 3] uint8."""
+    result: Image = _to_lab(image, _LINEAR, _XYZ)
+    return result
+
+
+COLOUR_SPACES: dict[str, Callable[[Image], Image]] = {"hsv": to_hsv, "lab": to_lab}

@@ -1,0 +1,254 @@
+"""Settings: what loads, what is refused and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import pytest
+from omegaconf import MISSING
+
+from detector import config
+from detector.config import ConfigError, config_to_dict, find_config, load_config, save_config
+
+
+class Mode(Enum):
+    fast = "fast"
+    quality = "quality"
+
+
+@dataclass(frozen=True)
+class Proposals:
+    superpixel_scale: float = 2.0
+    limit: int = 2000
+    mode: Mode = Mode.fast
+    sigmas: tuple[float, ...] = (0.8,)
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"limit must be at least 1, not {self.limit}")
+
+
+@dataclass(frozen=True)
+class Member:
+    weights: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    proposals: Proposals = field(default_factory=Proposals)
+    second: Proposals | None = None
+    name: str = "paper"
+    classes: list[str] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    data: str = MISSING
+    seed: int = 0
+
+
+def write(folder: Path, text: str, name: str = "detect.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def message(schema: type, path: str | Path | None, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(schema, path, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_defaults_and_empty_file(tmp_path: Path) -> None:
+    assert load_config(Settings, None) == Settings()
+    assert load_config(Settings, write(tmp_path, "# nothing differs\n")) == Settings()
+
+
+def test_file_then_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "proposals:\n  limit: 500\n  mode: quality\nname: mine\nclasses: [cat, dog]\n")
+    loaded = load_config(
+        Settings,
+        path,
+        [
+            "proposals.limit=300",
+            "proposals.superpixel_scale=1e-3",
+            "second.limit=7",
+            "members=[{weights: a/b, seed: 3}]",
+        ],
+    )
+    assert loaded == Settings(
+        proposals=Proposals(superpixel_scale=0.001, limit=300, mode=Mode.quality),
+        second=Proposals(limit=7),
+        name="mine",
+        classes=["cat", "dog"],
+        members=[Member(Path("a/b"), 3)],
+    )
+
+
+def test_tuple_stays_a_tuple(tmp_path: Path) -> None:
+    loaded = load_config(Settings, write(tmp_path, "proposals:\n  sigmas: [0.5, 1]\n"))
+    assert loaded.proposals.sigmas == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("name", ["no", "1e3", "007", "null", "a: b", "", "12:30", "naïve", "#1"])
+def test_saved_config_loads_equal(tmp_path: Path, name: str) -> None:
+    original = Settings(
+        proposals=Proposals(superpixel_scale=1e-5, mode=Mode.quality, sigmas=(0.1, 1 / 3)),
+        second=Proposals(limit=1),
+        name=name,
+        classes=["yes", "person"],
+        members=[Member(Path("runs/a.safetensors"), 1), Member()],
+        thresholds={"cat": 0.5, "on": 1e20},
+        flip=True,
+    )
+    save_config(original, tmp_path / "runs" / "config.yaml")
+    assert load_config(Settings, tmp_path / "runs" / "config.yaml") == original
+
+
+def test_config_to_dict_is_plain() -> None:
+    plain = config_to_dict(Settings(members=[Member(Path("a"))], second=Proposals()))
+    assert plain["proposals"] == {"superpixel_scale": 2.0, "limit": 2000, "mode": "fast", "sigmas": [0.8]}
+    assert plain["members"] == [{"weights": "a", "seed": 0}]
+    with pytest.raises(TypeError, match="expected a dataclass instance, not dict"):
+        config_to_dict({})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "proposals:\n  superpixel_size: 2\n",
+            "[proposals] has no key 'superpixel_size'. Did you mean 'superpixel_scale'?",
+        ),
+        ("second:\n  limits: 2\n", "[second] has no key 'limits'. Did you mean 'limit'?"),
+        (
+            "zzz: 1\n",
+            "has no key 'zzz'. Known: proposals, second, name, classes, members, thresholds, flip",
+        ),
+        ("hello\n", "has no key 'hello'. Known: proposals, second, name, classes, members, thresholds, flip"),
+        ("proposals:\n  limit: many\n", "[proposals] limit must be int, not 'many'"),
+        ("proposals:\n  limit: 0.5\n", "[proposals] limit must be int, not 0.5"),
+        ("proposals:\n  limit: true\n", "[proposals] limit must be int, not True"),
+        ("proposals:\n  mode: slow\n", "[proposals] mode must be one of fast, quality, not 'slow'"),
+        ("proposals:\n  sigmas: [a]\n", "[proposals] sigmas must be tuple[float, ...], not ['a']"),
+        (
+            "proposals: 3\n",
+            "proposals must be a section with keys superpixel_scale, limit, mode, sigmas, not 3",
+        ),
+        (
+            "members: [{weight: a}]\n",
+            "members must be a list, each a section with keys weights, seed, not [{'weight': 'a'}]",
+        ),
+        ("thresholds: {cat: high}\n", "[thresholds] cat must be float, not 'high'"),
+        ("name: no\n", "name must be text, and YAML reads this word as False. Put it in quotes"),
+        ("proposals:\n  limit: 0\n", "limit must be at least 1, not 0"),
+        ("name: a\nflip: true\nname: b\n", "line 3, column 1: found duplicate key name"),
+        ("name: [a\nflip: true\n", "line 2, column 5: did not find expected ',' or ']'"),
+        ("- a\n- b\n", "expected 'key: value' lines, found a list"),
+        ("5\n", "no YAML of 'key: value' lines: Invalid loaded object type: int"),
+        ("name: ${nowhere}\n", "Interpolation key 'nowhere' not found"),
+        ("extends: 3\n", "'extends' must be one file name, not 3"),
+    ],
+)
+def test_refused_file(tmp_path: Path, text: str, expected: str) -> None:
+    path = write(tmp_path, text)
+    assert message(Settings, path) == f"{path}: {expected}"
+
+
+def test_refused_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "detect.yaml"
+    path.write_bytes(b"\xff\xfe\xfa")
+    assert message(Settings, path).startswith(f"{path}: no YAML of 'key: value' lines: 'utf-8' codec")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "proposals.superpixel_size=3",
+            "no key 'proposals.superpixel_size'. Did you mean 'proposals.superpixel_scale'?",
+        ),
+        ("nme=3", "no key 'nme'. Did you mean 'name'?"),
+        ("proposals.limit=many", "proposals.limit must be int, not 'many'"),
+        ("proposals.limit=", "proposals.limit must be int, not None"),
+        ("proposals.limit.x=3", "proposals.limit must be int, not {'x': 3}"),
+        ("name=off", "name must be text, and YAML reads this word as False. Put it in quotes"),
+        ("proposals.limit", "expected key=value, not 'proposals.limit'"),
+        ("=3", "expected key=value, not '=3'"),
+        ("proposals..limit=3", "expected key=value, not 'proposals..limit=3'"),
+        ("classes=[a", "'classes=[a': the value is malformed YAML: did not find expected ',' or ']'"),
+        ("proposals.limit=-1", "limit must be at least 1, not -1"),
+    ],
+)
+def test_refused_override(override: str, expected: str) -> None:
+    assert message(Settings, None, override) == f"command line: {expected}"
+
+
+def test_missing_value(tmp_path: Path) -> None:
+    path = write(tmp_path, "seed: 3\n")
+    assert message(Incomplete, path) == f"{path}: no value for 'data'. Give it as data=..."
+    assert message(Incomplete, None) == "defaults: no value for 'data'. Give it as data=..."
+    assert load_config(Incomplete, path, ["data=voc"]) == Incomplete("voc", 3)
+
+
+def test_extends_is_merged_below(tmp_path: Path) -> None:
+    write(tmp_path, "name: base\nproposals: {limit: 10, superpixel_scale: 3}\n", "base.yaml")
+    write(tmp_path, "extends: base.yaml\nname: middle\n", "middle.yaml")
+    (tmp_path / "sub").mkdir()
+    top = write(tmp_path / "sub", "extends: ../middle.yaml\nproposals: {limit: 20}\n", "top.yaml")
+    assert load_config(Settings, top) == Settings(name="middle", proposals=Proposals(limit=20, superpixel_scale=3.0))
+
+
+def test_extends_names_the_file_at_fault(tmp_path: Path) -> None:
+    base = write(tmp_path, "nome: base\n", "base.yaml")
+    top = write(tmp_path, "extends: base.yaml\n", "top.yaml")
+    assert message(Settings, top) == f"{base}: has no key 'nome'. Did you mean 'name'?"
+    lost = write(tmp_path, "extends: bass.yaml\n", "lost.yaml")
+    assert message(Settings, lost) == f"{lost}: extends 'bass.yaml', and there is no {tmp_path / 'bass.yaml'}"
+
+
+def test_extends_in_a_circle(tmp_path: Path) -> None:
+    first = write(tmp_path, "extends: second.yaml\n", "first.yaml")
+    write(tmp_path, "extends: first.yaml\n", "second.yaml")
+    assert (
+        message(Settings, first)
+        == f"{first}: 'extends' goes round in a circle: first.yaml -> second.yaml -> first.yaml"
+    )
+
+
+def test_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path, "", "detect.yaml")
+    write(tmp_path, "", "voc.yaml")
+    path = tmp_path / "detekt.yaml"
+    assert message(Settings, path) == (
+        f"{path}: no such config. Did you mean 'detect.yaml'? (in {tmp_path}: detect.yaml, voc.yaml)"
+    )
+    nowhere = tmp_path / "nowhere" / "a.yaml"
+    assert message(Settings, nowhere) == f"{nowhere}: no such config. (there is no folder {tmp_path / 'nowhere'})"
+    (tmp_path / "empty").mkdir()
+    assert message(Settings, tmp_path / "empty" / "a.yaml").endswith(f"({tmp_path / 'empty'} holds no .yaml file)")
+    assert message(Settings, tmp_path).startswith(f"{tmp_path}: a folder, not a file.")
+
+
+def test_preset_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    presets = tmp_path / "configs"
+    presets.mkdir()
+    preset = write(presets, "name: shipped\n", "paper.yaml")
+    write(presets, "", "detect.yaml")
+    monkeypatch.setattr(config, "PRESETS", (tmp_path / "absent", presets))
+    monkeypatch.chdir(tmp_path)
+    assert find_config("paper") == find_config("paper.yaml") == preset.relative_to(tmp_path)
+    assert load_config(Settings, "paper").name == "shipped"
+    assert message(Settings, "papers") == "papers: no such config. Did you mean 'paper'? (presets: detect, paper)"
+    write(presets, "nome: x\n", "detect.yaml")
+    assert message(Settings, "detect") == "configs/detect.yaml: has no key 'nome'. Did you mean 'name'?"
+    write(tmp_path, "name: local\n", "paper.yaml")
+    assert load_config(Settings, "paper.yaml").name == "local"  # an existing path goes before a preset

@@ -1,0 +1,150 @@
+"""Weights of Caffe and torchvision: the same logits as their own networks, names both ways, refusals."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from detector.data.image import read_image
+from detector.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.pretrained import (
+    CAFFE_INPUT,
+    TORCHVISION_INPUT,
+    load_caffe,
+    load_torchvision,
+    to_caffe,
+    to_torchvision,
+)
+
+
+@pytest.fixture(scope="module")
+def torchvisions() -> nn.Module:
+    """torchvision's network with statistics far from those of a fresh one."""
+    torch.manual_seed(0)
+    network = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False, num_classes=17)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    result: nn.Module = network.eval()
+    return result
+
+
+@pytest.fixture(scope="module")
+def caffes() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return to_caffe(GoogLeNet(GoogLeNetConfig(classes=11)))
+
+
+def test_same_logits_as_torchvision(torchvisions: nn.Module) -> None:
+    network, convention = load_torchvision(torchvisions.state_dict())
+    x = torch.randn(3, 3, 224, 224)
+    with torch.no_grad():
+        theirs, ours = torchvisions(x), network(x)
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert convention == TORCHVISION_INPUT
+
+
+def test_torchvisions_names_there_and_back(torchvisions: nn.Module) -> None:
+    state = {name: tensor for name, tensor in torchvisions.state_dict().items() if not name.startswith("aux")}
+    back = to_torchvision(load_torchvision(state)[0])
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_transform_input_is_our_convention() -> None:
+    """torchvision's users normalise by ImageNet's mean and std; its transform_input turns that into 2x - 1."""
+    rgb = torch.randint(0, 256, (2, 3, 8, 8)).float()
+    imagenet_mean, imagenet_std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    theirs = torchvision.models.googlenet(weights=None, init_weights=False, transform_input=True)._transform_input(
+        (rgb / 255 - imagenet_mean) / imagenet_std
+    )
+    mean, std = (torch.tensor(v)[:, None, None] for v in (TORCHVISION_INPUT.mean, TORCHVISION_INPUT.std))
+    torch.testing.assert_close((rgb - mean) / std, theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close((rgb - mean) / std, 2 * rgb / 255 - 1, rtol=0, atol=1e-6)
+
+
+def test_caffes_names_there_and_back(caffes: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(caffes, tmp_path / "caffe.safetensors")
+    network, convention = load_caffe(tmp_path / "caffe.safetensors")
+    back = to_caffe(network)
+    assert len(back) == 2 * 58
+    assert back.keys() == caffes.keys()
+    assert all(torch.equal(back[name], caffes[name]) for name in caffes)
+    assert convention == CAFFE_INPUT
+    assert not network.training
+
+
+def test_blue_first_becomes_red_first(caffes: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file({name: tensor.half() for name, tensor in caffes.items()}, tmp_path / "caffe.safetensors")
+    network, _ = load_caffe(tmp_path / "caffe.safetensors")
+    rgb = torch.rand(1, 3, 40, 40) * 255
+    theirs = nn.functional.conv2d(
+        rgb[:, [2, 1, 0]] - torch.tensor([104.0, 117.0, 123.0])[:, None, None],
+        caffes["conv1/7x7_s2.weight"].half().float(),
+        caffes["conv1/7x7_s2.bias"].half().float(),
+        stride=2,
+        padding=3,
+    ).relu()
+    ours = network.trunk_slice(None, "pool1")(rgb - torch.tensor(CAFFE_INPUT.mean)[:, None, None])
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_refuses_files_by_name(caffes: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"no weights at {path}"):
+        load_caffe(path)
+    path.write_bytes(b"no safetensors at all")
+    with pytest.raises(ValueError, match=f"{path} is not a safetensors file"):
+        load_caffe(path)
+    layer = "inception_4c/5x5_reduce.weight"
+    for change, message in (
+        ({layer: None}, f"has no tensor {layer}"),
+        ({"inception_9z/1x1.bias": torch.zeros(3)}, "has a tensor inception_9z/1x1.bias that this network has not"),
+        ({layer: torch.zeros(24, 512, 3, 3)}, rf"has {layer} of shape \[24, 512, 3, 3\], expected \[24, 512, 1, 1\]"),
+        ({layer: None, "more": torch.zeros(1)}, rf"has no tensor {layer} \(and 1 more such problems\)"),
+        ({"loss3/classifier.weight": None}, "has no tensor loss3/classifier.weight"),
+    ):
+        changed: dict[str, Tensor | None] = {**caffes, **change}
+        save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path)
+        with pytest.raises(ValueError, match=f"{path} {message}"):
+            load_caffe(path)
+
+
+def test_refuses_the_wrong_variant(torchvisions: nn.Module, caffes: dict[str, Tensor]) -> None:
+    network, _ = load_torchvision(torchvisions.state_dict())
+    with pytest.raises(ValueError, match="not Caffe's variant"):
+        to_caffe(network)
+    with pytest.raises(ValueError, match="not torchvision's variant"):
+        to_torchvision(GoogLeNet())
+    with pytest.raises(ValueError, match=r"photo.pth has no tensor fc.weight"):
+        load_torchvision(caffes, source="photo.pth")
+
+
+@pytest.mark.data
+def test_bvlcs_weights_know_imagenets_classes(data_dir: Path) -> None:
+    """Reference: 743 and 924 of 1,000, from an independent forward pass of Caffe's layers (shorter side 256, centre 224)."""
+    network, convention = load_caffe(data_dir / "weights" / "bvlc_googlenet.safetensors")
+    files = sorted((data_dir / "imagenet-samples").glob("n*.*"))  # one a class, in the order of their WordNet ids
+    assert len(files) == 1000
+    mean = torch.tensor(convention.mean)[:, None, None]
+    start = time.perf_counter()
+    best = []
+    with torch.inference_mode():
+        for first in range(0, len(files), 8):
+            photographs = [torch.from_numpy(read_image(file)).permute(2, 0, 1) for file in files[first : first + 8]]
+            assert all(min(photograph.shape[1:]) == 256 for photograph in photographs)
+            crops = [torchvision.transforms.functional.center_crop(photograph, [224, 224]) for photograph in photographs]
+            best.append(network(torch.stack(crops).float() - mean).topk(5).indices)
+    hits = torch.cat(best) == torch.arange(1000)[:, None]  # [1000, 5]
+    top1, top5 = int(hits[:, 0].sum()), int(hits.any(dim=1).sum())
+    print(f"top-1 {top1}, top-5 {top5} of 1,000 in {time.perf_counter() - start:.1f} s")
+    assert abs(top1 - 743) <= 3
+    assert abs(top5 - 924) <= 3

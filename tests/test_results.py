@@ -1,0 +1,295 @@
+"""Tables of detections, results files and the journal of an unfinished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detector.data.ground_truth import ClassTable, Dataset, Record
+from detector.detections import Detections
+from detector.evaluation import DetectionTable, Journal, ResultsError, evaluate_voc, read_results, write_results
+from detector.evaluation.results import class_keys
+
+CRANES = ClassTable(("cat", "crane", "crane", "dog"), (None, "n02012849", "n03126707", None), (1, 7, 8, 90))
+
+
+def make_dataset(*image_ids: str, names: tuple[str, ...] = ("cat", "dog")) -> Dataset:
+    """Images of 100 x 80 px with an object of class 0 each."""
+    records = tuple(
+        Record(
+            image_id=image_id,
+            path=Path("images") / f"{image_id.zfill(6)}.jpg",
+            width=100,
+            height=80,
+            boxes=np.array([[0.0, 0, 10, 10]]),
+            labels=np.zeros(1, dtype=np.int64),
+            difficult=np.zeros(1, dtype=np.bool_),
+            crowd=np.zeros(1, dtype=np.bool_),
+            areas=np.array([100.0]),
+        )
+        for image_id in image_ids
+    )
+    return Dataset("toy", ClassTable(names, (None,) * len(names), tuple(range(1, len(names) + 1))), records)
+
+
+def make_detections(seed: int, count: int = 5, class_count: int = 2) -> Detections:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 40, (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(1, 30, (count, 2))], axis=1)
+    return Detections(boxes, np.sort(rng.random(count))[::-1], rng.integers(class_count, size=count))
+
+
+def same(first: DetectionTable, second: DetectionTable) -> bool:
+    names = ("image_index", "labels", "scores", "boxes")
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
+
+
+def refused(path: Path, dataset: Dataset, content: object) -> str:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ResultsError) as caught:
+        read_results(path, dataset)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}: ")
+    return text.removeprefix(f"{path}: ")
+
+
+def test_table_from_images_is_in_the_order_of_the_records() -> None:
+    dataset = make_dataset("a", "b", "c")
+    found = {"c": make_detections(0), "a": make_detections(1, 3)}
+    table = DetectionTable.from_images(dataset, found)
+    assert table.image_index.tolist() == [0] * 3 + [2] * 5
+    assert np.array_equal(table.scores, np.concatenate([found["a"].scores, found["c"].scores]))
+    assert len(table[table.image_index == 2]) == 5
+    assert len(DetectionTable.from_images(dataset, {})) == 0
+    assert len(DetectionTable.from_images(dataset, {"a": Detections.empty()})) == 0
+    assert DetectionTable.from_images(dataset, {}).boxes.shape == (0, 4)
+
+
+def test_table_refusals() -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown image 'imagf', not in toy. Did you mean 'image'\? \(1 unknown in all\)"
+    ):
+        DetectionTable.from_images(make_dataset("image"), {"imagf": make_detections(0)})
+    one, box = np.zeros(1, dtype=np.int64), np.zeros((1, 4))
+    with pytest.raises(ValueError, match=r"columns of different lengths \[1, 2\]"):
+        DetectionTable(one, one, np.zeros(2), box)
+    with pytest.raises(ValueError, match="a box or a score is not finite"):
+        DetectionTable(one, one, np.array([np.nan]), box)
+    with pytest.raises(ValueError, match="a negative image index or label"):
+        DetectionTable(one - 1, one, np.zeros(1), box)
+
+
+def test_class_keys_tell_namesakes_apart() -> None:
+    assert class_keys(CRANES) == ["cat", "n02012849", "n03126707", "dog"]
+    assert class_keys(ClassTable(("a", "a"), (None, None), (4, 5))) == ["a #4", "a #5"]
+
+
+@pytest.mark.parametrize("ids", [("139", "285"), ("000139", "000285"), ("2007_000032", "n01/x")])
+def test_results_round_trip(tmp_path: Path, ids: tuple[str, str]) -> None:
+    dataset = make_dataset(*ids)
+    # Quarters of a pixel survive x, y, width, height exactly.
+    found = {ids[1]: make_detections(1), ids[0]: make_detections(2)}
+    table = DetectionTable.from_images(dataset, found)
+    table = DetectionTable(table.image_index, table.labels, table.scores, np.round(table.boxes * 4) / 4)
+    write_results(tmp_path / "runs" / "results.json", dataset, table)
+    assert same(read_results(tmp_path / "runs" / "results.json", dataset), table)
+    written = json.loads((tmp_path / "runs" / "results.json").read_text())
+    assert {entry["image_id"] for entry in written} == ({139, 285} if ids[0] == "139" else set(ids))
+    x1, y1, x2, y2 = table.boxes[0]
+    assert written[0]["bbox"] == [x1, y1, x2 - x1, y2 - y1]
+    assert written[0]["category_id"] == dataset.classes.ids[table.labels[0]]
+
+
+def test_no_results(tmp_path: Path) -> None:
+    dataset = make_dataset("1")
+    path = tmp_path / "results.json"
+    write_results(path, dataset, DetectionTable.from_images(dataset, {}))
+    assert json.loads(path.read_text()) == []
+    assert len(read_results(path, dataset)) == 0
+    assert refused(path, dataset, "") == "empty file; a run without detections writes []"
+    path.unlink()
+    with pytest.raises(ResultsError, match=r"results.json: cannot read: No such file or directory"):
+        read_results(path, dataset)
+
+
+@pytest.mark.parametrize("name", [139, "139", "000139", "000139.jpg"])
+def test_an_image_by_number_stem_or_file_name(tmp_path: Path, name: int | str) -> None:
+    dataset = make_dataset("7", "139")
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{"image_id": name, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]))
+    assert read_results(path, dataset).image_index.tolist() == [1]
+    path.write_text(json.dumps({"image_id": name, "boxes": [[1, 2, 4, 6]], "scores": [1], "labels": ["cat"]}))
+    assert read_results(path, dataset).image_index.tolist() == [1]
+    assert read_results(path, dataset).boxes.tolist() == [[1, 2, 4, 6]]
+
+
+GOOD: dict[str, Any] = {"image_id": 139, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"image_id": 138}, "unknown image '138', not in toy. Did you mean '139'?"),
+        ({"category_id": 3}, "unknown category 3. toy has 1, 2"),
+        ({"category_id": "cat"}, "unknown category 'cat'. toy has 1, 2"),
+        ({"score": float("nan")}, "score must be a finite number, not nan"),
+        ({"score": float("inf")}, "score must be a finite number, not inf"),
+        ({"score": "0.5"}, "score must be a finite number, not '0.5'"),
+        ({"bbox": [1, 2, 3]}, "bbox must be x, y, width, height, not [1, 2, 3]"),
+        ({"bbox": [1, 2, 3, None]}, "bbox must be x, y, width, height, not [1, 2, 3, None]"),
+        ({"bbox": [5, 2, -3, 4]}, "bbox [5, 2, -3, 4] has a negative width or height"),
+    ],
+)
+def test_refused_coco_results(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+    content = [GOOD, GOOD | change]
+    assert refused(tmp_path / "results.json", make_dataset("139", "7"), content) == f"detection 2: {expected}"
+
+
+def test_incomplete_coco_results(tmp_path: Path) -> None:
+    path, dataset = tmp_path / "results.json", make_dataset("139")
+    for key in ("category_id", "bbox", "score"):
+        entry = {name: value for name, value in GOOD.items() if name != key}
+        assert refused(path, dataset, [entry]) == f"detection 1: no '{key}'"
+    assert refused(path, dataset, [3]) == "detection 1: expected an object with 'image_id', not '3'"
+    assert refused(path, dataset, '[\n{"image_id": 139,,}\n]') == (
+        "malformed JSON at line 2, column 18: Expecting property name enclosed in double quotes"
+    )
+
+
+def test_corners_in_place_of_width_and_height(tmp_path: Path) -> None:
+    dataset = make_dataset("1")  # 100 x 80 px
+    entries = [{"image_id": 1, "category_id": 1, "bbox": [40, 30, 95, 70], "score": 0.5}] * 3
+    inside = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 95, 70], "score": 0.5}
+    assert refused(tmp_path / "results.json", dataset, [*entries, inside]) == (
+        "3 of 4 boxes reach beyond their image: bbox must be x, y, width, height and these look like x1, y1, x2, y2"
+    )
+
+
+LINE: dict[str, Any] = {"image_id": "139", "boxes": [[1, 2, 3, 4]], "scores": [0.5], "labels": ["cat"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"image_id": "138"}, "unknown image '138', not in toy. Did you mean '139'?"),
+        ({"image_id": "139"}, "image '139' occurs twice, first on line 1"),
+        ({"labels": ["cats"]}, "unknown class 'cats'. Did you mean 'cat'? Known: cat, dog"),
+        ({"labels": [0]}, "unknown class 0. Known: cat, dog"),
+        ({"scores": [float("nan")]}, "score must be a finite number, not nan"),
+        ({"scores": []}, "1 boxes, 0 scores, 1 labels"),
+        ({"scores": 0.5}, "no list 'scores'"),
+        ({"boxes": [[1, 2, 3]]}, "a box must be x1, y1, x2, y2, not [1, 2, 3]"),
+        ({"boxes": [[1, 2, float("inf"), 4]]}, "a box must be x1, y1, x2, y2, not [1, 2, inf, 4]"),
+        ({"boxes": [[10, 2, 3, 4]]}, "box [10, 2, 3, 4] ends before it begins; boxes are x1, y1, x2, y2"),
+    ],
+)
+def test_refused_lines(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+    content = json.dumps(LINE) + "\n" + json.dumps(LINE | {"image_id": "7"} | change) + "\n"
+    assert refused(tmp_path / "found.jsonl", make_dataset("139", "7"), content) == f"line 2: {expected}"
+
+
+def test_malformed_line(tmp_path: Path) -> None:
+    content = json.dumps(LINE) + '\n{"image_id": "7", "boxes": [[1, 2\n'
+    text = refused(tmp_path / "found.jsonl", make_dataset("139", "7"), content)
+    assert text == "line 2: malformed JSON at column 34: Expecting ',' delimiter"
+
+
+def test_namesakes_are_read_by_wnid(tmp_path: Path) -> None:
+    dataset = Dataset("cranes", CRANES, make_dataset("1").records)
+    path = tmp_path / "found.jsonl"
+    path.write_text(json.dumps(LINE | {"image_id": "1", "labels": ["n03126707"]}))
+    assert read_results(path, dataset).labels.tolist() == [2]
+    assert refused(path, dataset, LINE | {"image_id": "1", "labels": ["crane"]}).startswith(
+        "line 1: unknown class 'crane'"
+    )
+
+
+def test_journal_is_exact_and_resumes(tmp_path: Path) -> None:
+    dataset = make_dataset("a", "b", "c", names=("cat", "dog"))
+    found = {image_id: make_detections(seed, 50) for seed, image_id in enumerate("abc")}
+    found["b"] = Detections.empty()
+    path = tmp_path / "runs" / "journal.jsonl"
+    with Journal(path, dataset.classes, {"seed": 1}) as journal:
+        assert journal.done == set()
+        journal.append("c", found["c"])
+    with Journal(path, dataset.classes, {"seed": 1}) as journal:
+        assert journal.done == {"c"}
+        journal.append("a", found["a"])
+        journal.append("b", found["b"])
+        assert journal.done == {"a", "b", "c"}
+        assert same(read_results(path, dataset), DetectionTable.from_images(dataset, found))  # already flushed
+    unbroken = evaluate_voc(dataset, DetectionTable.from_images(dataset, found))
+    assert evaluate_voc(dataset, read_results(path, dataset)) == unbroken
+
+
+def test_journal_survives_a_cut_at_any_byte(tmp_path: Path) -> None:
+    dataset = make_dataset("a", "b")
+    found = {image_id: make_detections(seed, 2) for seed, image_id in enumerate("ab")}
+    whole_path = tmp_path / "whole.jsonl"
+    with Journal(whole_path, dataset.classes, {"seed": 1}) as journal:
+        for image_id, detections in found.items():
+            journal.append(image_id, detections)
+    whole = whole_path.read_bytes()
+    ends = [position + 1 for position, byte in enumerate(whole) if byte == ord("\n")]  # of the header, of a, of b
+    path = tmp_path / "cut.jsonl"
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        with Journal(path, dataset.classes, {"seed": 1}) as journal:
+            assert journal.done == set("ab"[: sum(length >= end for end in ends[1:])])
+            for image_id in sorted(set("ab") - journal.done):
+                journal.append(image_id, found[image_id])
+        assert path.read_bytes() == whole
+
+
+def test_journal_drops_a_damaged_last_line_only(tmp_path: Path) -> None:
+    dataset = make_dataset("a", "b")
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, dataset.classes, {}) as journal:
+        journal.append("a", make_detections(0))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0\0\0\n")
+    with Journal(path, dataset.classes, {}) as journal:
+        assert journal.done == {"a"}
+    assert path.read_bytes() == whole
+    path.write_bytes(whole + b'\0\0\0\n{"image_id": "b"}\n')
+    with pytest.raises(ResultsError, match="line 3 is damaged; delete the file to start anew"):
+        Journal(path, dataset.classes, {})
+
+
+def test_journal_of_other_settings(tmp_path: Path) -> None:
+    classes = make_dataset("a").classes
+    path = tmp_path / "journal.jsonl"
+    settings = {"proposals": {"limit": 2000, "sigmas": (0.8,)}, "seed": 1, "checkpoint": "6f1c"}
+    Journal(path, classes, settings).close()
+    Journal(path, classes, settings).close()  # tuples come back as lists, and are the same
+    before = path.read_bytes()
+    with pytest.raises(ResultsError) as caught:
+        Journal(path, classes, settings | {"proposals": {"limit": 500, "sigmas": (0.8,)}})
+    assert str(caught.value) == (
+        f"{path}: made with proposals.limit = 2000, now 500. Delete the file or name another output to start anew"
+    )
+    with pytest.raises(ResultsError, match=r"made with seed = 1, now 'not set' \(and 2 more settings differ\)"):
+        Journal(path, classes, {"proposals": settings["proposals"], "flip": True})
+    assert path.read_bytes() == before
+
+
+def test_journal_leaves_other_files_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('[{"image_id": 1}]')
+    with pytest.raises(ResultsError, match="not a journal of detections, left as it is; choose another file"):
+        Journal(path, make_dataset("a").classes, {})
+    assert path.read_text() == '[{"image_id": 1}]'
+
+
+def test_journal_append_refusals(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.jsonl", make_dataset("a").classes, {}) as journal:
+        journal.append("a", make_detections(0))
+        with pytest.raises(ValueError, match="image 'a' is already in the journal"):
+            journal.append("a", make_detections(0))
+        with pytest.raises(ValueError, match="image 'b' has a label beyond the 2 classes"):
+            journal.append("b", make_detections(0, 50, class_count=3))

@@ -1,0 +1,41 @@
+"""Print Table 1 of the paper as counted on our network, beside the paper's own figures."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+
+EXAMPLES = """examples:
+  python tools/describe_model.py
+  python tools/describe_model.py --variant torchvision --classes 201
+  python tools/describe_model.py --size 256
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, count, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", choices=["paper", "torchvision"], default="paper", help="default: %(default)s")
+    parser.add_argument("--classes", type=int, default=1000, help="outputs of the classifier (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="side of the input, px (default: %(default)s)")
+    options = parser.parse_args(arguments)
+
+    from detector.googlenet import GoogLeNet, GoogLeNetConfig  # slow imports after --help
+    from detector.model_table import count, format_table
+    from detector.pretrained import TORCHVISION_VARIANT
+
+    variant = GoogLeNetConfig() if options.variant == "paper" else TORCHVISION_VARIANT
+    try:
+        network = GoogLeNet(dataclasses.replace(variant, classes=options.classes))
+        print(format_table(count(network, options.size)))
+    except ValueError as error:
+        print(f"describe_model: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

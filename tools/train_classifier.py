@@ -1,0 +1,47 @@
+"""Fine-tune a GoogLeNet to classify the regions of a data set (R-CNN §2.3, paper §8)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  python tools/train_classifier.py --config configs/regions_voc.yaml train.root=VOC2012 val.root=VOC2012 init=bvlc_googlenet.safetensors
+  python tools/train_classifier.py --config configs/regions_voc.yaml --resume auto
+  python tools/train_classifier.py --config configs/regions_voc.yaml name=second seed=1
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, train, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file of an experiment, or the name of a preset")
+    parser.add_argument("--resume", choices=["auto"], help="go on with the run of that name, if there is one")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
+    options = parser.parse_args(arguments)
+
+    from detector.training.run import USER_ERRORS, train  # slow imports after --help
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        train(options.config, options.overrides, device=options.device, resume=options.resume == "auto")
+    except USER_ERRORS as error:
+        print(f"train_classifier: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
