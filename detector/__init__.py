@@ -1,6 +1,7 @@
 """What are they? Image and boxes -> detections -> mAP (paper §5-§8).
 
-`Detector` and `read_image` are all a user needs; the names are resolved when asked for, because torch takes seconds to import.
+`Detector` and `read_image` are all a user needs; the names are resolved when asked for, because torch takes seconds to
+import.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A trained region classifier in one file: weights, architecture, input, classes and provenance.
 
-The file is safetensors (no pickle); everything but the tensors is JSON in its header, which `read_card` reads alone.
+The file is safetensors (no pickle); everything but the tensors is JSON in its header, under metadata "header".
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import RegionConfig
 
 FORMAT = "googlenet-rcnn region classifier 1"
-
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -50,7 +49,8 @@ class RegionClassifier:
     def __post_init__(self) -> None:
         if self.network.config.classes != len(self.classes) + 1:
             raise ValueError(
-                f"a network of {self.network.config.classes} outputs cannot tell {len(self.classes)} classes and background apart"
+                f"a network of {self.network.config.classes} outputs cannot tell {len(self.classes)} classes "
+                "and background apart"
             )
 
 
@@ -76,8 +76,11 @@ def save_checkpoint(path: Path, classifier: RegionClassifier, *, half: bool = Fa
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
-    temporary.replace(path)
+    try:
+        save_file(state, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def find_checkpoint(name: str) -> Path:
@@ -103,8 +106,8 @@ def load_checkpoint(path: Path) -> RegionClassifier:
     """Read a region classifier, in float32 and evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, is no safetensors file, is another kind of checkpoint, or its tensors do not
-            fit the network that its header describes.
+        CheckpointError: the file is missing, is no safetensors file, is another kind of checkpoint, or its tensors do
+            not fit the network that its header describes.
     """
     header = _read_header(path)
     try:
@@ -135,5 +138,8 @@ def _read_header(path: Path) -> dict[str, Any]:
             f"{path} is no region classifier of this project; tools/train_classifier.py writes them, "
             "and takes weights of other origin as init"
         )
-    header: dict[str, Any] = json.loads(metadata["header"])
+    try:
+        header: dict[str, Any] = json.loads(metadata["header"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: its header is damaged: {error}") from error
     return header

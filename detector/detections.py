@@ -1,4 +1,4 @@
-"""What the detector returns for an image: boxes, scores and labels, best first. Needs NumPy only, so evaluation starts fast."""
+"""What the detector returns for an image: boxes, scores and labels, best first. Needs NumPy only, so it loads fast."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ class Detections:
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        for name, kind, shape in (("boxes", np.float64, (-1, 4)), ("scores", np.float64, (-1,)), ("labels", np.int64, (-1,))):
+        for name, kind, shape in (
+            ("boxes", np.float64, (-1, 4)),
+            ("scores", np.float64, (-1,)),
+            ("labels", np.int64, (-1,)),
+        ):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind).reshape(shape))
         if not len(self.boxes) == len(self.scores) == len(self.labels):
             raise ValueError(f"{len(self.boxes)} boxes, {len(self.scores)} scores, {len(self.labels)} labels")

@@ -1,9 +1,9 @@
 """GoogLeNet, paper §5 and Table 1.
 
 In: images [N, 3, H, W], at least 32 × 32, scaled as the weights' `InputConvention` says.  Out: logits [N, K].
-Table 1 lists no normalisation: the two LRN layers are those of figure 3 and BVLC caffe bvlc_googlenet. Its conv1 figures fit a
-separable 7×7; like every public copy of the network ours is dense. Pools of 3×3/2 have no padding and round up (caffe).
-The settings `branch3_kernel`, `pool4_kernel` and `norm` make the network of torchvision googlenet.py, which differs in them.
+Table 1 lists no normalisation: the two LRN layers are those of figure 3 and of BVLC caffe bvlc_googlenet. Its figures
+for conv1 fit a separable 7×7; like every public copy of the network, ours is dense. The 3×3/2 pools have no padding and
+round up (caffe). torchvision googlenet.py differs in `branch3_kernel`, `pool4_kernel` and `norm`, hence these settings.
 
 Shapes in comments are for 224 × 224.
 """
@@ -23,7 +23,7 @@ SMALLEST_INPUT = 32  # px; five halvings leave one pixel
 AUXILIARY_WEIGHT = 0.3  # §5
 CLASSIFIER_STD = 1 / 1024  # that of the auxiliary classifiers; caffe's file does not give the main one's
 GAUSSIAN_2014 = {
-    # Standard deviations left in the first version of BVLC caffe bvlc_googlenet (2014-12), which then uses another filler.
+    # Standard deviations that the first BVLC caffe bvlc_googlenet (2014-12) lists and, with its other filler, ignores.
     "conv1": 0.1,
     "conv2_reduce": 0.1,
     "conv2": 0.03,
@@ -54,7 +54,7 @@ class InputConvention:
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"an input convention needs three means and three positive stds, got {self.mean}, {self.std}")
+            raise ValueError(f"input needs three means and three positive stds, got {self.mean}, {self.std}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class GoogLeNetConfig:
 
 
 class Convolution(nn.Sequential):
-    """Convolution and ReLU, the size kept if the stride is 1; with batch normalisation between them and no bias on request."""
+    """Convolution and ReLU, the size kept at stride 1; on request batch normalisation between them, for the bias."""
 
     def __init__(self, channels: int, filters: int, kernel: int, *, stride: int = 1, batch_norm: bool = False) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -151,7 +151,7 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> logits [N, K]."""
-        # The paper's 5×5/3 pool gives 4 × 4 from 14 × 14 only; other input sizes get the same grid from bins of their own size.
+        # The paper's pool makes 4 × 4 of 14 × 14; images of another size get the same grid from bins of another size.
         x = F.avg_pool2d(x, 5, stride=3) if x.shape[2:] == (14, 14) else F.adaptive_avg_pool2d(x, 4)  # [N, C, 4, 4]
         x = self.reduce(x)  # [N, 128, 4, 4]
         x = F.relu(self.fc1(x.flatten(1)))  # [N, 1024]
@@ -210,7 +210,7 @@ class GoogLeNet(nn.Module):
         self.auxiliary1 = AuxiliaryHead(512, config) if config.auxiliary_heads else None  # reads inception_4a
         self.auxiliary2 = AuxiliaryHead(528, config) if config.auxiliary_heads else None  # reads inception_4d
         initialise(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [N, 3, H, W] -> logits [N, K].
@@ -267,7 +267,7 @@ class GoogLeNet(nn.Module):
         return part
 
     def replace_classifier(self, classes: int) -> None:
-        """Give the network (and its auxiliary heads) fresh last layers for `classes` logits, as fine-tuning starts (R-CNN §2.3)."""
+        """Give the network, and its auxiliary heads, fresh Gaussian last layers: fine-tuning's start (R-CNN §2.3)."""
         self.config = replace(self.config, classes=classes)
         self.fc = self._fresh_classifier(self.fc)
         for head in (self.auxiliary1, self.auxiliary2):
@@ -289,7 +289,8 @@ def check_input(x: Tensor) -> None:
     """
     if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < SMALLEST_INPUT:
         raise ValueError(
-            f"GoogLeNet needs images [N, 3, H, W] of at least {SMALLEST_INPUT} × {SMALLEST_INPUT} px, got {list(x.shape)}"
+            f"GoogLeNet needs images [N, 3, H, W] of at least {SMALLEST_INPUT} × {SMALLEST_INPUT} px, "
+            f"got {list(x.shape)}"
         )
 
 
@@ -297,14 +298,14 @@ def initialise(network: GoogLeNet) -> None:
     """Draw fresh weights from torch's global generator.
 
     Without batch normalisation: Gaussian with the standard deviations of `GAUSSIAN_2014`, biases 0.2, classifiers' 0.
-    With it: Gaussian of 0.01 cut at ±2, scale 1 and shift 0, as torchvision does; the scale of a weight does not matter there.
+    With it: Gaussian of 0.01, scale 1 and shift 0, as torchvision (whose cut at ±2 is 200 deviations away).
     """
     batch = network.config.norm == "batch"
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             row = name.removesuffix(".conv").rpartition(".")[2]
             if batch:
-                nn.init.trunc_normal_(module.weight, std=0.01, a=-2, b=2)
+                nn.init.normal_(module.weight, std=0.01)
             else:
                 nn.init.normal_(module.weight, std=GAUSSIAN_2014[row])
             if module.bias is not None:

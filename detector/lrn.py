@@ -2,12 +2,13 @@
 
 In, out: [N, C, H, W]; the sum runs over the channel itself and two neighbours on each side, fewer at the ends.
 GoogLeNet §5, figure 3, has it after pool1 and before pool2; the constants are those of BVLC caffe bvlc_googlenet.
-On a CPU `F.local_response_norm` takes longer than all convolutions of the network together, hence the compiled kernels
-here. They use s^-0.75 = 1 / (√s · √√s): two square roots cost far less than a power.
+On a CPU `F.local_response_norm` takes about as long as all convolutions of the network together, hence the compiled
+kernels here. They use s^-0.75 = 1 / (√s · √√s): two square roots cost far less than a power.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,9 +55,10 @@ def local_response_norm(x: Tensor) -> Tensor:
     """
     if x.dim() != 4:
         raise ValueError(f"local response normalisation needs [N, C, H, W], got {list(x.shape)}")
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # a compiler sees only torch's own operations
+    # What records the network (compile, export, trace) sees torch's own operations only.
+    recorded = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if x.device.type == "cpu" and x.dtype == torch.float32 and not recorded:
-        result: Tensor = _CompiledNorm.apply(x)  # type: ignore[no-untyped-call]
+        result: Tensor = _CompiledNorm.apply(x)
         return result
     return _torch_norm(x)
 
@@ -73,7 +75,9 @@ def _torch_norm(x: Tensor) -> Tensor:
     """The formula in torch's operations: other devices, other types, compilers."""
     values = x if x.dtype == torch.float64 else x.float()
     squares = F.pad(values * values, (0, 0, 0, 0, _HALF, _HALF))
-    total = sum(squares[:, i : i + x.shape[1]] for i in range(SIZE))
+    total = squares[:, : x.shape[1]]
+    for i in range(1, SIZE):
+        total = total + squares[:, i : i + x.shape[1]]
     root = (1 + ALPHA / SIZE * total).sqrt()
     return (values / (root * root.sqrt())).to(x.dtype)
 
@@ -93,7 +97,7 @@ class _CompiledNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         grad_y = grad_y.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
@@ -115,7 +119,7 @@ def _spread(kernel: Kernel, arrays: list[Array]) -> None:
     if parts <= 1:
         return kernel(*arrays)
     edges = [len(arrays[0]) * i // parts for i in range(parts + 1)]
-    pieces = [[array[begin:end] for array in arrays] for begin, end in zip(edges, edges[1:], strict=False)]
+    pieces = [[array[begin:end] for array in arrays] for begin, end in itertools.pairwise(edges)]
     waiting = [_workers(parts - 1, os.getpid()).submit(kernel, *piece) for piece in pieces[1:]]
     kernel(*pieces[0])
     for future in waiting:
@@ -132,33 +136,40 @@ def _workers(count: int, process: int) -> ThreadPoolExecutor:
 def _forward_rows(x: Array, y: Array) -> None:
     """[M, C] -> [M, C]."""
     rows, channels = x.shape
-    squares = np.zeros(channels + 4, np.float32)  # two zeros at each end
+    squares = np.zeros(channels + 2 * _HALF, np.float32)  # zeros at both ends
     for row in range(rows):
         for c in range(channels):
-            squares[c + 2] = x[row, c] * x[row, c]
+            squares[c + _HALF] = x[row, c] * x[row, c]
         for c in range(channels):
-            total = squares[c] + squares[c + 1] + squares[c + 2] + squares[c + 3] + squares[c + 4]
+            total = squares[c]
+            for i in range(1, SIZE):
+                total += squares[c + i]
             root = np.sqrt(_ONE + _SHARE * total)
             y[row, c] = x[row, c] / (root * np.sqrt(root))
 
 
 @_compiled
 def _backward_rows(x: Array, grad_y: Array, grad_x: Array) -> None:
-    """[M, C], [M, C] -> [M, C]: grad_x = grad_y·s^-β - 2αβ/5 · x · Σ₅ grad_y·x·s^(-β-1)."""
+    """[M, C], [M, C] -> [M, C]: with s the sum, grad_x = grad_y·s^-β - 2αβ/5 · x · Σ₅ grad_y·x·s^(-β-1)."""
     rows, channels = x.shape
-    squares = np.zeros(channels + 4, np.float32)
+    squares = np.zeros(channels + 2 * _HALF, np.float32)
     powers = np.zeros(channels, np.float32)
-    pulls = np.zeros(channels + 4, np.float32)
+    pulls = np.zeros(channels + 2 * _HALF, np.float32)
     for row in range(rows):
         for c in range(channels):
-            squares[c + 2] = x[row, c] * x[row, c]
+            squares[c + _HALF] = x[row, c] * x[row, c]
         for c in range(channels):
-            scale = _ONE + _SHARE * (squares[c] + squares[c + 1] + squares[c + 2] + squares[c + 3] + squares[c + 4])
+            total = squares[c]
+            for i in range(1, SIZE):
+                total += squares[c + i]
+            scale = _ONE + _SHARE * total
             root = np.sqrt(scale)
             powers[c] = _ONE / (root * np.sqrt(root))
-            pulls[c + 2] = grad_y[row, c] * x[row, c] * powers[c] / scale
+            pulls[c + _HALF] = grad_y[row, c] * x[row, c] * powers[c] / scale
         for c in range(channels):
-            pull = pulls[c] + pulls[c + 1] + pulls[c + 2] + pulls[c + 3] + pulls[c + 4]
+            pull = pulls[c]
+            for i in range(1, SIZE):
+                pull += pulls[c + i]
             grad_x[row, c] = grad_y[row, c] * powers[c] - _SLOPE * x[row, c] * pull
 
 
@@ -166,16 +177,18 @@ def _backward_rows(x: Array, grad_y: Array, grad_x: Array) -> None:
 def _forward_planes(x: Array, y: Array) -> None:
     """[N, C, P] -> [N, C, P], a tile of pixels at a time."""
     images, channels, pixels = x.shape
-    squares = np.zeros((channels + 4, _TILE), np.float32)
+    squares = np.zeros((channels + 2 * _HALF, _TILE), np.float32)
     for image in range(images):
         for begin in range(0, pixels, _TILE):
             width = min(_TILE, pixels - begin)
             for c in range(channels):
                 for p in range(width):
-                    squares[c + 2, p] = x[image, c, begin + p] * x[image, c, begin + p]
+                    squares[c + _HALF, p] = x[image, c, begin + p] * x[image, c, begin + p]
             for c in range(channels):
                 for p in range(width):
-                    total = squares[c, p] + squares[c + 1, p] + squares[c + 2, p] + squares[c + 3, p] + squares[c + 4, p]
+                    total = squares[c, p]
+                    for i in range(1, SIZE):
+                        total += squares[c + i, p]
                     root = np.sqrt(_ONE + _SHARE * total)
                     y[image, c, begin + p] = x[image, c, begin + p] / (root * np.sqrt(root))
 
@@ -184,24 +197,28 @@ def _forward_planes(x: Array, y: Array) -> None:
 def _backward_planes(x: Array, grad_y: Array, grad_x: Array) -> None:
     """[N, C, P], [N, C, P] -> [N, C, P]; the sum of `_backward_rows`."""
     images, channels, pixels = x.shape
-    squares = np.zeros((channels + 4, _TILE), np.float32)
+    squares = np.zeros((channels + 2 * _HALF, _TILE), np.float32)
     powers = np.zeros((channels, _TILE), np.float32)
-    pulls = np.zeros((channels + 4, _TILE), np.float32)
+    pulls = np.zeros((channels + 2 * _HALF, _TILE), np.float32)
     for image in range(images):
         for begin in range(0, pixels, _TILE):
             width = min(_TILE, pixels - begin)
             for c in range(channels):
                 for p in range(width):
-                    squares[c + 2, p] = x[image, c, begin + p] * x[image, c, begin + p]
+                    squares[c + _HALF, p] = x[image, c, begin + p] * x[image, c, begin + p]
             for c in range(channels):
                 for p in range(width):
-                    total = squares[c, p] + squares[c + 1, p] + squares[c + 2, p] + squares[c + 3, p] + squares[c + 4, p]
+                    total = squares[c, p]
+                    for i in range(1, SIZE):
+                        total += squares[c + i, p]
                     scale = _ONE + _SHARE * total
                     root = np.sqrt(scale)
                     powers[c, p] = _ONE / (root * np.sqrt(root))
-                    pulls[c + 2, p] = grad_y[image, c, begin + p] * x[image, c, begin + p] * powers[c, p] / scale
+                    pulls[c + _HALF, p] = grad_y[image, c, begin + p] * x[image, c, begin + p] * powers[c, p] / scale
             for c in range(channels):
                 for p in range(width):
-                    pull = pulls[c, p] + pulls[c + 1, p] + pulls[c + 2, p] + pulls[c + 3, p] + pulls[c + 4, p]
+                    pull = pulls[c, p]
+                    for i in range(1, SIZE):
+                        pull += pulls[c + i, p]
                     kept = grad_y[image, c, begin + p] * powers[c, p]
                     grad_x[image, c, begin + p] = kept - _SLOPE * x[image, c, begin + p] * pull

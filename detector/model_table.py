@@ -1,7 +1,7 @@
-"""Table 1 of the paper, counted: what each row of a network puts out, holds and computes, beside the paper's own figures.
+"""Table 1 of the paper, counted: what each layer of a network puts out, holds and computes, beside the paper's figures.
 
-The paper's operations follow from its filter counts except in conv1 (34M is a separable 7×7), 5a and, by rounding, 4a; its
-parameters, in units of 1,024, do not in 4a and 4c to 5b. Filter counts are what everybody builds, and what we build.
+The paper's operations follow from its filter counts except in conv1 (34M is a separable 7×7), 5a and, by rounding, 4a;
+its parameters, in units of 1,024, do not in conv1, 4a and 4c to 5b. Filter counts are what everybody builds; so do we.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Say in one line what is wrong with an OpenCV that cannot be imported, and how to mend it.
 
-Two traps: on slim systems the desktop build lacks libGL; and opencv-python shares its folder with the -headless build that
-albumentations brings, so that two versions, or the removal of one, break both.
+Two traps: on slim systems the desktop build lacks libGL; and opencv-python shares its folder with the -headless build
+that albumentations brings, so that two versions, or the removal of one, break both.
 """
 
 from __future__ import annotations
@@ -28,16 +28,21 @@ def check_opencv() -> None:
         import cv2
     except ImportError as error:
         if "libGL" in str(error) or "libgthread" in str(error) or "libglib" in str(error):
-            version = versions.get("opencv-python-headless") or versions.get("opencv-python", "")
-            mend = f"pip install --force-reinstall --no-deps opencv-python-headless=={version}" if version else "install libgl1"
             raise ImportError(
-                f"OpenCV cannot be imported ({error}): install the system packages libgl1 and libglib2.0-0, or run: {mend}"
+                f"OpenCV cannot be imported ({error}): install the system packages libgl1 and libglib2.0-0, "
+                f"or run: {_reinstall('opencv-python-headless', versions)}"
             ) from error
-        raise ImportError(f"OpenCV cannot be imported ({error}); installed: {installed}. Run: {_reinstall(versions)}") from error
+        raise ImportError(
+            f"OpenCV cannot be imported ({error}; installed: {installed}). Run: {_reinstall('opencv-python', versions)}"
+        ) from error
     if not hasattr(cv2, "warpAffine") or not hasattr(cv2, "imencode"):
-        raise ImportError(f"OpenCV is incomplete ({installed} share one folder). Run: {_reinstall(versions)}")
+        raise ImportError(
+            f"OpenCV is incomplete (installed: {installed}; its builds share one folder and removing one breaks the "
+            f"others). Run: {_reinstall('opencv-python', versions)}"
+        )
 
 
-def _reinstall(versions: dict[str, str]) -> str:
-    version = versions.get("opencv-python") or next(iter(versions.values()), "")
-    return f"pip install --force-reinstall --no-deps opencv-python{f'=={version}' if version else ''}"
+def _reinstall(build: str, versions: dict[str, str]) -> str:
+    """The command for a build, of its own version if it is installed, else of another build's."""
+    version = versions.get(build) or next(iter(versions.values()), "")
+    return f"pip install --force-reinstall --no-deps {build}{f'=={version}' if version else ''}"

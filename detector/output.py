@@ -76,7 +76,9 @@ def format_run(path: Path, image: Image, run: Run, classes: ClassTable) -> str:
     elif len(run.boxes):
         score = float(run.scores[:, 1:].max())
         name = classes.names[int(run.scores[:, 1:].max(axis=0).argmax())]
-        lines.append(f"  nothing above the threshold; the best was {name} {score:.3f} (lower suppression.min_score to see it)")
+        lines.append(
+            f"  nothing above the threshold; the best was {name} {score:.3f} (lower suppression.min_score to see it)"
+        )
     else:
         lines.append("  nothing: no box of this image is large enough to propose")
     return "\n".join(lines)

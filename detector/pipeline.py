@@ -1,8 +1,8 @@
 """START HERE: the whole detector, image -> proposals -> warped regions -> scores -> NMS -> detections (paper §8).
 
 In: image [H, W, 3] uint8 RGB.  Out: Detections, best first.
-Each proposed box is classified on its own, as in R-CNN; several classifiers make the paper's ensemble by the mean of their
-softmax, followed by one suppression. No box regression and no context model, as in the paper.
+Each proposed box is classified on its own, as in R-CNN; several classifiers make the paper's ensemble by the mean of
+their softmax, followed by one suppression. No box regression and no context model, as in the paper.
 
 N boxes, K classes, S side of a region.
 """
@@ -71,8 +71,8 @@ class Detector:
         for number, member in enumerate(members[1:], 2):
             if member.classes != members[0].classes:
                 raise ValueError(
-                    f"model {number} of {len(members)} ({_name(config, number - 1)}) tells {len(member.classes)} classes "
-                    f"apart that are not the {len(members[0].classes)} of the first ({_name(config, 0)})"
+                    f"model {number} of {len(members)} ({_name(config, number - 1)}) tells {len(member.classes)} "
+                    f"classes apart that are not the {len(members[0].classes)} of the first ({_name(config, 0)})"
                 )
         self.device = torch.device(device)
         self.members = list(members)
@@ -130,9 +130,7 @@ class Detector:
             detections = suppress(boxes, scores, self.config.suppression)
         return Run(boxes.astype(np.float32), scores, detections, seconds)
 
-    def score(
-        self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None
-    ) -> NDArray[np.float32]:
+    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> NDArray[np.float32]:
         """Mean softmax of the members on each warped box; [H, W, 3], [N, 4] px -> [N, K + 1], column 0 background.
 
         Time spent is added to seconds["warp"] and seconds["network"].
@@ -151,7 +149,8 @@ class Detector:
                 with _timed(seconds, "network"), torch.inference_mode():
                     logits = member.network(inputs[key])  # [B, K + 1]
                     scores[part] += logits.float().softmax(dim=1).cpu().numpy()
-        return scores / len(self.members)
+        scores /= len(self.members)
+        return scores
 
 
 def _name(config: DetectorConfig, index: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
+from torchvision.ops import nms  # type: ignore[import-untyped]
 
 from detector.detections import Detections
 from detector.settings import SuppressionConfig
@@ -40,14 +40,15 @@ def suppress(boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConf
         candidates = np.flatnonzero(column > config.min_score)
         candidates = candidates[np.argsort(-column[candidates], kind="stable")]  # ties: nms alone promises no order
         kept = nms(
-            torch.from_numpy(np.ascontiguousarray(boxes[candidates], dtype=np.float32)),
+            # In float32 an IoU of 3/10 is above 0.3.
+            torch.from_numpy(np.ascontiguousarray(boxes[candidates], dtype=np.float64)),
             # Sorted already: falling numbers keep that order where scores tie.
-            torch.arange(len(candidates), 0, -1, dtype=torch.float32),
+            torch.arange(len(candidates), 0, -1, dtype=torch.float64),
             config.max_iou,
         ).numpy()
         found.append((candidates[kept], np.full(len(kept), label)))
     rows = np.concatenate([row for row, _ in found])
     labels = np.concatenate([label for _, label in found])
-    best = np.argsort(-scores[rows, labels + 1], kind="stable")[: config.limit]
+    best = np.lexsort((labels, rows, -scores[rows, labels + 1]))[: config.limit]
     rows, labels = rows[best], labels[best]
     return Detections(boxes[rows], scores[rows, labels + 1], labels)

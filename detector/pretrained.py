@@ -1,8 +1,9 @@
 """Weights trained elsewhere -> GoogLeNet, and back.
 
 In: a safetensors file with the layer names of BVLC caffe bvlc_googlenet, or a state dict of torchvision googlenet.py.
-Out: the network with the logits of its source, and the `InputConvention` it was trained with. Caffe's network reads BGR; conv1 is
-converted here, once, so that every network of ours reads RGB. Auxiliary heads are not loaded: those files have none or untrained ones.
+Out: the network with the logits of its source, and the `InputConvention` it was trained with. Caffe's reads BGR; its
+conv1 is converted here, once, so that every network of ours reads RGB. Auxiliary heads are left out: Caffe's published
+weights are used without, torchvision's are untrained.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 
 CAFFE_INPUT = InputConvention(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
-TORCHVISION_INPUT = InputConvention(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))  # its transform_input: 2x - 1
+TORCHVISION_INPUT = InputConvention(mean=(127.5,) * 3, std=(127.5,) * 3)  # its transform_input: 2x - 1 of x in 0..1
 
 TORCHVISION_VARIANT = GoogLeNetConfig(branch3_kernel=3, pool4_kernel=2, norm="batch", dropout=0.2)
 
@@ -52,7 +53,7 @@ def load_caffe(path: str | Path) -> tuple[GoogLeNet, InputConvention]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not safetensors; a tensor is missing, not of this network or of another shape. Names the file and the tensor.
+        ValueError: not safetensors; a tensor is missing, unknown or of another shape. Names the file and the tensor.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -74,9 +75,8 @@ def to_caffe(network: GoogLeNet) -> dict[str, Tensor]:
     """
     config = network.config
     if (config.branch3_kernel, config.pool4_kernel, config.norm) != (5, 3, "lrn"):
-        raise ValueError(f"not Caffe's variant, which has branch3_kernel=5, pool4_kernel=3, norm='lrn': {config}")
-    own = network.state_dict()
-    state = {theirs: own[ours].clone(memory_format=torch.contiguous_format) for ours, theirs in _caffe_names().items()}
+        raise ValueError(f"Caffe's has branch3_kernel=5, pool4_kernel=3 and norm='lrn', not {config}")
+    state = _renamed(network, _caffe_names())
     _reverse_colours(state["conv1/7x7_s2.weight"])
     return state
 
@@ -84,14 +84,14 @@ def to_caffe(network: GoogLeNet) -> dict[str, Tensor]:
 def load_torchvision(
     state: Mapping[str, Tensor], source: str = "the torchvision state dict"
 ) -> tuple[GoogLeNet, InputConvention]:
-    """torchvision's network (batch normalisation, 3×3 for 5×5, pool4 2×2), in evaluation mode.
+    """The network of torchvision googlenet.py (batch normalisation, 3×3 for 5×5, pool4 2×2), in evaluation mode.
 
     Args:
         state: `torchvision.models.googlenet(...).state_dict()`; its auxiliary heads, if any, are left out.
         source: where it comes from, for the message of an error.
 
     Raises:
-        ValueError: a tensor is missing, not of this network or of another shape. Names the source and the tensor.
+        ValueError: a tensor is missing, unknown or of another shape. Names the source and the tensor.
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("aux1.", "aux2."))}
     classes = _rows(state, "fc.weight")
@@ -108,9 +108,8 @@ def to_torchvision(network: GoogLeNet) -> dict[str, Tensor]:
     """
     config = network.config
     if (config.branch3_kernel, config.pool4_kernel, config.norm) != (3, 2, "batch"):
-        raise ValueError(f"not torchvision's variant, which has branch3_kernel=3, pool4_kernel=2, norm='batch': {config}")
-    own = network.state_dict()
-    return {theirs: own[ours].clone(memory_format=torch.contiguous_format) for ours, theirs in _torchvision_names(network).items()}
+        raise ValueError(f"torchvision's has branch3_kernel=3, pool4_kernel=2 and norm='batch', not {config}")
+    return _renamed(network, _torchvision_names(network))
 
 
 def _caffe_names() -> dict[str, str]:
@@ -134,6 +133,12 @@ def _torchvision_names(network: GoogLeNet) -> dict[str, str]:
         layer, kind, part = ours.rsplit(".", 2)
         names[ours] = f"{layers[layer]}.{'bn' if kind == 'norm' else kind}.{part}"
     return names
+
+
+def _renamed(network: GoogLeNet, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Copies of the network's tensors under the other names."""
+    own = network.state_dict()
+    return {theirs: own[ours].clone(memory_format=torch.contiguous_format) for ours, theirs in names.items()}
 
 
 def _rows(state: Mapping[str, Tensor], name: str) -> int:

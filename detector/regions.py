@@ -1,9 +1,12 @@
 """Warp each proposed box to the classifier's input square; one code for training and test.
 
-In: image [H, W, 3] uint8 RGB; boxes [N, 4] px.  Out: regions [N, S, S, 3] uint8, then the network's input [N, 3, S, S].
-Paper §8 classifies regions one by one as R-CNN does: anisotropic warp with 16 px of context around the box, measured in the
-warped frame, and the mean colour where the window leaves the image (R-CNN, appendix A). Ours is continuous where R-CNN's
-code rounds corners to pixels, and a box that shrinks more than twofold is reduced by area first, so that it does not alias.
+In: image [H, W, 3] uint8 RGB; boxes [N, 4] px.
+Out: regions [N, S, S, 3] uint8, then the network's input [N, 3, S, S].
+
+Paper §8 classifies regions one by one as R-CNN does: anisotropic warp with 16 px of context around the box, measured
+in the warped frame, and the mean colour where the window leaves the image (R-CNN, appendix A). Ours is continuous where
+R-CNN's code rounds corners to pixels, and a box that shrinks more than twofold is reduced by area first, so that it
+does not alias.
 """
 
 from __future__ import annotations
@@ -68,10 +71,13 @@ def warp(image: Image, boxes: Boxes, config: RegionConfig, fill: tuple[float, fl
         [N, S, S, 3] uint8.
 
     Raises:
-        ValueError: a box is not finite or has no area.
+        ValueError: a box is not finite, has no area or lies outside the image.
     """
+    height, width, _ = image.shape
     if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise ValueError("a box to warp is not finite or has no area")
+    if (boxes[:, 2:] <= 0).any() or (boxes[:, :2] >= (width, height)).any():
+        raise ValueError(f"a box to warp lies outside the image of {width} × {height} px")
     regions = np.empty((len(boxes), config.size, config.size, 3), np.uint8)
     for region, window in zip(regions, context_windows(boxes, config), strict=True):
         _warp_one(image, window, region, fill)

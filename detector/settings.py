@@ -43,7 +43,7 @@ class DetectorConfig:
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
-    batch: int = 16  # larger ones are slower on a CPU: their maps leave the cache and cost page faults
+    batch: int = 8  # larger ones are slower on a CPU: their maps leave the cache and cost page faults
 
     def __post_init__(self) -> None:
         if not self.models:

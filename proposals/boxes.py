@@ -1,7 +1,7 @@
 """What a box is, everywhere in this project.
 
-A box is (x1, y1, x2, y2) in pixels, 0-based, with the far edge exclusive: the whole image is (0, 0, width, height) and a box's
-area is (x2 - x1) * (y2 - y1). Other conventions are converted where a file is read or written and nowhere else.
+A box is (x1, y1, x2, y2) in pixels, 0-based, with the far edge exclusive: the whole image is (0, 0, width, height) and
+a box's area is (x2 - x1) * (y2 - y1). Other conventions are converted where a file is read or written, nowhere else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The colour spaces in which selective search segments an image, as its authors' MATLAB code quantises them.
 
 In: image [H, W, 3] uint8 RGB.  Out: [H, W, 3] uint8, every channel over the full 0-255 (OpenCV's hue stops at 180).
-Source: Uijlings et al., IJCV 2013, and the code released with it. Segmentation and histograms both read the quantised image.
+Source: Uijlings et al., IJCV 2013, and the code released with it. Segmentation and histograms read the quantised image.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Image = NDArray[np.uint8]
 _BYTES = np.arange(256) / 255
 _LINEAR = np.where(_BYTES <= 0.04045, _BYTES / 12.92, ((_BYTES + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
-# sRGB primaries adapted to D50 (Bradford), the connection space of MATLAB's makecform("srgb2lab"); each row is divided by
-# its sum, which is the D50 white, so that grey has a = b = 128 exactly.
+# sRGB primaries adapted to D50 (Bradford), the connection space of MATLAB's makecform("srgb2lab"); each row is divided
+# by its sum, which is the D50 white, so that grey has a = b = 128 exactly.
 _XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
@@ -74,7 +74,7 @@ def _to_lab(image: Image, linear: NDArray[np.float32], matrix: NDArray[np.float3
 
 
 def to_lab(image: Image) -> Image:
-    """CIE L*a*b* as MATLAB's applycform writes it in bytes: L 255/100, a + 128, b + 128; [H, W, 3] -> [H, W, 3] uint8."""
+    """CIE L*a*b* as MATLAB's applycform quantises it; [H, W, 3] RGB -> [H, W, 3] uint8 L 255/100, a+128, b+128."""
     result: Image = _to_lab(image, _LINEAR, _XYZ)
     return result
 

@@ -1,7 +1,8 @@
 """What selective search knows of a superpixel: colour and texture histograms, size, tight box, neighbours.
 
-Colour: 25 bins a channel.  Texture: Gaussian derivatives (sigma 0.8) in 8 directions, 10 bins each, a channel.  Both are
-L1-normalised over all channels, so that the features of a union are the size-weighted mean of its parts' (IJCV 2013, §3.3).
+Colour: 25 bins a channel.  Texture: Gaussian derivatives (sigma 0.8) in 8 directions, 10 bins each, a channel.  Both
+are L1-normalised over all channels, so that the features of a union are the size-weighted mean of its parts' (IJCV
+2013, §3.3).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TEXTURE_SIZE = 3 * DIRECTIONS * TEXTURE_BINS
 
 # bin = round(v * 24) for v in [0, 1]: the first and last bins are half as wide, as in the authors' code.
 _COLOUR_BIN = np.floor(np.arange(256) / 255 * (COLOUR_BINS - 1) + 0.5).astype(np.int32)
-# bin = round(g * 9 / 0.43), 0.43 being the response of this derivative to a full step; stronger ones stay in the last bin.
+# bin = round(g * 9 / 0.43), 0.43 being this derivative's response to a full step; stronger ones stay in the last bin.
 _TEXTURE_FACTOR = np.float32((TEXTURE_BINS - 1) / 0.43)
 
 

@@ -1,6 +1,6 @@
-"""Greedy hierarchical grouping: the two most similar neighbours merge until one region is left (IJCV 2013, algorithm 1).
+"""Greedy hierarchical grouping: the two most similar neighbours merge until one is left (IJCV 2013, algorithm 1).
 
-In: the superpixels of one segmentation and the similarities to use.  Out: the boxes of the n - 1 merged regions, in order.
+In: the superpixels of one segmentation, the similarities to use.  Out: the boxes of the n - 1 merged regions, in order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
         image_area: px², the unit of size and fill.
 
     Returns:
-        [m, 4] int32 x1 y1 x2 y2, first merge first; m = n - 1 where all regions are connected, as those of an image are.
+        [m, 4] int32 x1 y1 x2 y2, first merge first; m = n - 1 where all regions connect, as those of an image do.
 
     Raises:
         ValueError: similarities is empty or has a letter that is none of CTSF.
@@ -62,7 +62,8 @@ def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any
         width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
         height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
         total += 1 - (np.int64(width) * height - both) / image_area
-    return total / uses.sum()
+    mean: float = total / uses.sum()
+    return mean
 
 
 @njit(cache=True, nogil=True)
@@ -120,9 +121,7 @@ def _grown(array: Any, needed: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _group(
-    sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int
-) -> Any:
+def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int) -> Any:
     count = len(sizes0)
     total = 2 * count - 1
     sizes = np.empty(total, np.int64)
@@ -202,9 +201,7 @@ def _group(
                 seen[neighbour] = new
                 pool[used] = neighbour
                 used += 1
-                keys[candidates] = similarity(
-                    new, neighbour, sizes, boxes, colour, texture, uses, image_area
-                )
+                keys[candidates] = similarity(new, neighbour, sizes, boxes, colour, texture, uses, image_area)
                 left[candidates], right[candidates] = neighbour, new
                 _push(heap, length, keys, serial, candidates)
                 length += 1

@@ -12,7 +12,8 @@ def best_overlaps(objects: Boxes, proposals: Boxes) -> NDArray[np.float64]:
     """For each object the highest IoU of any proposal; [M, 4], [N, 4] px -> [M] in [0, 1], 0 where N is 0."""
     if len(proposals) == 0:
         return np.zeros(len(objects))
-    return iou(objects.astype(np.float64), proposals.astype(np.float64)).max(axis=1)
+    best: NDArray[np.float64] = iou(objects.astype(np.float64), proposals.astype(np.float64)).max(axis=1)
+    return best
 
 
 def recall(overlaps: NDArray[np.float64], min_iou: float = 0.5) -> float:

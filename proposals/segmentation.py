@@ -1,7 +1,7 @@
 """Over-segmentation into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004), compiled.
 
 In: image [H, W, 3] uint8 in any colour space.  Out: labels [H, W] int32, 0..n-1 in raster order of first appearance.
-Selective search starts from these; the paper's "superpixel size" (§8) is the threshold k together with the minimum size.
+Selective search starts from these; the paper's "superpixel size" (§8) is the threshold k and the minimum size together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def segment(image: NDArray[np.uint8], k: float, min_size: int, sigma: float = 0.
     """
     height, width, _ = image.shape
     first, second, weights = sorted_edges(smooth(image, sigma))
-    return merge_edges(first, second, weights, height, width, k, min_size)
+    labels: Labels = merge_edges(first, second, weights, height, width, k, min_size)
+    return labels
 
 
 def smooth(image: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
@@ -44,8 +45,8 @@ def smooth(image: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
 def sorted_edges(image: Any) -> Any:
     """Edges of the 8-neighbourhood graph, lightest first (stable, so the result is the same everywhere).
 
-    [H, W, 3] float32 -> (first [E] int32, second [E] int32, weights [E] float32); pixels are numbered in raster order and a
-    weight is the Euclidean distance of two colours.
+    [H, W, 3] float32 -> (first [E] int32, second [E] int32, weights [E] float32); pixels are numbered in raster order
+    and a weight is the Euclidean distance of two colours.
     """
     height, width, _ = image.shape
     count = 4 * height * width - 3 * height - 3 * width + 2
@@ -106,8 +107,8 @@ def _find(parent: Any, pixel: int) -> int:
 def merge_edges(first: Any, second: Any, weights: Any, height: int, width: int, k: float, min_size: int) -> Any:
     """Segment a graph whose edges are sorted; the edges serve every k and min_size, so they are made once per image.
 
-    Two components join where the lightest edge between them weighs at most min(Int(a) + k/|a|, Int(b) + k/|b|); then, in the
-    same order, any component below min_size joins its neighbour. -> labels [height, width] int32.
+    Two components join where the lightest edge between them weighs at most min(Int(a) + k/|a|, Int(b) + k/|b|); then,
+    in the same order, any component below min_size joins its neighbour. -> labels [height, width] int32.
     """
     count = height * width
     parent = np.arange(count).astype(np.int32)

@@ -1,11 +1,12 @@
 """The package's one entry for a detector: image -> ranked boxes in the image's own pixels.
 
-Selective search runs on the image resized to width 500, as R-CNN ran it on ILSVRC, so that superpixels mean the same on every
-photograph; the boxes are mapped back. GoogLeNet (§8) doubles the superpixel size, the default here.
+Selective search runs on the image resized to width 500, as R-CNN ran it on ILSVRC, so that superpixels mean the same on
+every photograph; the boxes are mapped back. GoogLeNet (§8) doubles the superpixel size, the default here.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proposals.boxes import clip, scale
-from proposals.selective_search import Ranked, selective_search
+from proposals.search import Ranked, check_image, selective_search
+
+TALLEST = 8
+"""Ours: the resized image is at most this many times config.width high; a column of pixels would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,9 @@ class ProposalConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.superpixel_scale <= 0:
-            raise ValueError(f"proposals.superpixel_scale must be above 0, not {self.superpixel_scale}")
-        for name in ("width", "min_width", "max_boxes"):
+        if not 0 < self.superpixel_scale < math.inf:
+            raise ValueError(f"proposals.superpixel_scale must be above 0 and finite, not {self.superpixel_scale}")
+        for name in ("width", "min_width", "max_boxes", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"proposals.{name} must not be negative, but is {getattr(self, name)}")
 
@@ -52,13 +56,17 @@ def propose(image: NDArray[np.uint8], config: ProposalConfig, *, threads: int = 
 
     Returns:
         boxes [N, 4] float32 in pixels of the given image, inside it; scores [N] float32. N may be 0 for a tiny image.
+
+    Raises:
+        ValueError: image is not [H, W, 3] uint8 with at least one pixel.
     """
+    check_image(image)
     height, width, _ = image.shape
-    factor = config.width / width if config.width else 1.0
+    factor = min(config.width / width, TALLEST * config.width / height) if config.width else 1.0
     if factor == 1:
         resized = image
     else:
-        size = (config.width, max(1, round(height * factor)))
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
         method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         resized = np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
     boxes, scores = selective_search(

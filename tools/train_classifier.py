@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
-import platform
 import signal
 import sys
-from pathlib import Path
-from typing import Any
 
 EXAMPLES = """examples:
-  python tools/train_classifier.py --config configs/regions_voc.yaml train.root=VOC2012 val.root=VOC2012 init=bvlc_googlenet.safetensors
+  python tools/train_classifier.py --config configs/regions_voc.yaml init=bvlc_googlenet.safetensors
   python tools/train_classifier.py --config configs/regions_voc.yaml --resume auto
   python tools/train_classifier.py --config configs/regions_voc.yaml name=second seed=1
 """
@@ -39,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train_classifier: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("train_classifier: stopped; the same command with --resume auto goes on", file=sys.stderr)
         return 1
     return 0
 

@@ -1,8 +1,10 @@
 """Fine-tune a pretrained GoogLeNet to the regions of a data set (R-CNN §2.3; paper §8).
 
-In: the images and boxes of two splits, pretrained weights.  Out: runs/<name>/ with the classifier and a row of metrics per epoch.
-First the last layer is fitted on frozen features (linear.py), then the layers from `train_from` on learn by SGD while those
-below stay as ImageNet left them. The paper gives no fine-tuning settings; what is not R-CNN's is marked ours.
+In: the images and boxes of two splits, pretrained weights.
+Out: runs/<name>/ with the classifier and a row of metrics per epoch.
+
+First the last layer is fitted on frozen features (linear.py), then the layers from `train_from` on learn by SGD while
+those below stay as ImageNet left them. The paper gives no fine-tuning settings; what is not R-CNN's is marked ours.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from omegaconf import MISSING
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -28,11 +31,10 @@ from tqdm import tqdm
 from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
-from detector.googlenet import GoogLeNet, InputConvention
+from detector.googlenet import GoogLeNet
 from detector.regions import RegionConfig, network_input, warp
 from detector.training.linear import fit_linear
-from detector.training.windows import BatchSampler, Windows
-from omegaconf import MISSING
+from detector.training.windows import BatchSampler
 from proposals.sources import ProposalConfig
 
 
@@ -139,7 +141,10 @@ def _use_one_thread(_: int) -> None:
 
 @dataclass
 class FineTuning:
-    """A run: the network, its average, and how far it has come. `start` or `resume` makes one, `run` carries it on."""
+    """A run: the network, its average and how far it has come.
+
+    `fit_last_layer` begins one, or `load_state` takes one up again; `run` carries it on.
+    """
 
     config: FineTuneConfig
     template: RegionClassifier
@@ -164,15 +169,24 @@ class FineTuning:
             lr=self.config.learning_rate,
             momentum=self.config.momentum,
         )
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(self.config.averaging), use_buffers=True)
+        self.average = AveragedModel(
+            self.network,
+            multi_avg_fn=get_ema_multi_avg_fn(self.config.averaging),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
 
     @property
     def steps(self) -> int:
         """Batches of the whole run."""
         return self.config.epochs * self.config.batches_per_epoch
 
+    @property
+    def averaged(self) -> GoogLeNet:
+        """The network with averaged weights: what is measured and kept."""
+        return cast(GoogLeNet, self.average.module)
+
     def fit_last_layer(self) -> dict[str, float]:
-        """Fit the classifier on frozen features, save it as linear.safetensors, and return its row of metrics."""
+        """Fit the classifier on frozen features and save it, the best so far; returns its row of metrics."""
         started = time.perf_counter()
         features, labels = [], []
         count = self.config.linear_batches
@@ -194,9 +208,11 @@ class FineTuning:
         with torch.no_grad():
             self.network.fc.weight.copy_(weight)
             self.network.fc.bias.copy_(bias)
-        self.average.module.load_state_dict(self.network.state_dict())
+        self.averaged.load_state_dict(self.network.state_dict())
         self.save_weights("linear.safetensors")
-        return self.measure() | {"epoch": 0, "seconds": time.perf_counter() - started}
+        row = {"epoch": 0} | self.measure() | {"seconds": time.perf_counter() - started}
+        self._keep_best(row["val_loss"])
+        return row
 
     def run(self) -> Iterator[dict[str, float]]:
         """Train to the end; yields the row of metrics of each epoch, after its checkpoint is on disk."""
@@ -207,20 +223,36 @@ class FineTuning:
             begin = self.step
             losses = []
             batches = load_batches(self.train, begin, stop, self.config.workers)
-            bar = tqdm(batches, total=stop - begin, desc=f"epoch {epoch}/{self.config.epochs}", unit="batch", dynamic_ncols=True)
+            bar = tqdm(
+                batches,
+                total=stop - begin,
+                desc=f"epoch {epoch}/{self.config.epochs}",
+                unit="batch",
+                dynamic_ncols=True,
+            )
             for squares, labels in bar:
                 losses.append(self.learn(squares, labels))
                 bar.set_postfix(loss=f"{np.mean(losses[-20:]):.4f}")
             trained = time.perf_counter() - started
-            row = {"epoch": epoch, "train_loss": float(np.mean(losses)), "learning_rate": self.learning_rate(self.step - 1)}
+            row = {
+                "epoch": epoch,
+                "train_loss": float(np.mean(losses)),
+                "learning_rate": self.learning_rate(self.step - 1),
+            }
             row |= self.measure()
-            row |= {"windows_per_second": len(losses) * self.config.batch / trained, "seconds": time.perf_counter() - started}
-            if row["val_loss"] < self.best:
-                self.best = row["val_loss"]
-                self.save_weights("best.safetensors")
+            row |= {
+                "windows_per_second": len(losses) * self.config.batch / trained,
+                "seconds": time.perf_counter() - started,
+            }
+            self._keep_best(row["val_loss"])
             self.save_weights("last.safetensors")
             self.save_state()
             yield row
+
+    def _keep_best(self, val_loss: float) -> None:
+        if val_loss < self.best:
+            self.best = val_loss
+            self.save_weights("best.safetensors")
 
     def learn(self, squares: Tensor, labels: Tensor) -> float:
         """One step of SGD on a batch; returns its loss."""
@@ -235,14 +267,14 @@ class FineTuning:
             with torch.no_grad():
                 frozen = self.network.trunk_slice(None, first).eval() if first else nn.Identity()
                 # In parts: the large maps of the first layers stay in the processor's cache.
-                x = torch.cat([frozen(part) for part in x.split(16)])
+                x = torch.cat([frozen(part) for part in torch.split(x, 16)])
             logits = self.network.classify(self.network.trunk_slice(first, None)(x))
             loss = F.cross_entropy(logits.float(), labels)
         value = float(loss)
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss is {value} at batch {self.step} of {self.folder.name}: lower learning_rate "
-                f"(now {self.learning_rate(self.step):g}) and start anew, or --resume auto from the last epoch"
+                f"the loss is {value} at batch {self.step} of {self.folder}: lower learning_rate "
+                f"(now {self.config.learning_rate:g}) and start another run with name=OTHER"
             )
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -258,13 +290,12 @@ class FineTuning:
 
     def measure(self) -> dict[str, float]:
         """Loss and accuracy of the averaged weights on the val windows: the same windows at each call."""
-        network: GoogLeNet = self.average.module
-        network.eval()
+        network = self.averaged.eval()
         loss, hits = [], []
         with torch.inference_mode():
             for squares, labels in load_batches(self.val, 0, self.config.val_batches, self.config.workers):
                 x = network_input(squares.numpy(), self.template.convention, self.device)
-                logits = torch.cat([network(part).float().cpu() for part in x.split(16)])
+                logits = torch.cat([network(part).float().cpu() for part in torch.split(x, 16)])
                 loss.append(F.cross_entropy(logits, labels, reduction="none"))
                 hits.append(torch.stack([labels > 0, logits.argmax(1) == labels]))
         foreground, hit = torch.cat(hits, dim=1)
@@ -276,7 +307,7 @@ class FineTuning:
 
     def save_weights(self, name: str) -> None:
         """Write the averaged weights as a region classifier into the run's folder."""
-        save_checkpoint(self.folder / name, replace(self.template, network=self.average.module))
+        save_checkpoint(self.folder / name, replace(self.template, network=self.averaged))
 
     def save_state(self) -> None:
         """Write all that resuming needs; the file appears whole or not at all."""

@@ -1,8 +1,10 @@
 """A linear classifier on frozen features: the start of fine-tuning, and a baseline of its own.
 
-In: features [W, 1024] of the averaged inception_5b, labels [W].  Out: weight [K + 1, 1024] and bias [K + 1] of the last layer.
-R-CNN starts fine-tuning from a fresh Gaussian layer at ten times the learning rate; on few images and processors it pays
-to solve that convex part first. Ours.
+In: features [W, 1024] of the averaged inception_5b, labels [W].
+Out: weight [K + 1, 1024] and bias [K + 1] of the last layer.
+
+R-CNN starts fine-tuning from a fresh Gaussian layer at ten times the learning rate; on few images and processors it
+pays to solve that convex part first. Ours.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def fit_linear(
         value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
 
-    optimiser.step(loss)
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         plain = weight / std
         return plain, bias - plain @ mean

@@ -1,7 +1,8 @@
 """A training run from its config to its folder: read, propose, fine-tune, record.
 
-runs/<name>/ holds config.yaml (resolved, reloadable), run.json (command, versions, device), metrics.jsonl (a row an epoch),
-linear.safetensors, best.safetensors, last.safetensors (region classifiers) and state.pt (to resume).
+runs/<name>/ holds config.yaml (resolved, reloadable), run.json (command, versions, device), metrics.jsonl (a row an
+epoch, 0 being the linear fit), linear.safetensors, best.safetensors, last.safetensors (region classifiers) and state.pt
+(to resume).
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from pathlib import Path
 import torch
 
 from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoint
-from detector.config import ConfigError, config_to_dict, load_config, save_config
+from detector.config import load_config, save_config
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset
-from detector.data.image import ImageError
 from detector.device import choose_device
 from detector.googlenet import GoogLeNet
 from detector.pretrained import load_caffe
@@ -42,8 +42,7 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         resume: go on where the run of that name stopped; without one, start.
 
     Raises:
-        ConfigError, DataError, ImageError, CheckpointError, TrainingError, ValueError: one line each, for the user.
-        KeyboardInterrupt: after a line that says how to go on.
+        ConfigError, DataError, ImageError, CheckpointError, TrainingError, OSError, ValueError: a message for the user.
     """
     config = load_config(FineTuneConfig, config_name, overrides)
     where = choose_device(device)
@@ -58,6 +57,8 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
 
     torch.manual_seed(config.seed)
     template = start_classifier(config, train_set.classes)
+    if config.train_from != "none":
+        template.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
     cache = ProposalCache(Path(config.cache), config.proposals)
 
     def batches(dataset: Dataset, seed: int) -> WindowBatches:
@@ -76,18 +77,12 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         save_config(config, folder / "config.yaml")
         (folder / "run.json").write_text(json.dumps(describe_run(where), indent=1) + "\n", encoding="utf-8")
-    try:
-        if not resuming:
-            _report(folder, run.fit_last_layer())
-            run.save_state()
-        if config.train_from != "none":
-            for row in run.run():
-                _report(folder, row)
-    except KeyboardInterrupt:
-        print(f"train_classifier: stopped; go on with --config {folder}/config.yaml --resume auto", file=sys.stderr)
-        raise
-    best = "linear" if config.train_from == "none" else "best"
-    print(f"done: python tools/detect.py image.jpg models=[{folder}/{best}.safetensors]")
+        _report(folder, run.fit_last_layer())
+        run.save_state()
+    if config.train_from != "none":
+        for row in run.run():
+            _report(folder, row)
+    print(f"done: python tools/detect.py image.jpg models=[{folder}/best.safetensors]")
     return folder
 
 
@@ -95,7 +90,9 @@ def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClass
     """The pretrained network with a fresh last layer for the classes and background."""
     path = Path(config.init).expanduser()
     if not path.is_file():
-        raise CheckpointError(f"no pretrained weights {path}; set init=FILE (safetensors with Caffe's or our layer names)")
+        raise CheckpointError(
+            f"no pretrained weights {path}; set init=FILE (safetensors with Caffe's or our layer names)"
+        )
     network: GoogLeNet
     try:
         previous = load_checkpoint(path)
@@ -109,15 +106,17 @@ def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClass
 def describe_run(device: torch.device) -> dict[str, str]:
     """What a reader needs to repeat a run: command, commit, versions, device."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     return {
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({torch.get_num_threads()} threads)",
+        "device": f"{device} ({name})",
     }
 
 
@@ -131,7 +130,9 @@ def _check_folder(folder: Path, config: FineTuneConfig, resume: bool) -> bool:
     for item in fields(FineTuneConfig):
         old, new = getattr(before, item.name), getattr(now, item.name)
         if old != new and item.name not in ("workers", "cache"):
-            raise TrainingError(f"{folder} was trained with {item.name} = {old}, not {new}; name=OTHER starts another run")
+            raise TrainingError(
+                f"{folder} was trained with {item.name} = {old}, not {new}; name=OTHER starts another run"
+            )
     return True
 
 
@@ -140,4 +141,4 @@ def _report(folder: Path, row: dict[str, float]) -> None:
     print("  ".join(f"{key} {value:.5g}" for key, value in row.items()), flush=True)
 
 
-USER_ERRORS = (ConfigError, DataError, ImageError, CheckpointError, TrainingError, ValueError)
+USER_ERRORS = (OSError, TrainingError, ValueError)

@@ -1,8 +1,8 @@
 """Which regions a classifier is trained on, with which labels (R-CNN §2.3 and appendix B).
 
 In: a data set and the proposals of its images.  Out: a table of labelled windows, and batches drawn from it.
-A window is a proposal or a ground-truth box. It takes the class of the object it overlaps most if their IoU is at least 0.5,
-else it is background, IoU 0 included: the 0.1 lower bound is Fast R-CNN's, the 0.3 belongs to R-CNN's SVMs.
+A window is a proposal or a ground-truth box. It takes the class of the object it overlaps most if their IoU is at least
+0.5, else it is background, IoU 0 included: the 0.1 lower bound is Fast R-CNN's, the 0.3 belongs to R-CNN's SVMs.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def label_windows(boxes: Boxes, record: Record, min_iou: float = 0.5) -> NDArray
         min_iou: this much overlap, or more, makes a box an example of the class.
 
     Returns:
-        [N] int16: 0 background, 1 + class label, or -1 where the object is difficult or a crowd: such a window is an example
-        of nothing.
+        [N] int16: 0 background, 1 + class label, or -1 where the object is difficult or a crowd: such a window is an
+        example of nothing.
     """
     if len(record.boxes) == 0:
         return np.full(len(boxes), BACKGROUND, np.int16)

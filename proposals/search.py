@@ -1,14 +1,15 @@
 """Selective search (Uijlings et al., IJCV 2013): image -> class-agnostic boxes, best first.
 
 In: image [H, W, 3] uint8 RGB at its own size.  Out: boxes [N, 4] float32 px, scores [N] float32.
-Every threshold k and colour space gives one segmentation, every set of similarities one hierarchy over it; the boxes of all
-hierarchies are ranked, narrow ones and duplicates dropped. Fast mode is what R-CNN used: k 50 and 100 with the minimum size
-equal to k, HSV and Lab, two sets of similarities. GoogLeNet (§8) made superpixels "2x" larger, which we read as both k and
-minimum size doubled, because only that halves the number of boxes; the paper says no more.
+Every threshold k and colour space gives one segmentation, every set of similarities one hierarchy over it; the boxes of
+all hierarchies are ranked, narrow ones and duplicates dropped. Fast mode is what R-CNN used: k 50 and 100 with the
+minimum size equal to k, HSV and Lab, two sets of similarities. GoogLeNet (§8) made superpixels "2x" larger, which we
+read as both k and minimum size doubled, because only that halves the number of boxes; the paper says no more.
 """
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -53,8 +54,8 @@ def selective_search(
         threads: colour spaces run side by side on up to this many.
 
     Returns:
-        boxes and scores, best first. A score is 1 / (1 + priority), the authors' priority being the merge's place counted
-        from the last one, times a random number: large regions tend to come first.
+        boxes and scores, best first. A score is 1 / (1 + priority), the authors' priority being the merge's place
+        counted from the last one, times a random number: large regions tend to come first.
 
     Raises:
         ValueError: image is not [H, W, 3] uint8 with at least one pixel, or a setting is out of its range.
@@ -63,12 +64,13 @@ def selective_search(
     >>> selective_search(picture).boxes
     array([[ 0.,  0., 80., 60.]], dtype=float32)
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image must be [H, W, 3] uint8 with pixels, not {image.dtype} {list(image.shape)}")
-    if superpixel_scale <= 0:
-        raise ValueError(f"superpixel_scale must be above 0, not {superpixel_scale}")
+    check_image(image)
+    if not 0 < superpixel_scale < math.inf:
+        raise ValueError(f"superpixel_scale must be above 0 and finite, not {superpixel_scale}")
     if max_boxes is not None and max_boxes < 1:
         raise ValueError(f"max_boxes must be at least 1, not {max_boxes}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, but is {seed}")
 
     image = np.ascontiguousarray(image)
 
@@ -83,6 +85,12 @@ def selective_search(
     boxes = np.concatenate([part for parts in found for part, _ in parts])
     priorities = np.concatenate([part for parts in found for _, part in parts])
     return _rank(boxes, priorities, min_width=min_width, max_boxes=max_boxes, seed=seed)
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless image is [H, W, 3] uint8 with at least one pixel."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"image must be [H, W, 3] uint8 with pixels, not {image.dtype} {list(image.shape)}")
 
 
 def _search_colour_space(

@@ -1,0 +1,204 @@
+"""tools/eval_proposals.py on a small VOC tree: its numbers against counting by hand, its messages and exit codes."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+
+from detector.config import ConfigError, load_config
+from detector.data import open_dataset
+from detector.evaluation.coverage import Coverage, CoverageConfig, format_coverage, measure_coverage
+from proposals.sources import ProposalConfig, propose
+
+ROOT = Path(__file__).parent.parent
+TOOL = ROOT / "tools" / "eval_proposals.py"
+
+# Name -> (crop of a photograph, objects as VOC corners with "difficult").
+PHOTOS = {
+    "a": ((0, 120, 100, 250), [(11, 6, 140, 110, 0), (40, 30, 60, 45, 1)]),
+    "b": ((100, 250, 150, 300), [(1, 1, 150, 150, 0), (3, 100, 9, 140, 0), (50, 20, 120, 130, 0)]),
+    "c": ((300, 400, 300, 400), []),
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A VOC tree of three photographs and a config that names it."""
+    root = tmp_path / "small"
+    for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    (root / "ImageSets/Main/val.txt").write_text("".join(f"{name}\n" for name in PHOTOS))
+    for name, ((top, low, left, right), objects) in PHOTOS.items():
+        PIL.Image.fromarray(skimage.data.astronaut()[top:low, left:right]).save(root / f"JPEGImages/{name}.jpg")
+        items = "".join(
+            f"<object><name>dog</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+            f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+            for x1, y1, x2, y2, difficult in objects
+        )
+        size = f"<size><width>{right - left}</width><height>{low - top}</height><depth>3</depth></size>"
+        (root / f"Annotations/{name}.xml").write_text(f"<annotation>{size}{items}</annotation>")
+    (tmp_path / "compare.yaml").write_text(
+        f"data: {{kind: voc, root: {root}, split: val}}\n"
+        f"cache: {tmp_path / 'cache'}\n"
+        "settings:\n"
+        '  "superpixels x1": {superpixel_scale: 1.0, width: 200}\n'
+        '  "superpixels x2": {superpixel_scale: 2.0, width: 200}\n'
+    )
+    return tmp_path
+
+
+def run(*arguments, cwd=ROOT):
+    return subprocess.run([sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+
+
+def counted_by_hand(dataset, setting):
+    """(mean boxes, recall at 0.5, recall at 0.7) over the objects that are not difficult."""
+    boxes, best = [], []
+    for record in dataset.records:
+        found = propose(record.read(), setting).boxes.tolist()
+        boxes.append(len(found))
+        for (x1, y1, x2, y2), difficult in zip(record.boxes.tolist(), record.difficult, strict=True):
+            overlaps = [0.0]
+            for u1, v1, u2, v2 in found:
+                shared = max(0, min(x2, u2) - max(x1, u1)) * max(0, min(y2, v2) - max(y1, v1))
+                overlaps.append(shared / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared))
+            best += [] if difficult else [max(overlaps)]
+    return np.mean(boxes), np.mean(np.array(best) >= 0.5), np.mean(np.array(best) >= 0.7)
+
+
+def test_numbers_table_and_json(tree):
+    result = run("--config", tree / "compare.yaml", "--json", tree / "out" / "numbers.json", "workers=2")
+    assert result.returncode == 0, result.stderr
+    content = json.loads((tree / "out" / "numbers.json").read_text())
+    assert (content["data"], content["images"], content["objects"]) == ("small val", 3, 4)
+    assert content["config"]["workers"] == 2
+    dataset = open_dataset(load_config(CoverageConfig, tree / "compare.yaml").data)
+    counts = []
+    for name, superpixel_scale in (("superpixels x1", 1.0), ("superpixels x2", 2.0)):
+        row = content["settings"][name]
+        boxes, coverage, recall_70 = counted_by_hand(dataset, ProposalConfig(superpixel_scale, width=200))
+        counts.append(boxes)
+        assert row["boxes"] == pytest.approx(boxes)
+        assert row["coverage"] == pytest.approx(coverage)
+        assert row["recall_70"] == pytest.approx(recall_70)
+        assert row["ratio"] == pytest.approx(boxes / counts[0])
+        assert row["computed"] == 3
+        assert row["seconds"] > 0
+        assert f"{name}: 100%" in result.stderr  # the bar
+    assert 0 < coverage < 1  # the narrow object is beyond any box of 20 px
+    title, heading, *rows = result.stdout.splitlines()
+    assert title == "small val: 3 images, 4 objects"
+    assert heading.split() == ["proposals", "boxes", "ratio", "coverage", "IoU", "0.7", "s/image"]
+    assert [line[:14] for line in rows] == list(content["settings"])
+    assert rows[1].split()[2:5] == [f"{counts[1]:.0f}", f"{counts[1] / counts[0]:.3f}", f"{coverage:.3f}"]
+
+
+def test_seconds_are_of_what_was_computed(tree, capfd):
+    config = load_config(CoverageConfig, tree / "compare.yaml")
+    dataset = open_dataset(config.data)
+    fresh, cached = measure_coverage(dataset, config), measure_coverage(dataset, config)
+    assert [row.computed for row in fresh.values()] == [3, 3]
+    assert [row.computed for row in cached.values()] == [0, 0]
+    assert [row.seconds for row in cached.values()] == [None, None]
+    assert [row.coverage for row in cached.values()] == [row.coverage for row in fresh.values()]
+    assert all(line.endswith(" -") for line in format_coverage(dataset, cached).splitlines()[2:])
+    assert capfd.readouterr().out == ""
+
+
+def test_table(tree):
+    dataset = open_dataset(load_config(CoverageConfig, tree / "compare.yaml").data)
+    rows = {
+        "first, with a long name": Coverage(2271.4, 0.98, 0.8285, 1.0, 1.456, 476),
+        "second": Coverage(1096, 0.9638, 0.8, 0.4826, None, 0),
+        "nothing": Coverage(0, 0.0, 0.0, None, None, 0),
+    }
+    assert format_coverage(dataset, rows).splitlines()[1:] == [
+        "proposals                boxes  ratio  coverage  IoU 0.7  s/image",
+        "first, with a long name   2271  1.000     0.980    0.829     1.46",
+        "second                    1096  0.483     0.964    0.800        -",
+        "nothing                      0      -     0.000    0.000        -",
+    ]
+
+
+def test_no_boxes_at_all(tree):
+    overrides = ["settings.superpixels x1.min_width=900", "settings.superpixels x2.min_width=900"]
+    config = load_config(CoverageConfig, tree / "compare.yaml", overrides)
+    rows = measure_coverage(open_dataset(config.data), config)
+    assert [(row.boxes, row.coverage, row.ratio) for row in rows.values()] == [(0, 0, None), (0, 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
+        (["workers=0"], "workers must be at least 1, not 0"),
+        (["worker=2"], "command line: no key 'worker'. Did you mean 'workers'?"),
+        (["settings.x3.superpixel_scale=-3"], "proposals.superpixel_scale must be above 0 and finite, not -3.0"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(tree, overrides, message):
+    result = run("--config", tree / "compare.yaml", *overrides)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("eval_proposals: ")
+    assert result.stderr.endswith(f"{message}\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_damaged_photographs_and_files_in_the_way_are_errors_too(tree):
+    (tree / "taken").write_text("a file")
+    result = run("--config", tree / "compare.yaml", f"cache={tree / 'taken'}")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("eval_proposals: ")
+    assert "Traceback" not in result.stderr
+    photo = tree / "small/JPEGImages/b.jpg"
+    photo.write_bytes(photo.read_bytes()[:900])
+    result = run("--config", tree / "compare.yaml")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"eval_proposals: {photo}: damaged or cut short")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_split_without_objects_is_refused(tree):
+    (tree / "small/ImageSets/Main/empty.txt").write_text("c\n")
+    result = run("--config", tree / "compare.yaml", "data.split=empty")
+    assert result.returncode == 1
+    message = "eval_proposals: small empty: no objects to cover (those marked difficult or crowd do not count)\n"
+    assert result.stderr == message
+
+
+def test_settings_are_needed():
+    with pytest.raises(ConfigError, match="settings must name at least one way to propose boxes"):
+        load_config(CoverageConfig, None, ["data.kind=voc", "data.root=x", "settings={}"])
+    with pytest.raises(ConfigError, match="no value for 'settings'"):
+        load_config(CoverageConfig, None, ["data.kind=voc", "data.root=x"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--config"], ["--config", "x", "--depth", "3"]])
+def test_bad_usage_exits_2(arguments):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("usage: eval_proposals.py")
+
+
+def test_shipped_config():
+    config = load_config(CoverageConfig, ROOT / "configs" / "proposals_voc.yaml")
+    scales = {name: setting.superpixel_scale for name, setting in config.settings.items()}
+    assert scales == {"selective search, superpixels x1": 1, "selective search, superpixels x2": 2}
+    # Apart from the superpixels they are the same.
+    assert len({(s.width, s.min_width, s.max_boxes, s.seed) for s in config.settings.values()}) == 1
+
+
+def test_examples_of_the_help_name_settings_that_exist(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    examples = [line.strip() for line in run("--help").stdout.splitlines() if line.startswith("  python tools/")]
+    assert examples
+    for example in examples:
+        words = shlex.split(example)[2:]
+        load_config(CoverageConfig, words[words.index("--config") + 1], [w for w in words if "=" in w])

@@ -1,0 +1,179 @@
+"""The detector as a whole, with networks that judge a region by its mean colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detector import Detector, DetectorConfig, checkpoint, pipeline
+from detector.checkpoint import CheckpointError, RegionClassifier
+from detector.config import ConfigError
+from detector.data.ground_truth import ClassTable
+from detector.data.image import Image, read_image
+from detector.googlenet import GoogLeNetConfig, InputConvention
+from detector.postprocess import suppress
+from detector.regions import RegionConfig, network_input, warp
+from detector.settings import SuppressionConfig
+from proposals.boxes import Boxes
+from proposals.sources import ProposalConfig
+
+CLASSES = ClassTable(("reddish", "bluish"), (None, None), (1, 2))
+BOXES = np.array([[0, 0, 30, 30], [10, 5, 60, 45], [40, 40, 44, 48], [60, 0, 120, 90], [0, 0, 120, 90]], np.float32)
+
+
+class MeanColour(nn.Module):
+    """Logits linear in the mean colour; dropout shows whether it runs in evaluation mode."""
+
+    def __init__(self, seed: int, outputs: int = 3) -> None:
+        super().__init__()
+        self.config = GoogLeNetConfig(classes=outputs)
+        self.linear = nn.Linear(3, outputs)
+        self.dropout = nn.Dropout(0.5)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.randn(outputs, 3, generator=generator) / 40)
+            self.linear.bias.zero_()
+        self.train()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(x.mean(dim=(2, 3))))
+        return logits
+
+
+def member(seed: int, classes: ClassTable = CLASSES, *, size: int = 48, red: float = 123.0) -> RegionClassifier:
+    convention = InputConvention(mean=(red, 117.0, 104.0))
+    return RegionClassifier(MeanColour(seed, len(classes) + 1), convention, RegionConfig(size, 4), classes)  # type: ignore[arg-type]
+
+
+def detector(*members: RegionClassifier, batch: int = 16) -> Detector:
+    return Detector(members, DetectorConfig(suppression=SuppressionConfig(min_score=0.0), batch=batch))
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    return np.random.default_rng(0).integers(0, 256, (9, 12, 3)).repeat(10, axis=0).repeat(10, axis=1).astype(np.uint8)
+
+
+def softmax_of(one: RegionClassifier, image: Image, boxes: Boxes) -> np.ndarray:
+    x = network_input(warp(image, boxes, one.regions, one.convention.mean), one.convention)
+    with torch.no_grad():
+        return one.network.eval()(x).softmax(dim=1).numpy()
+
+
+def test_an_ensemble_of_one_is_the_model(image: Image) -> None:
+    run = detector(member(0)).run(image, BOXES)
+    np.testing.assert_allclose(run.scores, softmax_of(member(0), image, BOXES), atol=1e-6)
+    assert run.scores.dtype == np.float32
+    expected = suppress(BOXES, run.scores, SuppressionConfig(min_score=0.0))
+    for name in ("boxes", "scores", "labels"):
+        assert np.array_equal(getattr(run.detections, name), getattr(expected, name))
+    assert set(run.seconds) == {"warp", "network", "suppression"}
+
+
+def test_the_ensemble_is_the_mean_of_softmax_whatever_the_order(image: Image) -> None:
+    members = [member(0), member(1), member(2, size=64), member(3, red=90.0)]
+    expected = np.mean([softmax_of(one, image, BOXES) for one in members], axis=0)
+    for order in ((0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)):
+        found = detector(*(members[index] for index in order)).score(image, BOXES)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
+    assert np.abs(expected - softmax_of(members[0], image, BOXES)).max() > 0.05
+
+
+def test_members_of_one_geometry_share_the_warp(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(image: Image, boxes: Boxes, config: RegionConfig, fill: tuple[float, float, float]) -> np.ndarray:
+        calls.append((len(boxes), config.size, fill[0]))
+        return warp(image, boxes, config, fill)
+
+    monkeypatch.setattr(pipeline, "warp", counted)
+    detector(member(0), member(1), member(2, size=64), member(3, red=90.0), batch=3).score(image, BOXES)
+    assert calls == [(3, 48, 123), (3, 64, 123), (3, 48, 90), (2, 48, 123), (2, 64, 123), (2, 48, 90)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 5])
+def test_scores_do_not_depend_on_the_batch(image: Image, batch: int) -> None:
+    members = (member(0), member(1))
+    found = detector(*members, batch=batch).score(image, BOXES)
+    np.testing.assert_allclose(found, detector(*members).score(image, BOXES), atol=1e-6)
+
+
+def test_no_proposals(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = detector(member(0)).run(image, np.zeros((0, 4)))
+    assert run.boxes.shape == (0, 4)
+    assert run.scores.shape == (0, 3)
+    assert len(run.detections) == 0
+    speck = np.zeros((1, 1, 3), np.uint8)
+    narrow = DetectorConfig(proposals=ProposalConfig(width=0))
+    assert len(Detector([member(0)], narrow)(speck)) == 0
+
+
+def test_its_own_proposals_and_its_own_suppression(image: Image) -> None:
+    config = DetectorConfig(
+        proposals=ProposalConfig(width=0, max_boxes=7), suppression=SuppressionConfig(min_score=0.2, limit=3)
+    )
+    run = Detector([member(0)], config).run(image)
+    assert len(run.boxes) == 7
+    assert run.boxes.dtype == np.float32
+    assert len(run.detections) <= 3
+    assert list(run.seconds) == ["proposals", "warp", "network", "suppression"]
+    again = Detector([member(0)], config)(image)
+    assert np.array_equal(again.boxes, run.detections.boxes)
+    assert np.array_equal(again.scores, run.detections.scores)
+
+
+def test_no_member_or_members_of_other_classes() -> None:
+    with pytest.raises(ValueError, match="a detector needs at least one region classifier"):
+        Detector([], DetectorConfig())
+    other = member(2, ClassTable(("cat", "dog", "cow"), (None,) * 3, (1, 2, 3)))
+    with pytest.raises(ValueError) as caught:
+        Detector([member(0), member(1), other], DetectorConfig(models=["first", "second", "third"]))
+    assert str(caught.value) == ("model 3 of 3 (third) tells 3 classes apart that are not the 2 of the first (first)")
+
+
+def test_a_toy_network_from_disk(toy_checkpoint: Path, shapes: Path) -> None:
+    photo = read_image(shapes / "JPEGImages" / "val0.png")
+    config = DetectorConfig(
+        models=[str(toy_checkpoint)], proposals=ProposalConfig(width=0, min_width=8, max_boxes=12), batch=5
+    )
+    found = Detector.load(config, device="cpu")
+    assert found.classes.names == ("square", "disc")
+    run = found.run(photo)
+    assert run.scores.shape == (12, 3)
+    np.testing.assert_allclose(run.scores.sum(axis=1), 1, atol=1e-5)
+    twice = Detector.load(DetectorConfig(models=[str(toy_checkpoint)] * 2, batch=7), device="cpu")
+    np.testing.assert_allclose(twice.score(photo, run.boxes), run.scores, atol=1e-5)
+
+
+def test_load_says_what_is_missing(toy_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    with pytest.raises(CheckpointError, match=r"^no checkpoint googlenet_voc \(shipped: none\); train one: python"):
+        Detector.load()
+    with pytest.raises(CheckpointError, match=r"^model 2 of 2: no checkpoint nowhere"):
+        Detector.load(DetectorConfig(models=[str(toy_checkpoint), "nowhere"]))
+    with pytest.raises(ConfigError, match="'superpixel_size'. Did you mean 'superpixel_scale'?"):
+        (tmp_path / "mine.yaml").write_text("proposals: {superpixel_size: 2}\n")
+        Detector.load(tmp_path / "mine.yaml")
+    with pytest.raises(ValueError, match="no device 'warp' here"):
+        Detector.load(DetectorConfig(models=[str(toy_checkpoint)]), device="warp")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"models": []}, "models must name at least one region classifier"), ({"batch": 0}, "batch must be at least 1")],
+)
+def test_settings_that_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DetectorConfig(**values)  # type: ignore[arg-type]
+
+
+def test_grey_files_are_detected_in_like_others(tmp_path: Path) -> None:
+    PIL.Image.new("L", (40, 30), 128).save(tmp_path / "grey.png")
+    scores = detector(member(0)).score(read_image(tmp_path / "grey.png"), np.array([[0, 0, 40, 30]]))
+    assert np.isfinite(scores).all()

@@ -1,0 +1,137 @@
+"""Suppression against a brute-force greedy matcher, and its properties over seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from detector.postprocess import suppress
+from detector.settings import SuppressionConfig
+from proposals.boxes import iou
+
+
+def random_case(seed: int, count: int = 60, classes: int = 3) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Crowded boxes on a coarse grid, so that IoUs and scores tie often."""
+    generator = np.random.default_rng(seed)
+    corner = generator.integers(0, 12, (count, 2)) * 5
+    boxes = np.concatenate([corner, corner + generator.integers(1, 8, (count, 2)) * 5], axis=1).astype(np.float32)
+    scores = generator.integers(0, 8, (count, classes + 1)) / 8
+    return boxes, scores.astype(np.float32)
+
+
+def greedy(boxes: NDArray[np.float32], scores: NDArray[np.float32], config: SuppressionConfig) -> list[tuple[int, int]]:
+    """(row, label) of each survivor, best first; ties to the earlier row, then to the lower label."""
+    survivors: list[tuple[float, int, int]] = []
+    for label in range(scores.shape[1] - 1):
+        kept: list[int] = []
+        for row in sorted(range(len(boxes)), key=lambda row: (-scores[row, label + 1], row)):
+            if scores[row, label + 1] <= config.min_score:
+                continue
+            if all(iou_of(boxes[row], boxes[other]) <= config.max_iou for other in kept):
+                kept.append(row)
+        survivors += [(-scores[row, label + 1], row, label) for row in kept]
+    return [(row, label) for _, row, label in sorted(survivors)][: config.limit]
+
+
+def iou_of(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    a, b = first.tolist(), second.tolist()
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "config",
+    [SuppressionConfig(), SuppressionConfig(0.3, 0.5, 9), SuppressionConfig(0.0, 0.0), SuppressionConfig(0, 1)],
+)
+def test_equals_brute_force(seed: int, config: SuppressionConfig) -> None:
+    boxes, scores = random_case(seed)
+    expected = greedy(boxes, scores, config)
+    found = suppress(boxes, scores, config)
+    assert found.labels.tolist() == [label for _, label in expected]
+    assert np.array_equal(found.boxes, boxes[[row for row, _ in expected]])
+    assert found.scores.tolist() == [scores[row, label + 1] for row, label in expected]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_survivors_of_a_class_overlap_at_most_the_threshold(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    corner = generator.random((200, 2)) * 200
+    boxes = np.concatenate([corner, corner + 5 + generator.random((200, 2)) * 100], axis=1)
+    scores = generator.random((200, 5))
+    config = SuppressionConfig(0.1, 0.3, 10_000)
+    found = suppress(boxes, scores, config)
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.scores > 0.1).all()
+    for label in range(4):
+        kept = found.boxes[found.labels == label]
+        overlaps = iou(kept, kept)
+        np.fill_diagonal(overlaps, 0)
+        assert len(kept) > 1
+        assert overlaps.max() <= 0.3
+        left_out = boxes[(scores[:, label + 1] > 0.1) & ~(boxes[:, None] == kept[None]).all(axis=2).any(axis=1)]
+        assert (iou(left_out, kept).max(axis=1) > 0.3).all()
+
+
+def test_identical_boxes_of_different_classes_both_survive() -> None:
+    boxes = np.array([[10, 10, 50, 60], [10, 10, 50, 60], [10, 10, 50, 60]], np.float32)
+    scores = np.array([[0.1, 0.7, 0.2], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]], np.float32)
+    found = suppress(boxes, scores, SuppressionConfig(min_score=0.0))
+    assert found.labels.tolist() == [1, 0]
+    np.testing.assert_allclose(found.scores, [0.8, 0.7], rtol=1e-6)
+
+
+@pytest.mark.parametrize("max_iou", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_an_overlap_of_exactly_the_threshold_keeps_both(max_iou: float) -> None:
+    tenths = round(max_iou * 10)
+    boxes = np.array([[0, 0, 10, 1], [0, 0, tenths, 1]], np.float32)  # IoU tenths / 10
+    scores = np.array([[0.1, 0.9], [0.2, 0.8]], np.float32)
+    assert len(suppress(boxes, scores, SuppressionConfig(max_iou=max_iou))) == 2
+    assert len(suppress(boxes, scores, SuppressionConfig(max_iou=max_iou - 1e-6))) == 1
+
+
+def test_a_score_of_exactly_the_threshold_is_none() -> None:
+    boxes = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
+    scores = np.array([[0.5, 0.5], [0.25, 0.75]], np.float32)
+    assert suppress(boxes, scores, SuppressionConfig(min_score=0.5)).scores.tolist() == [0.75]
+
+
+def test_background_is_never_returned() -> None:
+    found = suppress(np.array([[0, 0, 9, 9]]), np.array([[0.99, 0.006, 0.004]]), SuppressionConfig())
+    assert found.labels.tolist() == [0, 1]
+
+
+def test_zero_boxes_and_the_limit() -> None:
+    assert len(suppress(np.zeros((0, 4)), np.zeros((0, 3)), SuppressionConfig())) == 0
+    boxes, scores = random_case(0)
+    everything = suppress(boxes, scores, SuppressionConfig())
+    few = suppress(boxes, scores, SuppressionConfig(limit=4))
+    assert np.array_equal(few.boxes, everything.boxes[:4])
+    assert np.array_equal(few.labels, everything.labels[:4])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(wrong: float) -> None:
+    boxes, scores = random_case(0)
+    scores[3, 1] = wrong
+    with pytest.raises(ValueError, match="a score is not finite"):
+        suppress(boxes, scores, SuppressionConfig())
+
+
+def test_boxes_and_scores_must_match() -> None:
+    with pytest.raises(ValueError, match="2 boxes but 3 rows of scores"):
+        suppress(np.zeros((2, 4)), np.zeros((3, 2)), SuppressionConfig())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"min_score": 1.5}, r"suppression.min_score must be in \[0, 1\], not 1.5"),
+        ({"max_iou": -0.1}, r"suppression.max_iou must be in \[0, 1\], not -0.1"),
+        ({"limit": 0}, "suppression.limit must be at least 1, not 0"),
+    ],
+)
+def test_settings_that_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SuppressionConfig(**values)  # type: ignore[arg-type]

@@ -1,0 +1,50 @@
+"""Count the objects of a data set that proposals cover, and the boxes it takes (paper §8)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EXAMPLES = """examples:
+  python tools/eval_proposals.py --config configs/proposals_voc.yaml data.root=VOC2012
+  python tools/eval_proposals.py --config proposals_voc workers=4 --json runs/proposals.json
+  python tools/eval_proposals.py --config proposals_voc data.kind=coco data.root=COCO data.split=val2017
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, measure, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file of a comparison, or the name of a preset")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers to this file too")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
+    options = parser.parse_intermixed_args(arguments)
+
+    # Slow imports after --help.
+    from detector.config import ConfigError, load_config
+    from detector.data import DataError, ImageError, open_dataset
+    from detector.evaluation.coverage import CoverageConfig, format_coverage, measure_coverage, write_coverage
+
+    try:
+        config = load_config(CoverageConfig, options.config, options.overrides)
+        dataset = open_dataset(config.data)
+        for warning in dataset.warnings:
+            print(f"eval_proposals: warning: {warning}", file=sys.stderr)
+        rows = measure_coverage(dataset, config)
+        print(format_coverage(dataset, rows))
+        if options.json:
+            write_coverage(options.json, dataset, config, rows)
+    except (ConfigError, DataError, ImageError, OSError) as error:
+        print(f"eval_proposals: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("eval_proposals: stopped; what was computed is cached, the same command goes on", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
