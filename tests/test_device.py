@@ -18,7 +18,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_a_machine_without_accelerators(machine: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="no device 'cuda' here; there is cpu$"):
+    with pytest.raises(ValueError, match=r"no device 'cuda' here; there is cpu$"):
         choose_device("cuda")
 
 
@@ -28,12 +28,12 @@ def test_cuda_comes_first(machine: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda:1")
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="no device 'cuda:2' here; there is cpu, cuda:0, cuda:1$"):
+    with pytest.raises(ValueError, match=r"no device 'cuda:2' here; there is cpu, cuda:0, cuda:1$"):
         choose_device("cuda:2")
 
 
 def test_apples_gpu(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("mps")
-    with pytest.raises(ValueError, match="no device 'gpu' here; there is cpu, mps$"):
+    with pytest.raises(ValueError, match=r"no device 'gpu' here; there is cpu, mps$"):
         choose_device("gpu")

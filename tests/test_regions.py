@@ -21,14 +21,14 @@ FILL = (123.0, 117.0, 104.0)
 
 
 def smooth_image(height: int, width: int, seed: int = 0) -> Image:
-    """Blurred noise over the full range; on sharper ones OpenCV 4 differs, which places its samples on a grid of 1/32 px."""
+    """Blurred noise over the full range; on sharper ones OpenCV 4 differs, whose samples lie on a grid of 1/32 px."""
     noise = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
     blurred = np.asarray(cv2.GaussianBlur(noise, (0, 0), 12))
     return np.asarray(cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX)).round().astype(np.uint8)
 
 
 def weights(start: float, step: float, size: int, length: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """How much each of `length` source pixels counts for each of `size` samples along one axis, and which are inside."""
+    """How much each source pixel counts for each sample of an axis, [size, length], and which samples are inside."""
     matrix = np.zeros((size, length))
     for sample in range(size):
         near, far = start + sample * step, start + (sample + 1) * step

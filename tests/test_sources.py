@@ -3,6 +3,7 @@
 import math
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from threading import Barrier
 
 import cv2
@@ -249,7 +250,7 @@ def constant_image(_):
 
 def test_processes_that_share_a_folder(tmp_path):
     cache = ProposalCache(tmp_path, SMALL)
-    with ProcessPoolExecutor(4) as executor:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         results = list(executor.map(partial(get_small, cache), range(12)))
     assert all(same(result, propose(noise(60, 80), SMALL)) for result in results)
     assert only_file(cache).suffix == ".npy"

@@ -24,6 +24,7 @@ from detector.config import config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.image import Image, read_image
+from detector.training.windows import one_opencv_thread
 from proposals.cache import ProposalCache
 from proposals.recall import best_overlaps, recall
 from proposals.sources import ProposalConfig
@@ -88,7 +89,10 @@ def measure_coverage(dataset: Dataset, config: CoverageConfig) -> dict[str, Cove
         propose = partial(_propose, ProposalCache(Path(config.cache), setting))
         paths = [record.path for record in dataset.records]
         counts, overlaps, seconds = [], [], []
-        with ProcessPoolExecutor(config.workers, initializer=cv2.setNumThreads, initargs=(1,)) as executor:
+        with (
+            one_opencv_thread(),
+            ProcessPoolExecutor(config.workers, initializer=cv2.setNumThreads, initargs=(1,)) as executor,
+        ):
             found = executor.map(propose, paths, chunksize=4)
             bar = tqdm(found, total=len(paths), desc=name, unit="image", dynamic_ncols=True)
             for wanted, (boxes, spent) in zip(objects, bar, strict=True):

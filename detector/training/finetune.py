@@ -34,8 +34,11 @@ from detector.data.ground_truth import Dataset
 from detector.googlenet import GoogLeNet
 from detector.regions import RegionConfig, network_input, warp
 from detector.training.linear import fit_linear
-from detector.training.windows import BatchSampler
+from detector.training.windows import BatchSampler, one_opencv_thread
 from proposals.sources import ProposalConfig
+
+
+PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache
 
 
 class TrainingError(RuntimeError):
@@ -132,11 +135,13 @@ def load_batches(batches: WindowBatches, start: int, stop: int, workers: int) ->
         prefetch_factor=4 if workers else None,
         worker_init_fn=_use_one_thread,
     )
-    yield from loader
+    with one_opencv_thread():
+        prepared = iter(loader)
+    yield from prepared
 
 
 def _use_one_thread(_: int) -> None:
-    cv2.setNumThreads(0)  # OpenCV's threads do not survive a fork
+    cv2.setNumThreads(1)
 
 
 @dataclass
@@ -195,7 +200,7 @@ class FineTuning:
         self.network.eval()
         with torch.inference_mode():
             for squares, label in tqdm(batches, total=count, desc="linear", unit="batch", dynamic_ncols=True):
-                for part in squares.split(16):  # larger batches pay for page faults on a CPU
+                for part in squares.split(PART):
                     x = network_input(part.numpy(), self.template.convention, self.device)
                     features.append(self.network.trunk(x).mean(dim=(2, 3)).float().cpu())
                 labels.append(label)
@@ -267,10 +272,10 @@ class FineTuning:
             with torch.no_grad():
                 frozen = self.network.trunk_slice(None, first).eval() if first else nn.Identity()
                 # In parts: the large maps of the first layers stay in the processor's cache.
-                x = torch.cat([frozen(part) for part in torch.split(x, 16)])
+                x = torch.cat([frozen(part) for part in torch.split(x, PART)])
             logits = self.network.classify(self.network.trunk_slice(first, None)(x))
             loss = F.cross_entropy(logits.float(), labels)
-        value = float(loss)
+        value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at batch {self.step} of {self.folder}: lower learning_rate "
@@ -295,7 +300,7 @@ class FineTuning:
         with torch.inference_mode():
             for squares, labels in load_batches(self.val, 0, self.config.val_batches, self.config.workers):
                 x = network_input(squares.numpy(), self.template.convention, self.device)
-                logits = torch.cat([network(part).float().cpu() for part in torch.split(x, 16)])
+                logits = torch.cat([network(part).float().cpu() for part in torch.split(x, PART)])
                 loss.append(F.cross_entropy(logits, labels, reduction="none"))
                 hits.append(torch.stack([labels > 0, logits.argmax(1) == labels]))
         foreground, hit = torch.cat(hits, dim=1)

@@ -22,7 +22,7 @@ from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoi
 from detector.config import load_config, save_config
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset
-from detector.device import choose_device
+from detector.device import choose_device, keep_freed_memory
 from detector.googlenet import GoogLeNet
 from detector.pretrained import load_caffe
 from detector.training.finetune import FineTuneConfig, FineTuning, TrainingError, WindowBatches, append_row
@@ -46,6 +46,7 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
     """
     config = load_config(FineTuneConfig, config_name, overrides)
     where = choose_device(device)
+    keep_freed_memory()
     folder = RUNS / config.name
     resuming = _check_folder(folder, config, resume)
     train_set, val_set = open_dataset(config.train), open_dataset(config.val)

@@ -7,8 +7,9 @@ A window is a proposal or a ground-truth box. It takes the class of the object i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,9 +71,20 @@ def label_windows(boxes: Boxes, record: Record, min_iou: float = 0.5) -> NDArray
 def propose_all(dataset: Dataset, cache: ProposalCache, processes: int) -> list[Boxes]:
     """Proposals of every image of a data set, [N, 4] px each; computed by worker processes where the cache has none."""
     paths = [record.path for record in dataset.records]
-    with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as executor:
+    with one_opencv_thread(), ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as executor:
         found = executor.map(partial(_propose_one, cache), paths, chunksize=4)
         return list(tqdm(found, total=len(paths), desc=f"proposals {dataset.name}", unit="image", dynamic_ncols=True))
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Stop OpenCV's threads: a process forked while they exist waits for them forever as soon as it needs any."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _propose_one(cache: ProposalCache, path: Path) -> Boxes:

@@ -1,0 +1,338 @@
+"""Training on a toy data set: a whole run, an interrupted one against it, and the pieces."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from detector.checkpoint import CheckpointError, load_checkpoint
+from detector.config import ConfigError, load_config
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.ground_truth import DataError
+from detector.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.pretrained import CAFFE_INPUT, to_caffe
+from detector.regions import RegionConfig, warp
+from detector.training.finetune import FineTuneConfig, FineTuning, TrainingError, WindowBatches, load_batches
+from detector.training.run import start_classifier, train
+from detector.training.windows import BatchSampler, collect_windows, propose_all
+from proposals.cache import ProposalCache
+from proposals.sources import ProposalConfig
+
+Train = Callable[..., Path]
+SHAPES = ["square", "disc"]
+
+
+@pytest.fixture(scope="module")
+def settings(shapes: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two epochs of two batches, every layer learning."""
+    data = {"kind": "voc", "root": str(shapes), "classes": SHAPES}
+    return {
+        "name": "toy",
+        "init": str(toy_checkpoint),
+        "train": data | {"split": "train"},
+        "val": data | {"split": "val"},
+        "proposals": {"width": 0, "min_width": 8},
+        "regions": {"size": 64, "context": 4},
+        "linear_batches": 2,
+        "epochs": 2,
+        "batches_per_epoch": 2,
+        "batch": 8,
+        "foreground": 3,
+        "warmup": 2,
+        "averaging": 0.5,
+        "val_batches": 1,
+        "workers": 0,
+        "cache": str(tmp_path_factory.mktemp("cache")),
+    }
+
+
+@pytest.fixture(scope="module")
+def toy_train(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Runs the settings with some changed; without a folder the run gets one of its own."""
+
+    def run(folder: Path | None = None, *, resume: bool = False, **changes: Any) -> Path:
+        folder = folder or tmp_path_factory.mktemp("training")
+        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            train("toy.yaml", [], device="cpu", resume=resume)
+        return folder / "runs" / "toy"
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(toy_train: Train) -> Path:
+    """The folder of an unbroken run."""
+    return toy_train()
+
+
+@pytest.fixture(scope="module")
+def batches(settings: dict[str, Any], shapes: Path) -> WindowBatches:
+    dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", SHAPES))
+    cache = ProposalCache(Path(settings["cache"]), ProposalConfig(**settings["proposals"]))
+    sampler = BatchSampler(collect_windows(dataset, propose_all(dataset, cache, 1)), batch=8, foreground=3, seed=0)
+    return WindowBatches(dataset, sampler, RegionConfig(64, 4), (120.0, 120.0, 120.0))
+
+
+def fine_tuning(batches: WindowBatches, checkpoint: Path, folder: Path, **changes: Any) -> FineTuning:
+    data = DataConfig(DatasetKind.voc, "", "train", SHAPES)
+    config = FineTuneConfig(data, data, batch=8, foreground=3, val_batches=1, workers=0)
+    template = load_checkpoint(checkpoint)
+    return FineTuning(replace(config, **changes), template, batches, batches, folder, torch.device("cpu"))
+
+
+def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    learn = FineTuning.learn
+
+    def stopped(self: FineTuning, squares: Tensor, labels: Tensor) -> float:
+        if self.step == step:
+            raise KeyboardInterrupt
+        return learn(self, squares, labels)
+
+    patch.setattr(FineTuning, "learn", stopped)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(row: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in row.items() if key not in ("seconds", "windows_per_second")}
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    expected, found = load_file(first), load_file(second)
+    assert expected.keys() == found.keys()
+    assert [name for name, tensor in expected.items() if not torch.equal(tensor, found[name])] == []
+
+
+# ---- a run
+
+
+def test_a_run_leaves_its_record(whole: Path, settings: dict[str, Any], toy_checkpoint: Path) -> None:
+    names = ["best.safetensors", "config.yaml", "last.safetensors", "linear.safetensors", "metrics.jsonl", "run.json"]
+    assert sorted(path.name for path in whole.iterdir()) == [*names, "state.pt"]
+    assert [row["epoch"] for row in rows(whole)] == [0, 1, 2]
+    for row in rows(whole):
+        assert all(math.isfinite(value) for value in row.values())
+        assert 0 <= row["val_foreground_accuracy"] <= 1
+    assert set(json.loads((whole / "run.json").read_text())) == {"command", "commit", "python", "torch", "device"}
+    assert load_config(FineTuneConfig, whole / "config.yaml").batch == settings["batch"]
+    for name in ("linear", "best", "last"):
+        classifier = load_checkpoint(whole / f"{name}.safetensors")
+        assert classifier.classes.names == ("square", "disc")
+        assert classifier.regions == RegionConfig(64, 4)
+        assert classifier.convention == load_checkpoint(toy_checkpoint).convention
+
+
+def test_the_best_epoch_is_kept_the_linear_fit_being_one(whole: Path) -> None:
+    best = min(rows(whole), key=lambda row: row["val_loss"])["epoch"]
+    state = torch.load(whole / "state.pt", weights_only=True)
+    assert state["best"] == min(row["val_loss"] for row in rows(whole))
+    same = {0: "linear", 2: "last"}.get(int(best))
+    if same:
+        assert_same_weights(whole / "best.safetensors", whole / f"{same}.safetensors")
+
+
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    whole: Path, toy_train: Train, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(step, patch)
+        with pytest.raises(KeyboardInterrupt):
+            toy_train(tmp_path)
+    torch.manual_seed(step)  # what the interpreter's generator holds does not matter
+    resumed = toy_train(tmp_path, resume=True)
+    for name in ("linear", "best", "last"):
+        assert_same_weights(whole / f"{name}.safetensors", resumed / f"{name}.safetensors")
+    before, after = (torch.load(folder / "state.pt", weights_only=True) for folder in (whole, resumed))
+    assert (before["step"], before["best"]) == (after["step"], after["best"])
+    for part in ("network", "average"):
+        assert all(torch.equal(after[part][key], tensor) for key, tensor in before[part].items())
+    for key, momentum in before["optimiser"]["state"].items():
+        assert torch.equal(after["optimiser"]["state"][key]["momentum_buffer"], momentum["momentum_buffer"])
+    assert list(map(timeless, rows(resumed))) == list(map(timeless, rows(whole)))
+
+
+def test_an_interrupted_linear_fit_begins_anew(
+    whole: Path, toy_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("detector.training.finetune.fit_linear", stop)
+        with pytest.raises(KeyboardInterrupt):
+            toy_train(tmp_path, train_from="none")
+    again = toy_train(tmp_path, train_from="none", resume=True)
+    assert list(map(timeless, rows(again))) == [timeless(rows(whole)[0])]
+    assert_same_weights(again / "best.safetensors", whole / "linear.safetensors")
+    assert not (again / "last.safetensors").exists()
+
+
+def test_a_finished_run_is_neither_overwritten_nor_resumed_with_other_settings(whole: Path, toy_train: Train) -> None:
+    folder = whole.parent.parent
+    before = (whole / "state.pt").read_bytes()
+    with pytest.raises(TrainingError, match=r"runs/toy has a run already; --resume auto continues it, name=OTHER"):
+        toy_train(folder)
+    with pytest.raises(TrainingError, match=r"was trained with learning_rate = 0.001, not 0.01; name=OTHER starts"):
+        toy_train(folder, resume=True, learning_rate=0.01)
+    assert toy_train(folder, resume=True, workers=1) == whole  # how it is computed may change, and it is done
+    assert (whole / "state.pt").read_bytes() == before
+    assert len(rows(whole)) == 3
+
+
+def test_layers_below_train_from_stay(toy_train: Train, toy_checkpoint: Path) -> None:
+    folder = toy_train(train_from="inception_5a", epochs=1)
+    before, after = load_file(toy_checkpoint), load_file(folder / "last.safetensors")
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed
+    assert {name.split(".")[1] for name in changed if name.startswith("trunk.")} == {"inception_5a", "inception_5b"}
+
+
+def test_weights_with_caffes_names_start_a_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    network = GoogLeNet(GoogLeNetConfig(classes=10))
+    save_file(to_caffe(network), tmp_path / "caffe.safetensors")
+    data = DataConfig(DatasetKind.voc, settings["train"]["root"], "train", SHAPES)
+    config = FineTuneConfig(data, data, init=str(tmp_path / "caffe.safetensors"))
+    classifier = start_classifier(config, open_dataset(data).classes)
+    assert classifier.convention == CAFFE_INPUT
+    assert classifier.network.fc.weight.shape == (3, 1024)
+    assert torch.equal(classifier.network.trunk.conv1.conv.weight, network.trunk.conv1.conv.weight)
+
+
+# ---- refusals
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
+    with pytest.raises(TrainingError) as caught:
+        toy_train(learning_rate=1e30, warmup=0, momentum=0.0)
+    message = str(caught.value)
+    assert message.startswith("the loss is ")
+    assert "of runs/toy: lower learning_rate (now 1e+30) and start another run with name=OTHER" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"init": "nowhere.safetensors"}, CheckpointError, r"no pretrained weights nowhere.safetensors; set init=FILE"),
+        ({"train_from": "inception_6a"}, ValueError, r"the trunk has no layer 'inception_6a'; it has conv1, pool1"),
+        ({"batches": 4}, ConfigError, r"toy.yaml: has no key 'batches'. Did you mean"),
+        ({"foreground": 8}, ConfigError, r"foreground must be in 1..7 \(batch - 1\), not 8"),
+        ({"epochs": 0}, ConfigError, "epochs must be at least 1, not 0"),
+        ({"averaging": 1.0}, ConfigError, r"averaging must be in \[0, 1\), not 1.0"),
+        ({"regions": {"size": 16}}, ConfigError, "regions.size must be at least 32 px, not 16"),
+    ],
+)
+def test_refused_before_anything_is_computed(
+    toy_train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    kind: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr("detector.training.run.propose_all", lambda *_: pytest.fail("proposals were computed"))
+    with pytest.raises(kind, match=message):
+        toy_train(tmp_path, **changes)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_and_val_of_other_classes(toy_train: Train, settings: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="train and val have different classes"):
+        toy_train(val=settings["val"] | {"classes": ["disc", "square"]})
+
+
+# ---- the pieces
+
+
+def test_a_batch_is_the_warped_windows(batches: WindowBatches) -> None:
+    squares, labels = batches[3]
+    windows, mirrored = batches.sampler.draw(3)
+    assert squares.shape == (8, 64, 64, 3)
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == windows.labels.tolist()
+    assert 0 < mirrored.sum() < 8
+    for index in range(8):
+        image = batches.dataset.records[windows.image[index]].read()
+        (region,) = warp(image, windows.boxes[index : index + 1], batches.regions, batches.fill)
+        assert np.array_equal(squares[index], region[:, ::-1] if mirrored[index] else region)
+
+
+def test_workers_give_the_same_batches_in_order(batches: WindowBatches) -> None:
+    for (squares, labels), number in zip(load_batches(batches, 2, 7, 2), range(2, 7), strict=True):
+        expected, expected_labels = batches[number]
+        assert torch.equal(squares, expected)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_the_learning_rate_rises_then_falls(batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path) -> None:
+    run = fine_tuning(batches, toy_checkpoint, tmp_path, learning_rate=0.2, warmup=4, epochs=2, batches_per_epoch=10)
+    for step, share in ((0, 0.25), (1, 0.5), (2, 0.75), (3, 1.0), (10, 1.0), (19, 1.0)):
+        expected = 0.2 * share * (1 + math.cos(math.pi * step / 20)) / 2
+        assert run.learning_rate(step) == pytest.approx(expected)
+    assert run.learning_rate(10) == pytest.approx(0.1)
+    assert run.learning_rate(19) < 0.002
+    assert [group["weight_decay"] for group in run.optimiser.param_groups] == [0.0005, 0.0]
+
+
+def test_the_loss_falls_on_a_fixed_batch(batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path) -> None:
+    # Random features are large and much alike, hence the small steps.
+    run = fine_tuning(batches, toy_checkpoint, tmp_path, learning_rate=1e-4, warmup=1, train_from="inception_5b")
+    squares, labels = batches[0]
+    losses = [run.learn(squares, labels) for _ in range(16)]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
+
+
+def test_the_average_is_exponential(batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path) -> None:
+    run = fine_tuning(batches, toy_checkpoint, tmp_path, averaging=0.75, train_from="inception_5b")
+    squares, labels = batches[0]
+    expected = None
+    for _ in range(3):
+        run.learn(squares, labels)
+        now = run.network.fc.weight.detach().clone()
+        expected = now if expected is None else 0.75 * expected + 0.25 * now
+        torch.testing.assert_close(run.averaged.fc.weight, expected)
+
+
+def test_measure_counts_foreground_and_background_apart(
+    batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path
+) -> None:
+    run = fine_tuning(batches, toy_checkpoint, tmp_path)
+    with torch.no_grad():
+        run.averaged.fc.weight.zero_()
+        run.averaged.fc.bias.copy_(torch.tensor([2.0, 1.0, 0.0]))
+    row = run.measure()
+    assert (row["val_foreground_accuracy"], row["val_background_accuracy"]) == (0, 1)
+    probability = torch.tensor([2.0, 1.0, 0.0]).softmax(dim=0)
+    _, labels = batches[0]
+    assert row["val_loss"] == pytest.approx(float(-probability[labels].log().mean()), rel=1e-5)
+    assert run.measure() == row
+
+
+def test_a_fork_after_opencv_used_its_threads(batches: WindowBatches) -> None:
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        image = np.zeros((2000, 2000, 3), np.uint8)
+        warp(image, np.array([[0, 0, 2000, 2000]]), RegionConfig(), (0.0, 0.0, 0.0))
+        ((_, labels),) = load_batches(batches, 0, 1, 1)  # hung when a worker found the parent's threads gone
+        assert len(labels) == 8
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(before)
