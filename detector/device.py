@@ -28,8 +28,8 @@ def choose_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Let the C library reuse large blocks instead of returning them to the system (glibc; elsewhere nothing happens).
 
-    Each large activation otherwise costs fresh pages at every batch: a fifth of a training step on a CPU. It concerns the whole
-    process, so commands call it, not the library.
+    Each large activation otherwise costs fresh pages at every batch: a fifth of a training step on a CPU. It concerns
+    the whole process, so commands call it, not the library.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

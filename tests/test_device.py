@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 
-from detector.device import choose_device
+from detector.device import choose_device, keep_freed_memory
 
 
 @pytest.fixture
@@ -37,3 +39,11 @@ def test_apples_gpu(machine: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == torch.device("mps")
     with pytest.raises(ValueError, match=r"no device 'gpu' here; there is cpu, mps$"):
         choose_device("gpu")
+
+
+def test_a_system_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_: None) -> object:
+        return object()
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    keep_freed_memory()

@@ -59,7 +59,7 @@ def test_doctest() -> None:
         (["cat.jpg", "cat.png"], ["cat.jpg", "cat.png"]),
         (["a/cat.jpg", "b/cat.jpg", "b/dog.jpg"], ["a_cat.jpg", "b_cat.jpg", "dog"]),
         (["a/b/cat.jpg", "c/b/cat.jpg"], ["a_b_cat.jpg", "c_b_cat.jpg"]),
-        (["x/cow.jpg", "y/cow.png", "z/cow.jpg.png"], ["x_cow.jpg", "cow.png", "cow.jpg.png"]),
+        (["x/cow.jpg", "y/cow.png", "z/cow.jpg.png"], ["x_cow.jpg", "cow.png", "z_cow.jpg.png"]),
         ([], []),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector import regions
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.image import Image
 from detector.googlenet import InputConvention
 from detector.pretrained import TORCHVISION_INPUT
@@ -221,3 +223,13 @@ def test_what_lies_outside_is_zero_to_the_network() -> None:
     x = network_input(regions_of_black, convention)
     assert (x[:, :, :16] == 0).all()
     assert (x[0, 0, 16:-16, 16:-16] == -convention.mean[0]).all()
+
+
+@pytest.mark.data
+def test_objects_of_photographs(data_dir: Path) -> None:
+    dataset = open_dataset(DataConfig(DatasetKind.voc, str(data_dir / "voc12"), "val100"))
+    for record in dataset.records[:5]:
+        image = record.read()
+        for box, region in zip(record.boxes, warp(image, record.boxes, PAPER, FILL), strict=True):
+            expected, _ = reference_warp(image, box, PAPER)
+            assert np.abs(region - expected).mean() < 3  # area and bilinear reduction differ on texture

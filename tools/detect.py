@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("detections"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument("--recursive", action="store_true", help="look into folders within folders")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
     sources = [text for text in options.source if "=" not in text or Path(text).exists()]
     overrides = [text for text in options.source if text not in sources]
     if not sources:

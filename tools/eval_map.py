@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here too")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
     if not options.config and not options.detections:
         parser.error("give --config to run a detector, or --detections to score a file")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 EXAMPLES = """examples:
   python tools/export_classifier.py runs/regions_voc/best.safetensors detector/weights/googlenet_voc.safetensors \\
-      "data=PASCAL VOC2012, 2,032 photographs" "command=python tools/train_classifier.py --config configs/regions_voc.yaml"
+      "data=PASCAL VOC2012, 2,032 photographs" \\
+      "command=python tools/train_classifier.py --config configs/regions_voc.yaml"
 """
 
 
@@ -19,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, help="a region classifier")
     parser.add_argument("target", type=Path, help="the file to write")
-    parser.add_argument("provenance", nargs="*", metavar="topic=text", help="added to what the header says of its origin")
+    parser.add_argument(
+        "provenance", nargs="*", metavar="topic=text", help="added to what the header says of its origin"
+    )
     options = parser.parse_args(arguments)
     if any("=" not in text for text in options.provenance):
         parser.error("provenance is given as topic=text")

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", choices=["auto"], help="go on with the run of that name, if there is one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
 
     from detector.training.run import USER_ERRORS, train  # slow imports after --help
 

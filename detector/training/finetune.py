@@ -37,7 +37,6 @@ from detector.training.linear import fit_linear
 from detector.training.windows import BatchSampler, one_opencv_thread
 from proposals.sources import ProposalConfig
 
-
 PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache
 
 

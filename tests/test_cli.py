@@ -1,0 +1,494 @@
+"""The commands as a user types them: what they print, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from detector.checkpoint import load_checkpoint, save_checkpoint
+from detector.config import load_config
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.ground_truth import ClassTable
+from detector.evaluation import DetectionTable, write_results
+from detector.evaluation.experiment import EvaluationConfig
+from detector.pipeline import Detector, Run
+from detector.settings import DetectorConfig
+from detector.training.finetune import FineTuneConfig
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("detect", "eval_map", "train_classifier", "export_classifier")
+Main = Callable[[list[str]], int]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to run commands in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def noise(path: Path, mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], len(PIL.Image.new(mode, (1, 1)).getbands()))
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    PIL.Image.fromarray(pixels.squeeze(), mode).save(path)
+    return path
+
+
+def in_a_fresh_interpreter(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+# ---- all commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_comes_at_once_and_ends_with_commands_to_paste(name: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"
+        "except SystemExit as end: status = end.code\n"
+        "print('slow imports:', sorted({'torch', 'cv2', 'numpy'} & set(sys.modules)), 'exit', status)\n"
+    )
+    done = in_a_fresh_interpreter(code, f"tools/{name}.py", "--help")
+    lines = done.stdout.rstrip().splitlines()
+    assert lines[-1] == "slow imports: [] exit 0"
+    examples = lines[lines.index("examples:") + 1 : -1]
+    assert examples
+    assert all(line.startswith((f"  python tools/{name}.py ", "      ")) for line in examples)  # or goes on
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("detect", ["--wrong"]),
+        ("detect", []),
+        ("detect", ["suppression.min_score=0.5"]),
+        ("eval_map", []),
+        ("eval_map", ["data.kind=voc"]),
+        ("train_classifier", ["name=x"]),
+        ("train_classifier", ["--config", "x", "--resume", "maybe"]),
+    ],
+)
+def test_wrong_usage_exits_2(
+    tool: Callable[[str], Main], name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tool(name)(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_the_packages_are_imported_without_torch() -> None:
+    code = "import detector, detector.evaluation, detector.settings, sys; print('torch' in sys.modules)"
+    assert in_a_fresh_interpreter(code).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [("default", DetectorConfig), ("regions_voc", FineTuneConfig), ("voc_test", EvaluationConfig)],
+)
+def test_shipped_configs_load_and_name_their_command(name: str, schema: type[object]) -> None:
+    assert load_config(schema, name) == load_config(schema, ROOT / "configs" / f"{name}.yaml")
+    command = {DetectorConfig: "detect", FineTuneConfig: "train_classifier", EvaluationConfig: "eval_map"}[schema]
+    assert f"# python tools/{command}.py " in (ROOT / "configs" / f"{name}.yaml").read_text()
+
+
+# ---- detect
+
+
+@pytest.fixture
+def detect(tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path) -> Main:
+    """tools/detect.py with the toy network and few proposals; further arguments follow."""
+    main = tool("detect")
+    settings = [f"models=[{toy_checkpoint}]", "proposals.width=0", "proposals.min_width=8", "proposals.max_boxes=6"]
+    return lambda arguments: main([*arguments, *settings, "--device", "cpu"])
+
+
+def test_detect_writes_what_it_found(detect: Main, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = noise(workplace / "photos" / "a.jpg")
+    assert detect(["--output", "found", str(photo), "suppression.min_score=0"]) == 0
+    record = json.loads((workplace / "found" / "a.json").read_text())
+    assert list(record) == ["image", "width", "height", "detections", "regions", "seconds", "model"]
+    assert (record["image"], record["width"], record["height"]) == (str(photo), 64, 48)
+    assert set(record["seconds"]) == {"proposals", "warp", "network", "suppression"}
+    assert record["regions"] == 6
+    assert record["detections"]
+    for found in record["detections"]:
+        assert set(found) == {"label", "wnid", "score", "box"}
+        assert found["label"] in ("square", "disc")
+        assert 0 < found["score"] <= 1
+        x1, y1, x2, y2 = found["box"]
+        assert 0 <= x1 < x2 <= 64
+        assert 0 <= y1 < y2 <= 48
+    scores = [found["score"] for found in record["detections"]]
+    assert scores == sorted(scores, reverse=True)
+    with PIL.Image.open(workplace / "found" / "a_detections.jpg") as drawn:
+        assert drawn.size == (64, 48)
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{photo}  64×48, 6 regions, ")
+    assert captured.err == "1 of 1 images done, results in found/\n"
+
+
+def test_detect_takes_grey_transparent_and_namesake_images(detect: Main, workplace: Path) -> None:
+    noise(workplace / "photos" / "grey.png", "L")
+    noise(workplace / "photos" / "clear.png", "RGBA")
+    noise(workplace / "photos" / "same.png")
+    noise(workplace / "photos" / "same.jpg")
+    noise(workplace / "photos" / "deep" / "same.png")
+    assert detect(["photos", "--recursive"]) == 0
+    names = {path.name for path in (workplace / "detections").glob("*.json")}
+    assert names == {"grey.json", "clear.json", "same.jpg.json", "photos_same.png.json", "deep_same.png.json"}
+    images = {json.loads(path.read_text())["image"] for path in (workplace / "detections").glob("*.json")}
+    assert len(images) == 5
+
+
+def test_one_bad_file_in_a_folder(detect: Main, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "c"):
+        noise(workplace / "photos" / f"{name}.png")
+    (workplace / "photos" / "b.jpg").write_text("this is a text")
+    assert detect(["photos"]) == 1
+    assert {path.name for path in (workplace / "detections").glob("*.json")} == {"a.json", "c.json"}
+    summary = capsys.readouterr().err.splitlines()[-3:]
+    assert summary[0] == "2 of 3 images done, results in detections/"
+    assert summary[2].startswith("  photos/b.jpg: not an image in a known format")
+
+
+def test_half_a_jpeg(detect: Main, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = noise(workplace / "whole.jpg").read_bytes()
+    (workplace / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    assert detect(["half.jpg"]) == 1
+    assert "detect: half.jpg: damaged or cut short" in capsys.readouterr().err
+    assert not (workplace / "detections").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.jpg"], "no such file or folder: nowhere.jpg"),
+        (["empty"], "empty: no images in this folder (looked for .bmp"),
+        (["text.jpg", "supression.limit=3"], "no key 'supression.limit'. Did you mean 'suppression'?"),
+        (["text.jpg", "suppression.limits=3"], "no key 'suppression.limits'. Did you mean 'suppression.limit'?"),
+        (["text.jpg", "suppression.limit=many"], "suppression.limit must be int, not 'many'"),
+        (["text.jpg", "suppression.limit=0"], "suppression.limit must be at least 1, not 0"),
+        (["text.jpg", "--config", "nothing.yaml"], "nothing.yaml: no such config"),
+        (["text.jpg", "--device", "warp"], "no device 'warp' here; there is cpu"),
+        (["text.jpg", "models=[missing.safetensors]"], "no checkpoint missing.safetensors (shipped: "),
+        (["text.jpg", "models=[text.jpg]"], "text.jpg is no safetensors file"),
+    ],
+)
+def test_detect_refuses_in_one_line(
+    tool: Callable[[str], Main],
+    workplace: Path,
+    toy_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    (workplace / "empty").mkdir()
+    (workplace / "text.jpg").write_text("this is a text")
+    assert tool("detect")([f"models=[{toy_checkpoint}]", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("detect: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not (workplace / "detections").exists()
+
+
+def test_members_of_other_classes(
+    tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = load_checkpoint(toy_checkpoint)
+    other.network.replace_classifier(4)
+    classes = ClassTable(("square", "disc", "cone"), (None,) * 3, (1, 2, 3))
+    save_checkpoint(workplace / "three.safetensors", replace(other, classes=classes))
+    noise(workplace / "a.png")
+    assert tool("detect")(["a.png", f"models=[{toy_checkpoint},three.safetensors]"]) == 1
+    assert capsys.readouterr().err == (
+        "detect: model 2 of 2 (three.safetensors) tells 3 classes apart that are not the 2 of the first "
+        f"({toy_checkpoint})\n"
+    )
+
+
+def test_detect_interrupted(
+    detect: Main, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Detector, "run", stop)
+    noise(workplace / "a.png")
+    assert detect(["a.png"]) == 1
+    assert "detect: stopped; the images printed above are done" in capsys.readouterr().err
+
+
+# ---- eval_map
+
+
+@pytest.fixture
+def data(shapes: Path) -> list[str]:
+    return ["data.kind=voc", f"data.root={shapes}", "data.split=val", "data.classes=[square,disc]"]
+
+
+def truth(shapes: Path, path: Path) -> Path:
+    """The ground truth of the val split as detections."""
+    dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "val", ["square", "disc"]))
+    records = list(enumerate(dataset.records))
+    table = DetectionTable(
+        np.concatenate([np.full(len(record.labels), index) for index, record in records]),
+        np.concatenate([record.labels for _, record in records]),
+        np.linspace(0.9, 0.5, sum(len(record.labels) for _, record in records)),
+        np.concatenate([record.boxes for _, record in records]),
+    )
+    write_results(path, dataset, table)
+    return path
+
+
+@pytest.mark.parametrize("protocol", ["voc", "coco"])
+def test_perfect_and_no_detections(
+    tool: Callable[[str], Main],
+    workplace: Path,
+    shapes: Path,
+    data: list[str],
+    protocol: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    perfect = truth(shapes, workplace / "perfect.json")
+    (workplace / "none.json").write_text("[]")
+    for path, value in ((perfect, 1.0), (workplace / "none.json", 0.0)):
+        arguments = ["--detections", str(path), *data, f"protocol={protocol}", "--json", "report.json"]
+        assert tool("eval_map")(arguments) == 0
+        report = json.loads((workplace / "report.json").read_text())
+        assert report["mean_ap"] == pytest.approx(value)
+        assert report["ap"] == {"square": pytest.approx(value), "disc": pytest.approx(value)}
+        captured = capsys.readouterr()
+        assert f"{value:.4f}" in captured.out
+        assert captured.err == ""  # COCO results name only images with detections
+    assert not (workplace / "runs").exists()
+
+
+def test_scoring_needs_neither_torch_nor_photographs(workplace: Path, shapes: Path, data: list[str]) -> None:
+    bare = workplace / "bare"
+    shutil.copytree(shapes, bare, ignore=shutil.ignore_patterns("*.png"))
+    code = (
+        "import runpy, sys\n"
+        "main = runpy.run_path('tools/eval_map.py')['main']\n"
+        "print(main(sys.argv[1:]), 'torch' in sys.modules)\n"
+    )
+    arguments = [text.replace(str(shapes), str(bare)) for text in data]
+    perfect = truth(shapes, workplace / "perfect.json")
+    done = in_a_fresh_interpreter(code, "--detections", str(perfect), *arguments)
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+
+
+@pytest.fixture
+def evaluate(
+    tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path, data: list[str], tmp_path_factory: Any
+) -> Main:
+    """tools/eval_map.py with the toy detector; further arguments follow."""
+    (workplace / "toy.yaml").write_text(
+        "name: toy\n"
+        "detector:\n"
+        f"  models: [{toy_checkpoint}]\n"
+        "  proposals: {width: 0, min_width: 8, max_boxes: 8}\n"
+        "groups: {round: [disc], all: [square, disc]}\n"
+    )
+    main = tool("eval_map")
+    return lambda arguments: main(["--config", "toy.yaml", "--device", "cpu", *data, *arguments])
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_report(
+    evaluate: Main, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, seen = Detector.run, []
+
+    def stop_at_the_second(self: Detector, *arguments: Any) -> Run:
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return run(self, *arguments)
+
+    assert evaluate(["name=whole"]) == 0
+    table = capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "run", stop_at_the_second)
+        assert evaluate([]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("eval_map: stopped; the same command goes on where it was\n")
+    assert not (workplace / "runs/toy/report.json").exists()
+
+    journal = workplace / "runs/toy/detections.jsonl"
+    assert evaluate(["--detections", str(journal)]) == 0
+    assert capsys.readouterr().err == (
+        f"eval_map: warning: {journal} has no line for 2 of 3 images; they count as having no detections\n"
+    )
+
+    assert evaluate([]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == table
+    assert "resuming runs/toy/detections.jsonl: 1 of 3 images are done" in captured.err
+    whole, resumed = workplace / "runs/whole", workplace / "runs/toy"
+    assert sorted(path.name for path in resumed.iterdir()) == [
+        "config.yaml",
+        "detections.json",
+        "detections.jsonl",
+        "report.json",
+    ]
+    for name in ("report.json", "detections.json", "detections.jsonl"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+    report = json.loads((resumed / "report.json").read_text())
+    assert report["summary"] == {
+        "mean of round": report["ap"]["disc"],
+        "mean of all": pytest.approx(report["mean_ap"]),
+    }
+    assert load_config(EvaluationConfig, resumed / "config.yaml").detector.proposals.max_boxes == 8
+
+    assert evaluate(["--detections", str(journal)]) == 0  # complete: no warning, the same numbers
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (table, "")
+
+
+def test_a_journal_of_other_settings_is_refused_and_its_config_stays(
+    evaluate: Main, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate([]) == 0
+    before = (workplace / "runs/toy/config.yaml").read_text()
+    capsys.readouterr()
+    assert evaluate(["detector.suppression.max_iou=0.4"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(
+        "eval_map: runs/toy/detections.jsonl: made with detector.suppression.max_iou = 0.3, now 0.4. "
+    )
+    assert (workplace / "runs/toy/config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["data.classes=[square,disc,cone]"],
+            "the detector tells 2 classes apart (square, disc), shapes val has 3 (square, disc, cone): "
+            "evaluate on the classes it was trained for",
+        ),
+        (["data.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
+        (["data.split=test"], "no split 'test' in"),
+        (["detectors.batch=3"], "no key 'detectors.batch'. Did you mean 'detector'?"),
+        (["protocol=pascal"], "protocol must be one of voc, coco, not 'pascal'"),
+        (["min_iou=0"], "min_iou must be in (0, 1], not 0"),
+        (["--detections", "none.json"], "none.json: cannot read: No such file or directory"),
+        (["--detections", "toy.yaml"], "toy.yaml: line 1: malformed JSON"),
+        (["--detections", "empty.json", "groups.odd=[cone]"], "groups.odd: shapes val has no class cone"),
+    ],
+)
+def test_eval_map_refuses_in_one_line(
+    evaluate: Main, workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (workplace / "empty.json").write_text("[]")
+    assert evaluate(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("eval_map: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not (workplace / "runs").exists()
+
+
+# ---- train_classifier
+
+
+@pytest.fixture
+def train(tool: Callable[[str], Main], workplace: Path, shapes: Path, toy_checkpoint: Path) -> Iterator[Main]:
+    """tools/train_classifier.py with a linear fit to the shapes; further arguments follow."""
+    split = f"kind: voc, root: {shapes}, classes: [square, disc]"
+    (workplace / "toy.yaml").write_text(
+        f"name: toy\ninit: {toy_checkpoint}\n"
+        f"train: {{{split}, split: train}}\nval: {{{split}, split: val}}\n"
+        "proposals: {width: 0, min_width: 8}\nregions: {size: 64, context: 4}\n"
+        "train_from: none\nlinear_batches: 1\nval_batches: 1\nbatch: 4\nforeground: 2\nworkers: 0\n"
+    )
+    main = tool("train_classifier")
+    handler = signal.getsignal(signal.SIGTERM)
+    yield lambda arguments: main(["--config", "toy.yaml", "--device", "cpu", *arguments])
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_train_ends_with_the_next_command(train: Main, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("epoch 0  val_loss ")
+    assert lines[-1] == "done: python tools/detect.py image.jpg models=[runs/toy/best.safetensors]"
+    assert train([]) == 1
+    assert "train_classifier: runs/toy has a run already; --resume auto continues it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moment", ["propose_all", "FineTuning.fit_last_layer"])
+def test_train_interrupted(
+    train: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
+) -> None:
+    def stop(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)  # how a scheduler stops a job
+
+    monkeypatch.setattr(f"detector.training.run.{moment}", stop)
+    assert train([]) == 1
+    assert capsys.readouterr().err.endswith("train_classifier: stopped; the same command with --resume auto goes on\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["init=nowhere.safetensors"], "no pretrained weights nowhere.safetensors; set init=FILE"),
+        (["init=toy.yaml"], "toy.yaml is not a safetensors file"),
+        (["train.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
+        (["train.root=empty"], "no folder empty/ImageSets/Main; check data.root and data.kind"),
+        (["train.root=bare"], "bare train: all 4 images are not there"),
+        (["learning_rates=1"], "no key 'learning_rates'. Did you mean 'learning_rate'?"),
+        (["batch=1.5"], "batch must be int, not 1.5"),
+        (["--device", "warp"], "no device 'warp' here"),
+    ],
+)
+def test_train_refuses_in_one_line(
+    train: Main,
+    workplace: Path,
+    shapes: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    (workplace / "empty").mkdir()
+    shutil.copytree(shapes, workplace / "bare", ignore=shutil.ignore_patterns("*.png"))
+    assert train(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("train_classifier: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not (workplace / "runs").exists()
+
+
+# ---- export_classifier
+
+
+def test_export_halves_the_file_and_adds_to_its_origin(
+    tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool("export_classifier")([str(toy_checkpoint), "small.safetensors", "data=three shapes, a=b"]) == 0
+    assert (workplace / "small.safetensors").stat().st_size < 0.51 * toy_checkpoint.stat().st_size
+    assert load_checkpoint(workplace / "small.safetensors").provenance == {"data": "three shapes, a=b"}
+    assert capsys.readouterr().out.endswith(" MiB, 2 classes\n")
+    assert tool("export_classifier")(["nowhere", "small.safetensors"]) == 1
+    assert capsys.readouterr().err == "export_classifier: no checkpoint nowhere\n"
+    with pytest.raises(SystemExit, match="2"):
+        tool("export_classifier")([str(toy_checkpoint), "small.safetensors", "no topic"])
