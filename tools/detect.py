@@ -41,9 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(DetectorConfig, options.config, overrides)
         paths = find_images(sources, recursive=options.recursive)
 
-        from detector.output import detect_files  # torch is imported here, after all that can be refused at once
+        from detector.device import keep_freed_memory  # torch is imported here, after all that can be refused at once
+        from detector.output import detect_files
         from detector.pipeline import Detector
 
+        keep_freed_memory()
         failed = detect_files(Detector.load(config, device=options.device), paths, options.output)
     except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
         print(f"detect: {error}", file=sys.stderr)

@@ -72,9 +72,11 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     """
     from detector.checkpoint import find_checkpoint
     from detector.data.image import read_image
+    from detector.device import keep_freed_memory
     from detector.pipeline import Detector
     from proposals.cache import ProposalCache
 
+    keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
     if detector.classes.names != dataset.classes.names:
         raise ValueError(

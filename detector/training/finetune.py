@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -132,15 +133,17 @@ def load_batches(batches: WindowBatches, start: int, stop: int, workers: int) ->
         sampler=range(start, stop),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_start_worker,
     )
     with one_opencv_thread():
         prepared = iter(loader)
     yield from prepared
 
 
-def _use_one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; it is the parent that ends the run
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass
