@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +167,26 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         assert all(torch.equal(after[part][key], tensor) for key, tensor in before[part].items())
     for key, momentum in before["optimiser"]["state"].items():
         assert torch.equal(after["optimiser"]["state"][key]["momentum_buffer"], momentum["momentum_buffer"])
+    assert list(map(timeless, rows(resumed))) == list(map(timeless, rows(whole)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_in_the_middle_of_an_epoch(
+    whole: Path, toy_train: Train, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = FineTuning.learn
+
+    def learn_and_signal(self: FineTuning, squares: Tensor, labels: Tensor) -> float:
+        os.kill(os.getpid(), number)
+        return learn(self, squares, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuning, "learn", learn_and_signal)
+        with pytest.raises(KeyboardInterrupt):
+            toy_train(tmp_path)
+    assert torch.load(tmp_path / "runs/toy/state.pt", weights_only=True)["step"] == 1  # of two batches in an epoch
+    resumed = toy_train(tmp_path, resume=True)
+    assert_same_weights(whole / "last.safetensors", resumed / "last.safetensors")
     assert list(map(timeless, rows(resumed))) == list(map(timeless, rows(whole)))
 
 

@@ -164,6 +164,8 @@ class FineTuning:
         self.network = self.template.network.to(self.device)
         self.step = 0
         self.best = math.inf
+        self.losses: list[float] = []  # of the epoch under way
+        self.stopping = False  # set by a signal: save and stop after the batch under way
         if self.config.train_from not in ("conv1", "none"):
             for parameter in self.network.trunk_slice(None, self.config.train_from).parameters():
                 parameter.requires_grad_(False)
@@ -222,13 +224,17 @@ class FineTuning:
         return row
 
     def run(self) -> Iterator[dict[str, float]]:
-        """Train to the end; yields the row of metrics of each epoch, after its checkpoint is on disk."""
+        """Train to the end; yields the row of metrics of each epoch, after its checkpoint is on disk.
+
+        Raises:
+            KeyboardInterrupt: `stopping` was set; the state after the last batch is on disk.
+            TrainingError: the loss is not finite.
+        """
         while self.step < self.steps:
             started = time.perf_counter()
             epoch = self.step // self.config.batches_per_epoch + 1
             stop = epoch * self.config.batches_per_epoch
             begin = self.step
-            losses = []
             batches = load_batches(self.train, begin, stop, self.config.workers)
             bar = tqdm(
                 batches,
@@ -238,19 +244,23 @@ class FineTuning:
                 dynamic_ncols=True,
             )
             for squares, labels in bar:
-                losses.append(self.learn(squares, labels))
-                bar.set_postfix(loss=f"{np.mean(losses[-20:]):.4f}")
+                self.losses.append(self.learn(squares, labels))
+                bar.set_postfix(loss=f"{np.mean(self.losses[-20:]):.4f}")
+                if self.stopping:
+                    self.save_state()
+                    raise KeyboardInterrupt
             trained = time.perf_counter() - started
             row = {
                 "epoch": epoch,
-                "train_loss": float(np.mean(losses)),
+                "train_loss": float(np.mean(self.losses)),
                 "learning_rate": self.learning_rate(self.step - 1),
             }
             row |= self.measure()
             row |= {
-                "windows_per_second": len(losses) * self.config.batch / trained,
+                "windows_per_second": (self.step - begin) * self.config.batch / trained,
                 "seconds": time.perf_counter() - started,
             }
+            self.losses = []
             self._keep_best(row["val_loss"])
             self.save_weights("last.safetensors")
             self.save_state()
@@ -321,6 +331,7 @@ class FineTuning:
         state = {
             "step": self.step,
             "best": self.best,
+            "losses": self.losses,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -332,7 +343,7 @@ class FineTuning:
     def load_state(self) -> None:
         """Continue from the folder's state.pt."""
         state = torch.load(self.folder / "state.pt", map_location=self.device, weights_only=True)
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -81,8 +85,9 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         _report(folder, run.fit_last_layer())
         run.save_state()
     if config.train_from != "none":
-        for row in run.run():
-            _report(folder, row)
+        with _stop_after_batch(run):
+            for row in run.run():
+                _report(folder, row)
     print(f"done: python tools/detect.py image.jpg models=[{folder}/best.safetensors]")
     return folder
 
@@ -135,6 +140,24 @@ def _check_folder(folder: Path, config: FineTuneConfig, resume: bool) -> bool:
                 f"{folder} was trained with {item.name} = {old}, not {new}; name=OTHER starts another run"
             )
     return True
+
+
+@contextmanager
+def _stop_after_batch(run: FineTuning) -> Iterator[None]:
+    """Ctrl-C and SIGTERM let the batch under way finish and be saved; a second one stops at once."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if run.stopping:
+            raise KeyboardInterrupt
+        run.stopping = True
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _report(folder: Path, row: dict[str, float]) -> None:
