@@ -49,7 +49,8 @@ def make_windows(foreground: int, background: int) -> Windows:
     labels = np.array([1 + index % 4 for index in range(foreground)] + [0] * background, np.int16)
     count = len(labels)
     boxes = np.arange(count * 4, dtype=np.float32).reshape(-1, 4)
-    return Windows(np.arange(count, dtype=np.int32) % 7, boxes, labels)
+    overlaps = np.where(labels > 0, 1, np.arange(count) % 4 * 0.1).astype(np.float32)
+    return Windows(np.arange(count, dtype=np.int32) % 7, boxes, labels, overlaps)
 
 
 @pytest.mark.parametrize(
@@ -59,27 +60,29 @@ def test_label_by_overlap(overlap: float, label: int) -> None:
     record = make_record([(0, 0, 100, 100)], [7])
     box = np.array([part_of(overlap)]) if overlap else np.array([[200, 200, 220, 220]])
     assert iou(box.astype(np.float64), record.boxes)[0, 0] == pytest.approx(overlap)
-    assert label_windows(box, record).tolist() == [label]
+    assert label_windows(box, record)[0].tolist() == [label]
 
 
-@pytest.mark.parametrize(("overlap", "label"), [(0.0, 0), (0.29, 0), (0.3, 8), (0.49, 8), (0.5, 8), (1.0, 8)])
-def test_label_at_the_threshold_of_r_cnns_svms(overlap: float, label: int) -> None:
+@pytest.mark.parametrize(("overlap", "label"), [(0.0, 0), (0.29, 0), (0.3, -1), (0.49, -1), (0.5, -1), (1.0, 8)])
+def test_label_at_the_thresholds_of_r_cnns_svms(overlap: float, label: int) -> None:
     record = make_record([(0, 0, 100, 100)], [7])
-    assert label_windows(np.array([part_of(overlap)]), record, min_iou=0.3).tolist() == [label]
+    labels, overlaps = label_windows(np.array([part_of(overlap)]), record, foreground_iou=1.0, background_iou=0.3)
+    assert labels.tolist() == [label]
+    assert overlaps.tolist() == pytest.approx([overlap])
 
 
 def test_the_object_of_most_overlap_gives_the_label() -> None:
     record = make_record([(0, 0, 100, 100), (0, 0, 100, 60)], [0, 1])
-    assert label_windows(np.array([part_of(0.9), part_of(0.55)]), record).tolist() == [1, 2]
-    assert label_windows(np.zeros((0, 4)), record).tolist() == []
-    assert label_windows(np.array([part_of(1)]), make_record([], [])).tolist() == [0]
+    assert label_windows(np.array([part_of(0.9), part_of(0.55)]), record)[0].tolist() == [1, 2]
+    assert label_windows(np.zeros((0, 4)), record)[0].tolist() == []
+    assert label_windows(np.array([part_of(1)]), make_record([], []))[0].tolist() == [0]
 
 
 @pytest.mark.parametrize("kind", ["difficult", "crowd"])
 def test_a_window_on_a_difficult_or_crowd_object_is_an_example_of_nothing(kind: str) -> None:
     record = make_record([(0, 0, 100, 100), (200, 200, 300, 300)], [3, 5], **{kind: (0,)})  # type: ignore[arg-type]
     boxes = np.array([part_of(0.8), part_of(0.5), part_of(0.4), (200, 200, 300, 290)])
-    assert label_windows(boxes, record).tolist() == [-1, -1, 0, 6]
+    assert label_windows(boxes, record)[0].tolist() == [-1, -1, 0, 6]
     windows = collect_windows(dataset_of(record), [boxes])
     assert windows.labels.tolist() == [6, 0, 6]  # the usual object itself, then two of its proposals
     assert windows.boxes[0].tolist() == [200, 200, 300, 300]
@@ -114,6 +117,20 @@ def test_draws_are_uniform_and_half_are_mirrored() -> None:
     np.testing.assert_allclose(counts[:10], 640, rtol=0.15)  # 200 * 32 / 10, standard deviation 24
     np.testing.assert_allclose(counts[10:], 640, rtol=0.15)  # 200 * 96 / 30
     assert np.mean([mirrored.mean() for _, mirrored in drawn]) == pytest.approx(0.5, abs=0.02)
+
+
+def test_some_of_the_background_overlaps_an_object() -> None:
+    sampler = BatchSampler(make_windows(10, 40), batch=16, foreground=4, seed=0, hard=8)
+    for number in range(20):
+        windows, _ = sampler.draw(number)
+        assert windows.labels[:4].all()
+        assert not windows.labels[4:].any()
+        assert (windows.overlaps[8:] >= 0.1).all()
+    assert any((sampler.draw(number)[0].overlaps[4:8] == 0).any() for number in range(20))
+    easy = make_windows(10, 1)
+    easy.overlaps[10] = 0
+    with pytest.raises(ValueError, match="no hard background window"):
+        BatchSampler(easy, batch=16, foreground=4, seed=0, hard=8)
 
 
 def test_few_windows_are_drawn_again() -> None:

@@ -63,6 +63,9 @@ class FineTuneConfig:
         batches_per_epoch: between two rows of metrics.
         batch: windows a batch.
         foreground: how many of them are examples of a class.
+        hard_background: how many of the others overlap an object by IoU 0.1 or more, at least.
+        foreground_iou: overlap from which a window is an example of the class.
+        background_iou: overlap below which it is background; between the two it is no example.
         learning_rate: at the start.
         momentum: of SGD.
         weight_decay: on weights; biases have none.
@@ -87,6 +90,9 @@ class FineTuneConfig:
     batches_per_epoch: int = 100
     batch: int = 128  # R-CNN
     foreground: int = 32  # R-CNN
+    hard_background: int = 0  # R-CNN
+    foreground_iou: float = 0.5  # R-CNN
+    background_iou: float = 0.5  # R-CNN
     learning_rate: float = 0.001  # R-CNN
     momentum: float = 0.9  # R-CNN
     weight_decay: float = 0.0005  # R-CNN
@@ -100,6 +106,15 @@ class FineTuneConfig:
     def __post_init__(self) -> None:
         if not 0 < self.foreground < self.batch:
             raise ValueError(f"foreground must be in 1..{self.batch - 1} (batch - 1), not {self.foreground}")
+        if not 0 <= self.hard_background <= self.batch - self.foreground:
+            raise ValueError(
+                f"hard_background must be in 0..{self.batch - self.foreground}, not {self.hard_background}"
+            )
+        if not 0 < self.background_iou <= self.foreground_iou <= 1:
+            raise ValueError(
+                "0 < background_iou <= foreground_iou <= 1 must hold, "
+                f"not {self.background_iou} and {self.foreground_iou}"
+            )
         for name in ("epochs", "batches_per_epoch", "linear_batches", "val_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -67,8 +67,11 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
     cache = ProposalCache(Path(config.cache), config.proposals)
 
     def batches(dataset: Dataset, seed: int) -> WindowBatches:
-        windows = collect_windows(dataset, propose_all(dataset, cache, max(1, config.workers)))
-        sampler = BatchSampler(windows, batch=config.batch, foreground=config.foreground, seed=seed)
+        proposals = propose_all(dataset, cache, max(1, config.workers))
+        windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
+        sampler = BatchSampler(
+            windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background
+        )
         return WindowBatches(dataset, sampler, config.regions, template.convention.mean)
 
     run = FineTuning(
