@@ -24,7 +24,7 @@ from detector.config import config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.image import Image, read_image
-from detector.training.windows import one_opencv_thread
+from detector.opencv import one_opencv_thread
 from proposals.cache import ProposalCache
 from proposals.recall import best_overlaps, recall
 from proposals.sources import ProposalConfig

@@ -33,9 +33,10 @@ from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.googlenet import GoogLeNet
+from detector.opencv import one_opencv_thread
 from detector.regions import RegionConfig, network_input, warp
 from detector.training.linear import fit_linear
-from detector.training.windows import BatchSampler, one_opencv_thread
+from detector.training.windows import BatchSampler
 from proposals.sources import ProposalConfig
 
 PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache

@@ -9,9 +9,8 @@ threshold for foreground, and more background that overlaps an object, are offer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from detector.data.ground_truth import Dataset, Record
 from detector.data.image import read_image
+from detector.opencv import one_opencv_thread
 from proposals.boxes import Boxes, iou
 from proposals.cache import ProposalCache
 
@@ -83,17 +83,6 @@ def propose_all(dataset: Dataset, cache: ProposalCache, processes: int) -> list[
     with one_opencv_thread(), ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as executor:
         found = executor.map(partial(_propose_one, cache), paths, chunksize=4)
         return list(tqdm(found, total=len(paths), desc=f"proposals {dataset.name}", unit="image", dynamic_ncols=True))
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Stop OpenCV's threads: a process forked while they exist waits for them forever as soon as it needs any."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _propose_one(cache: ProposalCache, path: Path) -> Boxes:
