@@ -1,13 +1,16 @@
 """The colour spaces in which selective search segments an image, as its authors' MATLAB code quantises them.
 
-In: image [H, W, 3] uint8 RGB.  Out: [H, W, 3] uint8, every channel over the full 0-255 (OpenCV's hue stops at 180).
+In: image [H, W, 3] uint8 RGB.  Out: [H, W, C] uint8, C = 1 or 3, every channel over the full
+0-255, where OpenCV's hue stops at 180.
 Source: Uijlings et al., IJCV 2013, and the code released with it. Segmentation and histograms read the quantised image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -79,4 +82,50 @@ def to_lab(image: Image) -> Image:
     return result
 
 
-COLOUR_SPACES: dict[str, Callable[[Image], Image]] = {"hsv": to_hsv, "lab": to_lab}
+def to_grey(image: Image) -> Image:
+    """MATLAB's rgb2gray, BT.601 luma, rounded; [H, W, 3] RGB -> [H, W, 1] uint8. OpenCV computes the same."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[:, :, None]
+
+
+def to_hue(image: Image) -> Image:
+    """The first channel of to_hsv; [H, W, 3] RGB -> [H, W, 1] uint8."""
+    return np.ascontiguousarray(to_hsv(image)[:, :, :1])
+
+
+def to_rgi(image: Image) -> Image:
+    """Normalised red and green, and intensity; [H, W, 3] RGB -> [H, W, 3] uint8. Black counts as grey (ours)."""
+    total = image.sum(axis=2, keepdims=True, dtype=np.float32)
+    share = np.divide(image[:, :, :2], total, out=np.full((*image.shape[:2], 2), 1 / 3, np.float32), where=total > 0)
+    return np.concatenate([np.rint(share * 255).astype(np.uint8), to_grey(image)], axis=2)
+
+
+def _opencv_hsv(image: Image) -> Image:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
+
+
+class ColourSpace(NamedTuple):
+    """How selective search reads an image.
+
+    Attributes:
+        convert: [H, W, 3] uint8 RGB -> [H, W, C] uint8.
+        copies: times the authors repeat the channels. Histograms of copies are those of one; only distances grow, by
+            sqrt(copies), so we keep one and divide k by that.
+    """
+
+    convert: Callable[[Image], Image]
+    copies: int = 1
+
+
+COLOUR_SPACES = {
+    "hsv": ColourSpace(to_hsv),
+    "lab": ColourSpace(to_lab),
+    "rgi": ColourSpace(to_rgi),
+    "h": ColourSpace(to_hue, copies=3),
+    "i": ColourSpace(to_grey, copies=3),
+    "opencv-hsv": ColourSpace(_opencv_hsv),
+    "opencv-lab": ColourSpace(lambda image: np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), np.uint8)),
+    "opencv-rgi": ColourSpace(lambda image: np.concatenate([image[:, :, :2], to_grey(image)], axis=2)),
+    "opencv-h": ColourSpace(lambda image: np.ascontiguousarray(_opencv_hsv(image)[:, :, :1])),
+    "opencv-i": ColourSpace(to_grey),
+}
+"""The authors' five, and what OpenCV's selective search takes for them: hue up to 180, red and green as they are."""

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 COLOUR_BINS = 25
 TEXTURE_BINS = 10
-DIRECTIONS = 8
-COLOUR_SIZE = 3 * COLOUR_BINS
-TEXTURE_SIZE = 3 * DIRECTIONS * TEXTURE_BINS
+ORIENTATIONS = 4
+DIRECTIONS = 2 * ORIENTATIONS
 
 # bin = round(v * 24) for v in [0, 1]: the first and last bins are half as wide, as in the authors' code.
 _COLOUR_BIN = np.floor(np.arange(256) / 255 * (COLOUR_BINS - 1) + 0.5).astype(np.int32)
@@ -32,9 +31,9 @@ class Superpixels(NamedTuple):
     Attributes:
         sizes: [n] int64, px².
         boxes: [n, 4] int32, x1 y1 x2 y2 with the far edge exclusive.
-        colour: [n, 75] float32, each row sums to 1.
-        texture: [n, 240] float32, each row sums to 1.
-        pairs: [m, 2] int32, regions that touch (8-neighbourhood), smaller number first, sorted.
+        colour: [n, 25 * C] float32, each row sums to 1.
+        texture: [n, 80 * C] float32, each row sums to 1.
+        pairs: [m, 2] int32, regions that touch, smaller number first, sorted.
     """
 
     sizes: NDArray[np.int64]
@@ -44,21 +43,33 @@ class Superpixels(NamedTuple):
     pairs: NDArray[np.int32]
 
 
-def describe(image: NDArray[np.uint8], labels: NDArray[np.int32], bins: NDArray[np.uint8]) -> Superpixels:
+def describe(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], bins: NDArray[np.uint8], pairs: NDArray[np.int32]
+) -> Superpixels:
     """Features of the superpixels of an image.
 
     Args:
-        image: [H, W, 3] uint8, in the colour space of the segmentation.
+        image: [H, W, C] uint8, in the colour space of the segmentation.
         labels: [H, W] int32, 0..n-1.
-        bins: [H, W, 24] uint8 from texture_bins(image).
+        bins: [4, H, W, C] uint8 from texture_bins(image).
+        pairs: [m, 2] int32, superpixels that touch.
     """
-    count = int(labels.max()) + 1
-    sizes, boxes, colour, texture = _accumulate(image, labels, bins, count, _COLOUR_BIN)
-    return Superpixels(sizes, boxes, colour, texture, _touching(labels, count))
+    sizes, boxes, colour, texture = _accumulate(image, labels, bins, int(labels.max()) + 1, _COLOUR_BIN)
+    return Superpixels(sizes, boxes, colour, texture, pairs)
 
 
 def texture_bins(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Texture bin of each pixel in each channel and direction; [H, W, 3] uint8 -> [H, W, 3 * 8] uint8, 0..9."""
+    """Where each pixel's derivatives count in the texture histogram of their channel.
+
+    Of two opposite directions one has the response and the other none, so one number says both: 10 * direction + bin,
+    direction being o or o + 4 for orientation o, bin being that of the response. The other direction has bin 0.
+
+    Args:
+        image: [H, W, C] uint8.
+
+    Returns:
+        [4, H, W, C] uint8, one plane an orientation: 0, 45, 90, 135 degrees.
+    """
     sigma, radius = 0.8, 4
     offsets = np.arange(-radius, radius + 1)
     gaussian = np.exp(-(offsets**2) / (2 * sigma**2))
@@ -68,85 +79,65 @@ def texture_bins(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     border = cv2.BORDER_REPLICATE
     across = np.asarray(cv2.sepFilter2D(values, cv2.CV_32F, derivative, gaussian, borderType=border))
     down = np.asarray(cv2.sepFilter2D(values, cv2.CV_32F, gaussian, derivative, borderType=border))
-    result: NDArray[np.uint8] = _bin_gradients(across, down, _TEXTURE_FACTOR)
-    return result
+    bins: NDArray[np.uint8] = _bin_gradients(across.ravel(), down.ravel(), _TEXTURE_FACTOR)
+    return bins.reshape(ORIENTATIONS, *image.shape)
+
+
+@njit(cache=True, nogil=True)
+def _texture_bin(response: Any, orientation: int) -> Any:
+    strength = min(np.int32(abs(response) + np.float32(0.5)), np.int32(TEXTURE_BINS - 1))
+    direction = orientation if response >= 0 else orientation + ORIENTATIONS
+    return np.uint8(TEXTURE_BINS * direction + strength)
 
 
 @njit(cache=True, nogil=True)
 def _bin_gradients(across: Any, down: Any, factor: Any) -> Any:
-    """Steer the two derivatives to 0, 45, 90, 135 degrees and split each into its positive and negative half."""
-    height, width, channels = across.shape
-    result = np.zeros((height, width, channels * DIRECTIONS), np.uint8)
+    """Steer the two derivatives to the four orientations and split each into its positive and negative half."""
+    result = np.empty((ORIENTATIONS, len(across)), np.uint8)
     diagonal = np.float32(np.sqrt(0.5))
-    for y in range(height):
-        for x in range(width):
-            for channel in range(channels):
-                gx, gy = across[y, x, channel] * factor, down[y, x, channel] * factor
-                for orientation in range(4):
-                    if orientation == 0:
-                        response = gx
-                    elif orientation == 1:
-                        response = (gx + gy) * diagonal
-                    elif orientation == 2:
-                        response = gy
-                    else:
-                        response = (gy - gx) * diagonal
-                    strength = min(np.int32(abs(response) + np.float32(0.5)), TEXTURE_BINS - 1)
-                    half = 0 if response >= 0 else 4
-                    result[y, x, channel * DIRECTIONS + half + orientation] = strength
+    for index in range(len(across)):
+        gx, gy = across[index] * factor, down[index] * factor
+        result[0, index] = _texture_bin(gx, 0)
+        result[1, index] = _texture_bin((gx + gy) * diagonal, 1)
+        result[2, index] = _texture_bin(gy, 2)
+        result[3, index] = _texture_bin((gy - gx) * diagonal, 3)
     return result
 
 
 @njit(cache=True, nogil=True)
 def _accumulate(image: Any, labels: Any, bins: Any, count: int, colour_bin: Any) -> Any:
     """Sizes, boxes and both histograms in one pass over the pixels."""
-    height, width, _ = image.shape
+    height, width, channels = image.shape
+    colour_size, texture_size = channels * COLOUR_BINS, channels * DIRECTIONS * TEXTURE_BINS
     sizes = np.zeros(count, np.int64)
     boxes = np.empty((count, 4), np.int32)
     boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = width, height, 0, 0
-    colour_count = np.zeros((count, COLOUR_SIZE), np.int32)
-    texture_count = np.zeros((count, TEXTURE_SIZE), np.int32)
+    colour_count = np.zeros((count, colour_size), np.int32)
+    texture_count = np.zeros((count, texture_size), np.int32)
     for y in range(height):
+        start = 0
         for x in range(width):
             region = labels[y, x]
-            sizes[region] += 1
-            boxes[region, 0] = min(boxes[region, 0], x)
-            boxes[region, 1] = min(boxes[region, 1], y)
-            boxes[region, 2] = max(boxes[region, 2], x + 1)
-            boxes[region, 3] = max(boxes[region, 3], y + 1)
-            for channel in range(3):
+            if x + 1 == width or labels[y, x + 1] != region:  # a run of equal labels ends
+                sizes[region] += x + 1 - start
+                boxes[region, 0] = min(boxes[region, 0], start)
+                boxes[region, 1] = min(boxes[region, 1], y)
+                boxes[region, 2] = max(boxes[region, 2], x + 1)
+                boxes[region, 3] = y + 1
+                start = x + 1
+            for channel in range(channels):
                 colour_count[region, channel * COLOUR_BINS + colour_bin[image[y, x, channel]]] += 1
-            for direction in range(3 * DIRECTIONS):
-                texture_count[region, direction * TEXTURE_BINS + bins[y, x, direction]] += 1
-    colour = np.empty((count, COLOUR_SIZE), np.float32)
-    texture = np.empty((count, TEXTURE_SIZE), np.float32)
+                for orientation in range(ORIENTATIONS):
+                    place = bins[orientation, y, x, channel]
+                    texture_count[region, channel * (DIRECTIONS * TEXTURE_BINS) + place] += 1
+    colour = np.empty((count, colour_size), np.float32)
+    texture = np.empty((count, texture_size), np.float32)
     for region in range(count):
-        colour[region] = colour_count[region] / np.float32(3 * sizes[region])
-        texture[region] = texture_count[region] / np.float32(3 * DIRECTIONS * sizes[region])
+        for direction in range(channels * DIRECTIONS):  # pixels that counted in the opposite one have no response
+            counted = 0
+            for place in range(direction * TEXTURE_BINS, (direction + 1) * TEXTURE_BINS):
+                counted += texture_count[region, place]
+            texture_count[region, direction * TEXTURE_BINS] += sizes[region] - counted
+        colour[region] = colour_count[region] / np.float32(channels * sizes[region])
+        texture[region] = texture_count[region] / np.float32(channels * DIRECTIONS * sizes[region])
     return sizes, boxes, colour, texture
-
-
-@njit(cache=True, nogil=True)
-def _touching(labels: Any, count: int) -> Any:
-    """Pairs of different labels next to each other, sorted, each once; [H, W] -> [m, 2] int32."""
-    height, width = labels.shape
-    keys = np.empty(4 * height * width, np.int64)
-    found = 0
-    for y in range(height):
-        for x in range(width):
-            here = labels[y, x]
-            for direction in range(4):
-                to_y = y + (1 if direction in (1, 2) else (-1 if direction == 3 else 0))
-                to_x = x + (0 if direction == 1 else 1)
-                if to_y < 0 or to_y >= height or to_x >= width:
-                    continue
-                there = labels[to_y, to_x]
-                if here != there:
-                    keys[found] = np.int64(min(here, there)) * count + max(here, there)
-                    found += 1
-    keys = np.unique(keys[:found])
-    pairs = np.empty((len(keys), 2), np.int32)
-    for index in range(len(keys)):
-        pairs[index, 0] = keys[index] // count
-        pairs[index, 1] = keys[index] % count
-    return pairs

@@ -2,29 +2,64 @@
 
 In: image [H, W, 3] uint8 RGB at its own size.  Out: boxes [N, 4] float32 px, scores [N] float32.
 Every threshold k and colour space gives one segmentation, every set of similarities one hierarchy over it; the boxes of
-all hierarchies are ranked, narrow ones and duplicates dropped. Fast mode is what R-CNN used: k 50 and 100 with the
-minimum size equal to k, HSV and Lab, two sets of similarities. GoogLeNet (§8) made superpixels "2x" larger, which we
-read as both k and minimum size doubled, because only that halves the number of boxes; the paper says no more.
+all hierarchies are ranked, narrow ones and duplicates dropped. Fast mode is what R-CNN used. GoogLeNet (§8) made
+superpixels "2x" larger, which we read as both k and minimum size doubled, because only that halves the number of boxes;
+the paper says no more.
 """
 
 from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proposals.colour import COLOUR_SPACES
-from proposals.features import describe, texture_bins
+from proposals.features import Superpixels, describe, texture_bins
 from proposals.grouping import group
-from proposals.segmentation import merge_edges, smooth, sorted_edges
+from proposals.segmentation import Graph, build_graph, merge_nodes, smooth, touching
 
 SIGMA = 0.8
-FAST_KS = (50, 100)
-FAST_COLOUR_SPACES = ("hsv", "lab")
-FAST_SIMILARITIES = ("CTSF", "TSF")
+
+
+class Mode(NamedTuple):
+    """Which segmentations and hierarchies: every k in every colour space, every set of similarities over each.
+
+    Attributes:
+        ks: thresholds of the segmentation.
+        colour_spaces: names in proposals.colour.
+        similarities: sets of letters of "CTSF".
+        min_size: smallest superpixel, px²; None is k.
+        neighbours: of a pixel in the segmentation's graph.
+    """
+
+    ks: tuple[int, ...]
+    colour_spaces: tuple[str, ...]
+    similarities: tuple[str, ...]
+    min_size: int | None = None
+    neighbours: int = 8
+
+
+_ALL = ("hsv", "lab", "rgi", "h", "i")
+MODES = {
+    "fast": Mode((50, 100), ("hsv", "lab"), ("CTSF", "TSF")),
+    "quality": Mode((50, 100, 150, 300), _ALL, ("CTSF", "TSF", "F", "S")),
+    "single": Mode((200,), ("hsv",), ("CTSF",)),
+    "opencv-fast": Mode((150, 300, 450), ("opencv-hsv", "opencv-lab"), ("CTSF", "TSF"), min_size=100, neighbours=4),
+    "opencv-quality": Mode(
+        (150, 300, 450, 600, 750),
+        tuple(f"opencv-{name}" for name in _ALL),
+        ("CTSF", "TSF", "F", "S"),
+        min_size=100,
+        neighbours=4,
+    ),
+}
+"""The authors' three, and the settings of OpenCV's two."""
+
+RANKINGS = ("large-first", "small-first")
 
 
 class Ranked(NamedTuple):
@@ -37,25 +72,30 @@ class Ranked(NamedTuple):
 def selective_search(
     image: NDArray[np.uint8],
     *,
+    mode: str = "fast",
     superpixel_scale: float = 1.0,
+    ranking: str = "large-first",
     min_width: int = 20,
     max_boxes: int | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> Ranked:
-    """Propose boxes in fast mode; deterministic by seed, whatever the number of threads.
+    """Propose boxes; deterministic by seed, whatever the number of threads.
 
     Args:
         image: [H, W, 3] uint8 RGB.
+        mode: "fast" (R-CNN's), "quality", "single", or OpenCV's settings as "opencv-fast" and "opencv-quality".
         superpixel_scale: multiplies k and the minimum superpixel size; 1 is R-CNN's, 2 is GoogLeNet's (§8).
+        ranking: "large-first", the authors': the later a merge the sooner; or "small-first", the other way round.
+            Both times a random number. The first is better for few boxes, the second for small objects.
         min_width: boxes narrower or lower than this are dropped, px.
         max_boxes: keep this many of the best; None keeps all. A prefix of the longer list.
         seed: of the random ranking.
-        threads: colour spaces run side by side on up to this many.
+        threads: colour spaces, segmentations and hierarchies run side by side on up to this many.
 
     Returns:
-        boxes and scores, best first. A score is 1 / (1 + priority), the authors' priority being the merge's place
-        counted from the last one, times a random number: large regions tend to come first.
+        boxes and scores, best first. A score is 1 / (1 + priority), priority being the place of the box's merge,
+        counted from the last (or first) one, times the random number.
 
     Raises:
         ValueError: image is not [H, W, 3] uint8 with at least one pixel, or a setting is out of its range.
@@ -65,26 +105,25 @@ def selective_search(
     array([[ 0.,  0., 80., 60.]], dtype=float32)
     """
     check_image(image)
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if ranking not in RANKINGS:
+        raise ValueError(f"ranking must be one of {', '.join(RANKINGS)}, not {ranking!r}")
     if not 0 < superpixel_scale < math.inf:
         raise ValueError(f"superpixel_scale must be above 0 and finite, not {superpixel_scale}")
     if max_boxes is not None and max_boxes < 1:
         raise ValueError(f"max_boxes must be at least 1, not {max_boxes}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, but is {seed}")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
 
-    image = np.ascontiguousarray(image)
-
-    def search(colour_space: str) -> list[tuple[NDArray[np.int32], NDArray[np.float64]]]:
-        return _search_colour_space(image, colour_space, superpixel_scale)
-
-    if threads > 1:
-        with ThreadPoolExecutor(min(threads, len(FAST_COLOUR_SPACES))) as executor:
-            found = list(executor.map(search, FAST_COLOUR_SPACES))
-    else:
-        found = [search(colour_space) for colour_space in FAST_COLOUR_SPACES]
-    boxes = np.concatenate([part for parts in found for part, _ in parts])
-    priorities = np.concatenate([part for parts in found for _, part in parts])
-    return _rank(boxes, priorities, min_width=min_width, max_boxes=max_boxes, seed=seed)
+    hierarchies = _search(np.ascontiguousarray(image), MODES[mode], superpixel_scale, threads)
+    boxes = np.concatenate([part.boxes for part in hierarchies])
+    steps = np.concatenate([part.steps for part in hierarchies])
+    last = np.repeat([part.last for part in hierarchies], [len(part.boxes) for part in hierarchies])
+    places = last + 1 - steps if ranking == "large-first" else steps + 1
+    return _rank(boxes, places, min_width=min_width, max_boxes=max_boxes, seed=seed)
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
@@ -93,37 +132,73 @@ def check_image(image: NDArray[np.uint8]) -> None:
         raise ValueError(f"image must be [H, W, 3] uint8 with pixels, not {image.dtype} {list(image.shape)}")
 
 
-def _search_colour_space(
-    image: NDArray[np.uint8], colour_space: str, superpixel_scale: float
-) -> list[tuple[NDArray[np.int32], NDArray[np.float64]]]:
-    """Boxes and priorities of each hierarchy; the initial regions count once per segmentation."""
+class _Boxes(NamedTuple):
+    """Boxes [n, 4] int32, the merge [n] that made each (0: none, it is a superpixel) and the number of the last one."""
+
+    boxes: NDArray[np.int32]
+    steps: NDArray[np.int64]
+    last: int
+
+
+class _Spectrum(NamedTuple):
+    """What all k share in a colour space."""
+
+    image: NDArray[np.uint8]
+    graph: Graph
+    bins: NDArray[np.uint8]
+    ks: list[tuple[float, int]]  # threshold, minimum size
+
+
+def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) -> list[_Boxes]:
+    """All boxes of a mode: for each segmentation its superpixels, then each hierarchy's merges.
+
+    Colour spaces are taken a few at a time, as many as there are threads: their graphs are what needs memory.
+    """
     height, width, _ = image.shape
-    converted = COLOUR_SPACES[colour_space](image)
-    first, second, weights = sorted_edges(smooth(converted, SIGMA))
-    bins = texture_bins(converted)
+
+    def prepare(name: str) -> _Spectrum:
+        space = COLOUR_SPACES[name]
+        converted = space.convert(image)
+        ks = [(k * scale / math.sqrt(space.copies), round((mode.min_size or k) * scale)) for k in mode.ks]
+        graph = build_graph(smooth(converted, SIGMA), min(ks)[0], mode.neighbours)
+        return _Spectrum(converted, graph, texture_bins(converted), ks)
+
+    def divide(spectrum: _Spectrum, k: float, min_size: int) -> Superpixels:
+        nodes = merge_nodes(spectrum.graph, k, min_size)
+        pairs = touching(spectrum.graph, nodes)
+        return describe(spectrum.image, nodes[spectrum.graph.nodes], spectrum.bins, pairs)
+
+    def merge(superpixels: Superpixels, similarities: str) -> _Boxes:
+        boxes = group(superpixels, similarities, height * width)
+        return _Boxes(boxes, np.arange(1, len(boxes) + 1), len(boxes))
+
     result = []
-    for base in FAST_KS:
-        k = base * superpixel_scale
-        labels = merge_edges(first, second, weights, height, width, k, round(k))
-        superpixels = describe(converted, labels, bins)
-        count = len(superpixels.sizes)
-        result.append((superpixels.boxes, np.full(count, float(count))))
-        for similarities in FAST_SIMILARITIES:
-            merged = group(superpixels, similarities, height * width)
-            result.append((merged, np.arange(len(merged), 0, -1, dtype=np.float64)))
+    with ThreadPoolExecutor(threads) as executor:
+        for first in range(0, len(mode.colour_spaces), threads):
+            spectra = list(executor.map(prepare, mode.colour_spaces[first : first + threads]))
+            parts = [(spectrum, *sizes) for spectrum in spectra for sizes in spectrum.ks]
+            segmentations = list(executor.map(divide, *zip(*parts, strict=True)))
+            pairs = [(superpixels, letters) for superpixels in segmentations for letters in mode.similarities]
+            merged = executor.map(merge, *zip(*pairs, strict=True))
+            for superpixels in segmentations:
+                count = len(superpixels.sizes)
+                result.append(_Boxes(superpixels.boxes, np.zeros(count, np.int64), count - 1))
+                result.extend(islice(merged, len(mode.similarities)))
     return result
 
 
 def _rank(
-    boxes: NDArray[np.int32], priorities: NDArray[np.float64], *, min_width: int, max_boxes: int | None, seed: int
+    boxes: NDArray[np.int32], places: NDArray[np.int64], *, min_width: int, max_boxes: int | None, seed: int
 ) -> Ranked:
-    """Order by priority times chance, then drop narrow boxes and all but the first of equal ones."""
-    rank = priorities * np.random.default_rng(seed).random(len(priorities))
+    """Order by place times chance, then drop narrow boxes and all but the first of equal ones."""
+    rank = places * np.random.default_rng(seed).random(len(places))
     order = np.argsort(rank, kind="stable")
     boxes, rank = boxes[order], rank[order]
     wide = ((boxes[:, 2] - boxes[:, 0]) >= min_width) & ((boxes[:, 3] - boxes[:, 1]) >= min_width)
     boxes, rank = boxes[wide], rank[wide]
-    _, first = np.unique(boxes, axis=0, return_index=True)
+    x1, y1, x2, y2 = boxes.T.astype(np.int64)
+    width, height = (x2.max(initial=0) + 1), (y2.max(initial=0) + 1)
+    _, first = np.unique(((x1 * width + x2) * height + y1) * height + y2, return_index=True)  # ten times axis=0's speed
     first.sort()
     keep = first[:max_boxes]
     return Ranked(boxes[keep].astype(np.float32), (1 / (1 + rank[keep])).astype(np.float32))

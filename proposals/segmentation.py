@@ -1,12 +1,18 @@
 """Over-segmentation into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004), compiled.
 
-In: image [H, W, 3] uint8 in any colour space.  Out: labels [H, W] int32, 0..n-1 in raster order of first appearance.
+In: image [H, W, C] uint8 in any colour space, C = 1 or 3.  Out: labels [H, W] int32, 0..n-1 in raster order
+of first appearance.
 Selective search starts from these; the paper's "superpixel size" (§8) is the threshold k and the minimum size together.
+
+Several k of one image share most of the work. A component to which only lighter edges have led so far, all accepted,
+is the same for every k that is no smaller; so one pass over the sorted edges merges pixels into such components
+(`build_graph`), and each k then works on their graph, which has a tenth of the nodes and of the edges (`merge_nodes`).
+The result is the one of the plain algorithm, label for label.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,127 +21,338 @@ from numpy.typing import NDArray
 
 Labels = NDArray[np.int32]
 
+# Pixels are numbered four rows at a time, column by column: 0 4 8 ...  so that a component of a dozen pixels lies in
+# two or three cache lines where raster order needs one a row.   1 5 9 ...
+#                                                               2 6 10 ...
+#                                                               3 7 11 ...
+STRIP = 4
 
-def segment(image: NDArray[np.uint8], k: float, min_size: int, sigma: float = 0.8) -> Labels:
+
+class Graph(NamedTuple):
+    """Components of pixels that no k from `k` up tells apart, and the lightest edge between each two that touch.
+
+    Attributes:
+        nodes: [H, W] int32, the component of each pixel, 0..n-1 in raster order of first appearance.
+        sizes: [n] int32, px².
+        internal: [n] float32, the weight of the edge that joined a component last, its heaviest.
+        first: [m] int32, node at one end of an edge.
+        second: [m] int32, node at the other.
+        weights: [m] float32, ascending.
+        k: smallest threshold that the graph serves.
+    """
+
+    nodes: Labels
+    sizes: NDArray[np.int32]
+    internal: NDArray[np.float32]
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    k: float
+
+
+def segment(image: NDArray[np.uint8], k: float, min_size: int, sigma: float = 0.8, neighbours: int = 8) -> Labels:
     """Superpixels of an image.
 
     Args:
-        image: [H, W, 3] uint8.
+        image: [H, W, C] uint8.
         k: threshold of the merging rule; larger gives larger superpixels.
         min_size: smallest superpixel, px².
         sigma: standard deviation of the Gaussian blur that comes first, px.
+        neighbours: of a pixel, 8 (the authors') or 4.
 
     Returns:
         [H, W] int32 labels 0..n-1.
     """
-    height, width, _ = image.shape
-    first, second, weights = sorted_edges(smooth(image, sigma))
-    labels: Labels = merge_edges(first, second, weights, height, width, k, min_size)
+    graph = build_graph(smooth(image, sigma), k, neighbours)
+    labels: Labels = merge_nodes(graph, k, min_size)[graph.nodes]
     return labels
 
 
 def smooth(image: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
-    """Blur with the kernel of the authors' code: cut at ceil(4 sigma), border pixels repeated; -> [H, W, 3] float32."""
+    """Blur with the kernel of the authors' code: cut at ceil(4 sigma), border pixels repeated; -> [H, W, C] float32."""
     size = 2 * int(np.ceil(4 * sigma)) + 1
     blurred = cv2.GaussianBlur(image.astype(np.float32), (size, size), sigma, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(blurred, dtype=np.float32)
+    return np.asarray(blurred, dtype=np.float32).reshape(image.shape)
+
+
+def build_graph(image: NDArray[np.float32], k: float, neighbours: int = 8) -> Graph:
+    """The graph that serves every threshold from k up.
+
+    Args:
+        image: [H, W, C] float32, blurred. An edge weighs the Euclidean distance of its two colours.
+        k: the smallest threshold to be used.
+        neighbours: of a pixel, 8 or 4.
+    """
+    if neighbours not in (4, 8):
+        raise ValueError(f"a pixel has 4 or 8 neighbours, not {neighbours}")
+    height, width, _ = image.shape
+    edges = sorted_edges(image, neighbours == 8)
+    nodes, sizes, internal, first, second, weights = _contract(edges, height, width, np.float32(k))
+    return Graph(nodes, sizes, internal, first, second, weights, k)
+
+
+def merge_nodes(graph: Graph, k: float, min_size: int) -> NDArray[np.int32]:
+    """Superpixel of each node, [n] int32, 0..m-1 in raster order; graph.nodes maps it to the pixels.
+
+    Two components join where the lightest edge between them weighs at most min(Int(a) + k/|a|, Int(b) + k/|b|); then,
+    in the same order, any component below min_size joins its neighbour.
+    """
+    if k < graph.k:
+        raise ValueError(f"the graph serves k from {graph.k} up, not {k}")
+    superpixels: NDArray[np.int32] = _merge(
+        graph.sizes, graph.internal, graph.first, graph.second, graph.weights, np.float32(k), min_size
+    )
+    return superpixels
+
+
+def touching(graph: Graph, superpixels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Pairs of superpixels with neighbouring pixels, smaller number first, sorted; -> [p, 2] int32."""
+    pairs: NDArray[np.int32] = _touching(graph.first, graph.second, superpixels)
+    return pairs
 
 
 @njit(cache=True, nogil=True)
-def sorted_edges(image: Any) -> Any:
-    """Edges of the 8-neighbourhood graph, lightest first (stable, so the result is the same everywhere).
+def _distance(image: Any, y: int, x: int, to_y: int, to_x: int) -> Any:
+    square = np.float32(0)
+    for channel in range(image.shape[2]):
+        difference = image[y, x, channel] - image[to_y, to_x, channel]
+        square += difference * difference
+    return np.sqrt(square)
 
-    [H, W, 3] float32 -> (first [E] int32, second [E] int32, weights [E] float32); pixels are numbered in raster order
-    and a weight is the Euclidean distance of two colours.
+
+@njit(cache=True, nogil=True)
+def sorted_edges(image: Any, diagonals: bool) -> Any:
+    """Edges between neighbouring pixels, lightest first, equal ones in raster order; [H, W, C] float32 -> [E] uint64.
+
+    The upper half of an edge is its weight, as the bits of a float32; the lower half is 4 * pixel + direction, with the
+    pixels numbered by strips and the directions right, down, down right, up right.
     """
     height, width, _ = image.shape
-    count = 4 * height * width - 3 * height - 3 * width + 2
-    first = np.empty(count, np.int32)
-    second = np.empty(count, np.int32)
+    count = 2 * height * width - height - width
+    if diagonals:
+        count += 2 * (height - 1) * (width - 1)
+    codes = np.empty(count, np.uint32)
     weights = np.empty(count, np.float32)
     edge = 0
     for y in range(height):
         for x in range(width):
-            here = y * width + x
-            for direction in range(4):  # right, down, down right, up right
-                to_y = y + (1 if direction in (1, 2) else (-1 if direction == 3 else 0))
-                to_x = x + (0 if direction == 1 else 1)
-                if to_y < 0 or to_y >= height or to_x >= width:
-                    continue
-                square = np.float32(0)
-                for channel in range(3):
-                    difference = image[y, x, channel] - image[to_y, to_x, channel]
-                    square += difference * difference
-                first[edge] = here
-                second[edge] = to_y * width + to_x
-                weights[edge] = np.sqrt(square)
+            code = np.uint32(4 * _pixel(y, x, width))
+            if x + 1 < width:
+                codes[edge] = code
+                weights[edge] = _distance(image, y, x, y, x + 1)
                 edge += 1
-    order = _radix_argsort(weights)
-    return first[order], second[order], weights[order]
+            if y + 1 < height:
+                codes[edge] = code + np.uint32(1)
+                weights[edge] = _distance(image, y, x, y + 1, x)
+                edge += 1
+            if diagonals and x + 1 < width:
+                if y + 1 < height:
+                    codes[edge] = code + np.uint32(2)
+                    weights[edge] = _distance(image, y, x, y + 1, x + 1)
+                    edge += 1
+                if y > 0:
+                    codes[edge] = code + np.uint32(3)
+                    weights[edge] = _distance(image, y, x, y - 1, x + 1)
+                    edge += 1
+    keys = weights.view(np.uint32)
+    edges = np.empty(count, np.uint64)
+    for edge in range(count):
+        edges[edge] = np.uint64(keys[edge]) << np.uint64(32) | np.uint64(codes[edge])
+    return _sort(edges)
 
 
 @njit(cache=True, nogil=True)
-def _radix_argsort(values: Any) -> Any:
-    """Stable ascending argsort of non-negative float32: their bits, read as integers, have the same order."""
-    bits = 11
-    buckets = 1 << bits
-    keys = values.view(np.uint32)
-    order = np.arange(len(values)).astype(np.int32)
-    other = np.empty_like(order)
-    for shift in (0, bits, 2 * bits):
-        starts = np.zeros(buckets + 1, np.int64)
-        for key in keys:
-            starts[((key >> shift) & (buckets - 1)) + 1] += 1
-        starts = np.cumsum(starts)
-        for item in order:
-            bucket = (keys[item] >> shift) & (buckets - 1)
-            other[starts[bucket]] = item
-            starts[bucket] += 1
-        order, other = other, order
-    return order
+def _pixel(y: int, x: int, width: int) -> int:
+    """Number of a pixel by strips; the last strip has all its rows, in the image or not."""
+    return STRIP * (y // STRIP * width + x) + y % STRIP
 
 
 @njit(cache=True, nogil=True)
-def _find(parent: Any, pixel: int) -> int:
-    while parent[pixel] != pixel:
-        parent[pixel] = parent[parent[pixel]]
-        pixel = parent[pixel]
-    return pixel
+def _sort(edges: Any) -> Any:
+    """Stable radix sort by weight: the bits of non-negative float32, read as integers, have the same order."""
+    byte = np.uint64(255)
+    counts = np.zeros((4, 256), np.int64)
+    for edge in edges:
+        for digit in range(4):
+            counts[digit, (edge >> np.uint64(32 + 8 * digit)) & byte] += 1
+    other = np.empty_like(edges)
+    for digit in range(4):
+        shift = np.uint64(32 + 8 * digit)
+        end = np.cumsum(counts[digit])
+        start = end - counts[digit]
+        for edge in edges:
+            bucket = (edge >> shift) & byte
+            other[start[bucket]] = edge
+            start[bucket] += 1
+        edges, other = other, edges
+    return edges
 
 
 @njit(cache=True, nogil=True)
-def merge_edges(first: Any, second: Any, weights: Any, height: int, width: int, k: float, min_size: int) -> Any:
-    """Segment a graph whose edges are sorted; the edges serve every k and min_size, so they are made once per image.
+def _find(parent: Any, item: Any) -> Any:
+    """Root of an item's tree; halves the path on the way."""
+    while True:
+        above = parent[item]
+        if above == item:
+            return item
+        top = parent[above]
+        if top == above:
+            return above
+        parent[item] = top
+        item = top
 
-    Two components join where the lightest edge between them weighs at most min(Int(a) + k/|a|, Int(b) + k/|b|); then,
-    in the same order, any component below min_size joins its neighbour. -> labels [height, width] int32.
+
+@njit(cache=True, nogil=True)
+def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
+    """Merge while every k from this one up agrees; -> nodes, sizes, internal, first, second, weights of Graph.
+
+    A component closes at the first edge to it that is refused, or that leads to a closed one: what follows depends on
+    k. Until then it is what the plain algorithm makes, for all those k: whatever a smaller k accepts a larger one does.
     """
-    count = height * width
+    count = _pixel(height - 1, width - 1, width) // STRIP * STRIP + STRIP
+    steps = np.empty(4 * STRIP, np.int32)  # from a pixel to the next in each direction, by its row in the strip
+    for row in range(STRIP):
+        down = 1 if row + 1 < STRIP else STRIP * (width - 1) + 1
+        up = -1 if row > 0 else -STRIP * (width - 1) - 1
+        steps[4 * row : 4 * row + 4] = STRIP, down, STRIP + down, STRIP + up
     parent = np.arange(count).astype(np.int32)
     size = np.ones(count, np.int32)
-    limit = np.full(count, np.float32(k))  # Int(component) + k / |component|
-    for edge in range(len(weights)):
-        a, b = _find(parent, first[edge]), _find(parent, second[edge])
-        if a != b and weights[edge] <= limit[a] and weights[edge] <= limit[b]:
+    internal = np.zeros(count, np.float32)
+    limit = np.full(count, k)  # Int(component) + k / |component|; below any weight once the component is closed
+    weights = (edges >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    first = np.empty(len(edges), np.int32)
+    second = np.empty(len(edges), np.int32)
+    kept = 0
+    for edge in range(len(edges)):
+        code = np.int32(edges[edge] & np.uint64(0xFFFFFFFF))
+        pixel = code >> 2
+        a, b = _find(parent, pixel), _find(parent, pixel + steps[code & (4 * STRIP - 1)])
+        if a == b:
+            continue
+        weight = weights[edge]
+        if weight <= limit[a] and weight <= limit[b]:
             if size[a] < size[b]:
                 a, b = b, a
             parent[b] = a
             size[a] += size[b]
-            limit[a] = weights[edge] + np.float32(k) / size[a]
+            internal[a] = weight
+            limit[a] = weight + k / size[a]
+        else:
+            limit[a] = limit[b] = -1
+            first[kept], second[kept], weights[kept] = a, b, weight
+            kept += 1
+
+    nodes = np.empty((height, width), np.int32)
+    number = np.full(count, -1, np.int32)
+    roots = np.empty(count, np.int32)
+    found = 0
+    for y in range(height):
+        for x in range(width):
+            root = _find(parent, np.int32(_pixel(y, x, width)))
+            if number[root] < 0:
+                number[root] = found
+                roots[found] = root
+                found += 1
+            nodes[y, x] = number[root]
+    roots = roots[:found]
+
+    table = _empty_table(kept)
+    lightest = 0
+    for edge in range(kept):
+        a, b = number[first[edge]], number[second[edge]]
+        if _insert(table, a, b, found):
+            first[lightest], second[lightest], weights[lightest] = a, b, weights[edge]
+            lightest += 1
+    return (
+        nodes,
+        size[roots],
+        internal[roots],
+        first[:lightest].copy(),
+        second[:lightest].copy(),
+        weights[:lightest].copy(),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _empty_table(pairs: int) -> Any:
+    """A set that can take so many pairs, by open addressing."""
+    slots = 2
+    while slots <= pairs:  # each edge counted, far fewer pairs are different
+        slots *= 2
+    return np.full(slots, -1, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _insert(table: Any, a: int, b: int, count: int) -> bool:
+    """Add an unordered pair of numbers below count; whether it is new."""
+    key = np.int64(min(a, b)) * count + max(a, b)
+    mask = len(table) - 1
+    slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask  # Fibonacci hashing
+    while table[slot] != -1:
+        if table[slot] == key:
+            return False
+        slot = (slot + 1) & mask
+    table[slot] = key
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: Any, min_size: int) -> Any:
+    count = len(sizes)
+    parent = np.arange(count).astype(np.int32)
+    size = sizes.copy()
+    limit = np.empty(count, np.float32)
+    for node in range(count):
+        limit[node] = internal[node] + k / size[node]
+    refused = np.empty(len(weights), np.int32)
+    refusals = 0
     for edge in range(len(weights)):
+        a, b = _find(parent, first[edge]), _find(parent, second[edge])
+        if a == b:
+            continue
+        weight = weights[edge]
+        if weight <= limit[a] and weight <= limit[b]:
+            if size[a] < size[b]:
+                a, b = b, a
+            parent[b] = a
+            size[a] += size[b]
+            limit[a] = weight + k / size[a]
+        else:
+            refused[refusals] = edge
+            refusals += 1
+    for edge in refused[:refusals]:
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
         if a != b and (size[a] < min_size or size[b] < min_size):
             if size[a] < size[b]:
                 a, b = b, a
             parent[b] = a
             size[a] += size[b]
-    labels = np.full(count, -1, np.int32)
+    superpixels = np.empty(count, np.int32)
     number = np.full(count, -1, np.int32)
     found = 0
-    for pixel in range(count):
-        root = _find(parent, pixel)
+    for node in range(count):
+        root = _find(parent, node)
         if number[root] < 0:
             number[root] = found
             found += 1
-        labels[pixel] = number[root]
-    return labels.reshape(height, width)
+        superpixels[node] = number[root]
+    return superpixels
+
+
+@njit(cache=True, nogil=True)
+def _touching(first: Any, second: Any, superpixels: Any) -> Any:
+    count = len(superpixels)
+    keys = np.empty(len(first), np.int64)
+    table = _empty_table(len(first))
+    found = 0
+    for edge in range(len(first)):
+        a, b = superpixels[first[edge]], superpixels[second[edge]]
+        if a != b and _insert(table, a, b, count):
+            keys[found] = np.int64(min(a, b)) * count + max(a, b)
+            found += 1
+    keys = np.sort(keys[:found])
+    pairs = np.empty((found, 2), np.int32)
+    for index in range(found):
+        pairs[index, 0] = keys[index] // count
+        pairs[index, 1] = keys[index] % count
+    return pairs

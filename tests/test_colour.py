@@ -82,13 +82,44 @@ def test_grey_has_no_colour():
     assert (np.diff(to_lab(greys)[0, :, 0].astype(int)) >= 0).all()
 
 
-@pytest.mark.parametrize("convert", COLOUR_SPACES.values(), ids=COLOUR_SPACES)
+def test_the_other_spaces_are_the_authors_and_opencvs():
+    image = np.random.default_rng(3).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    found = {name: space.convert(image).astype(int) for name, space in COLOUR_SPACES.items()}
+    grey = np.rint(image @ np.array([0.299, 0.587, 0.114]))[..., None]
+    assert np.abs(found["i"] - grey).max() <= 1  # of two bytes equally near it may take either
+    assert np.array_equal(found["h"], to_hsv(image)[..., :1])
+    red, green = (image[..., channel] / image.sum(axis=2) * 255 for channel in (0, 1))
+    assert np.abs(found["rgi"][..., 0] - red).max() <= 0.5 + 1e-3
+    assert np.abs(found["rgi"][..., 1] - green).max() <= 0.5 + 1e-3
+    assert np.array_equal(found["rgi"][..., 2:], found["i"])
+
+    saturated = found["hsv"][..., 1] > 40
+    hue = np.abs(found["opencv-hsv"][..., 0] / 180 - found["hsv"][..., 0] / 255)[saturated]
+    assert np.minimum(hue, 1 - hue).max() < 1 / 90
+    assert found["opencv-hsv"][..., 0].max() < 180
+    assert np.abs(found["opencv-hsv"][..., 1:] - found["hsv"][..., 1:]).max() <= 1
+    assert np.abs(found["opencv-lab"] - found["lab"]).mean() < 8  # its white is D65
+    assert np.array_equal(found["opencv-h"], found["opencv-hsv"][..., :1])
+    assert np.array_equal(found["opencv-i"], found["i"])
+    assert np.array_equal(found["opencv-rgi"], np.concatenate([image[..., :2], found["i"]], axis=2))
+
+
+def test_black_has_the_chromaticity_of_grey():
+    black = np.zeros((2, 2, 3), np.uint8)
+    assert COLOUR_SPACES["rgi"].convert(black)[0, 0].tolist() == [85, 85, 0]
+    assert COLOUR_SPACES["rgi"].convert(black + np.uint8(90))[0, 0].tolist() == [85, 85, 90]
+
+
+@pytest.mark.parametrize("name", COLOUR_SPACES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (5, 7)])
-def test_shape_type_and_input_are_kept(convert, shape):
+def test_shape_type_and_input_are_kept(name, shape):
+    convert = COLOUR_SPACES[name].convert
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     before = image.copy()
     result = convert(image)
-    assert result.shape == image.shape
+    assert result.shape[:2] == shape
+    assert result.shape[2] == (1 if name[-2:] in ("h", "i", "-h", "-i") else 3)
     assert result.dtype == np.uint8
+    assert result.flags.c_contiguous
     assert np.array_equal(image, before)
     assert np.array_equal(result[-1:, -1:], convert(image[-1:, -1:].copy()))  # pixel by pixel

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from proposals.features import COLOUR_SIZE, TEXTURE_SIZE, Superpixels, describe, texture_bins
+from proposals.features import Superpixels, describe, texture_bins
 from proposals.grouping import group, similarity
-from proposals.segmentation import segment
+from proposals.segmentation import build_graph, merge_nodes, smooth, touching
 
 STRATEGIES = ["CTSF", "TSF", "C", "T", "S", "F", "SF"]
 
@@ -71,16 +71,23 @@ def random_graph(count, seed, *, density=0.2, largest=40):
     boxes = np.concatenate([corners, corners + random.integers(1, 9, (count, 2))], axis=1).astype(np.int32)
     histograms = [
         (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
-        for values in (random.random((count, COLOUR_SIZE)) ** 4, random.random((count, TEXTURE_SIZE)) ** 4)
+        for values in (random.random((count, 75)) ** 4, random.random((count, 240)) ** 4)
     ]
     pairs = {(int(random.integers(0, child)), child) for child in range(1, count)}
     pairs |= {pair for pair in itertools.combinations(range(count), 2) if random.random() < density}
     return Superpixels(sizes, boxes, *histograms, np.array(sorted(pairs), np.int32).reshape(-1, 2))
 
 
+def divide(image, k):
+    """(labels, superpixels)."""
+    graph = build_graph(smooth(image, 0.8), k)
+    nodes = merge_nodes(graph, k, k)
+    labels = nodes[graph.nodes]
+    return labels, describe(image, labels, texture_bins(image), touching(graph, nodes))
+
+
 def photograph():
-    image = skimage.data.astronaut()[100:220, 180:330].copy()
-    return image, segment(image, 50, 50)
+    return divide(skimage.data.astronaut()[100:220, 180:330].copy(), 50)
 
 
 # ---- similarity
@@ -88,8 +95,7 @@ def photograph():
 
 @pytest.mark.parametrize("similarities", STRATEGIES)
 def test_similarity_is_the_plain_ones_symmetric_and_in_0_to_1(similarities):
-    image, labels = photograph()
-    superpixels = describe(image, labels, texture_bins(image))
+    labels, superpixels = photograph()
     uses = np.array([letter in similarities for letter in "CTSF"])
     regions = [region(superpixels, [number]) for number in range(len(superpixels.sizes))]
     for a, b in superpixels.pairs[::5]:
@@ -104,7 +110,7 @@ def test_two_flat_halves():
     """They make up the whole image (size 0) and leave no gap in their box (fill 1)."""
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 40:] = 200
-    superpixels = describe(image, segment(image, 100, 100), texture_bins(image))
+    _, superpixels = divide(image, 100)
     assert superpixels.boxes.tolist() == [[0, 0, 40, 40], [40, 0, 80, 40]]
     size, fill = (
         similarity(0, 1, *superpixels[:4], np.array([letter == named for letter in "CTSF"]), 3200) for named in "SF"
@@ -153,8 +159,7 @@ def test_equals_brute_force_on_a_star(similarities, largest):
 
 @pytest.mark.parametrize("similarities", ["CTSF", "TSF"])
 def test_equals_brute_force_on_a_photograph(similarities):
-    image, labels = photograph()
-    superpixels = describe(image, labels, texture_bins(image))
+    labels, superpixels = photograph()
     merged = group(superpixels, similarities, labels.size)
     assert merged.tolist() == naive_group(superpixels, similarities, labels.size)
     assert merged.shape == (labels.max(), 4)  # n regions, n - 1 merges

@@ -8,10 +8,11 @@ import skimage.data
 
 import proposals.search
 from proposals import selective_search
-from proposals.colour import to_hsv, to_lab
+from proposals.colour import COLOUR_SPACES
 from proposals.features import describe, texture_bins
 from proposals.grouping import group
-from proposals.segmentation import segment
+from proposals.search import MODES
+from proposals.segmentation import build_graph, merge_nodes, smooth, touching
 
 
 def photograph():
@@ -28,23 +29,29 @@ def halves(height, width):
     return image
 
 
-def naive_search(image, *, superpixel_scale, min_width, seed):
-    """[(box, score)], from R-CNN's settings and the authors' description of the ranking."""
+def naive_search(image, *, mode="fast", superpixel_scale, ranking="large-first", min_width, seed):
+    """[(box, score)], each segmentation by itself, ranked as the authors describe it."""
     height, width, _ = image.shape
-    found = []  # (priority, box)
-    for convert in (to_hsv, to_lab):
-        converted = convert(image)
-        for base in (50, 100):
-            k = base * superpixel_scale
-            superpixels = describe(converted, segment(converted, k, round(k), 0.8), texture_bins(converted))
+    found = []  # (place, box)
+    ks, spaces, similarity_sets, min_size, neighbours = MODES[mode]
+    for name in spaces:
+        converted = COLOUR_SPACES[name].convert(image)
+        copies = np.repeat(converted, COLOUR_SPACES[name].copies, axis=2)  # what the authors' code does
+        for base in ks:
+            k, least = base * superpixel_scale, round((min_size or base) * superpixel_scale)
+            graph = build_graph(smooth(copies, 0.8), k, neighbours)
+            nodes = merge_nodes(graph, k, least)
+            superpixels = describe(copies, nodes[graph.nodes], texture_bins(copies), touching(graph, nodes))
             count = len(superpixels.sizes)
-            found += [(count, box) for box in superpixels.boxes.tolist()]  # once per segmentation
-            for similarities in ("CTSF", "TSF"):
+            first = ranking == "small-first"
+            found += [(1 if first else count, box) for box in superpixels.boxes.tolist()]  # once per segmentation
+            for similarities in similarity_sets:
                 merged = group(superpixels, similarities, height * width).tolist()
                 assert len(merged) == count - 1
-                found += [(count - 1 - step, box) for step, box in enumerate(merged)]  # the last merge has priority 1
+                # the last merge has place 1, or the first one has 2
+                found += [(step + 2 if first else count - 1 - step, box) for step, box in enumerate(merged)]
     chance = np.random.default_rng(seed).random(len(found))
-    ranked = sorted((priority * luck, box) for (priority, box), luck in zip(found, chance, strict=True))
+    ranked = sorted((place * luck, box) for (place, box), luck in zip(found, chance, strict=True))
     result = {}
     for rank, (x1, y1, x2, y2) in ranked:
         if x2 - x1 >= min_width and y2 - y1 >= min_width:
@@ -54,13 +61,36 @@ def naive_search(image, *, superpixel_scale, min_width, seed):
 
 @pytest.mark.parametrize("superpixel_scale", [1.0, 2.0, 1.37])
 @pytest.mark.parametrize("seed", [0, 5])
-def test_equals_the_stages_ranked_in_plain_python(superpixel_scale, seed):
-    image = photograph()
-    boxes, scores = selective_search(image, superpixel_scale=superpixel_scale, min_width=15, seed=seed)
-    expected = naive_search(image, superpixel_scale=superpixel_scale, min_width=15, seed=seed)
+@pytest.mark.parametrize("ranking", ["large-first", "small-first"])
+def test_equals_the_stages_ranked_in_plain_python(superpixel_scale, seed, ranking):
+    settings = {"superpixel_scale": superpixel_scale, "min_width": 15, "seed": seed, "ranking": ranking}
+    boxes, scores = selective_search(photograph(), **settings)
+    expected = naive_search(photograph(), **settings)
     assert boxes.dtype == scores.dtype == np.float32
     assert [tuple(box) for box in boxes.tolist()] == [box for box, _ in expected]
     assert scores == pytest.approx([score for _, score in expected], rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_equals_its_stages(mode):
+    """To the order of equal similarities: one channel and three copies of it round differently."""
+    settings = {"mode": mode, "superpixel_scale": 1.0, "min_width": 10, "seed": 1}
+    boxes, _ = selective_search(photograph(), **settings)
+    expected = [box for box, _ in naive_search(photograph(), **settings)]
+    common = {tuple(box) for box in boxes.tolist()} & set(expected)
+    assert len(common) >= 0.98 * max(len(boxes), len(expected))
+    if "quality" not in mode:
+        assert [tuple(box) for box in boxes.tolist()] == expected
+
+
+def test_modes_are_the_published_ones():
+    """Uijlings et al., IJCV 2013, table 4 and the authors' code: 1, 8 and 80 hierarchies. OpenCV: 12 and 100."""
+    hierarchies = {name: len(m.ks) * len(m.colour_spaces) * len(m.similarities) for name, m in MODES.items()}
+    assert hierarchies == {"fast": 8, "quality": 80, "single": 1, "opencv-fast": 12, "opencv-quality": 100}
+    image = photograph()
+    count = {name: len(selective_search(image, mode=name, min_width=1).boxes) for name in MODES}
+    assert count["single"] < count["fast"] < count["quality"]
+    assert count["opencv-fast"] < count["opencv-quality"]
 
 
 def test_example_in_the_docstring():
@@ -93,14 +123,15 @@ def test_the_blur_between_two_halves_makes_superpixels_of_its_own():
 # ---- determinism
 
 
-def test_the_seed_decides_and_the_threads_do_not():
+@pytest.mark.parametrize("mode", ["fast", "quality"])
+def test_the_seed_decides_and_the_threads_do_not(mode):
     image = photograph()
-    first = selective_search(image, seed=3)
+    first = selective_search(image, mode=mode, seed=3)
     for threads in (1, 2, 7):
-        again = selective_search(image, seed=3, threads=threads)
+        again = selective_search(image, mode=mode, seed=3, threads=threads)
         assert np.array_equal(again.boxes, first.boxes)
         assert np.array_equal(again.scores, first.scores)
-    other = selective_search(image, seed=4)
+    other = selective_search(image, mode=mode, seed=4)
     assert not np.array_equal(other.boxes, first.boxes)
     assert {tuple(box) for box in other.boxes} == {tuple(box) for box in first.boxes}
 
@@ -137,12 +168,13 @@ IMAGES = {
 }
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("min_width", [0, 1, 20, 1000])
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
-def test_boxes_are_inside_wide_enough_and_unlike(image, min_width):
+def test_boxes_are_inside_wide_enough_and_unlike(image, min_width, mode):
     height, width, _ = image.shape
     before = image.copy()
-    boxes, scores = selective_search(image, min_width=min_width)
+    boxes, scores = selective_search(image, mode=mode, min_width=min_width)
     assert boxes.shape == (len(scores), 4)
     assert boxes.dtype == scores.dtype == np.float32
     assert (boxes[:, :2] >= 0).all()
@@ -193,6 +225,9 @@ def test_refuses_other_images(image, found):
         ({"superpixel_scale": float("inf")}, "superpixel_scale must be above 0 and finite, not inf"),
         ({"max_boxes": 0}, "max_boxes must be at least 1, not 0"),
         ({"seed": -1}, "seed must not be negative, but is -1"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
+        ({"mode": "slow"}, "mode must be one of fast, quality, single, opencv-fast, opencv-quality, not 'slow'"),
+        ({"ranking": "best"}, "ranking must be one of large-first, small-first, not 'best'"),
     ],
 )
 def test_refuses_other_settings(setting, message):
