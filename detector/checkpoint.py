@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
@@ -77,7 +77,8 @@ def save_checkpoint(path: Path, classifier: RegionClassifier, *, half: bool = Fa
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(state, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
+        # Not save_file: it leaves a file that only its owner can read.
+        temporary.write_bytes(save(state, metadata={"format": FORMAT, "header": json.dumps(header)}))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

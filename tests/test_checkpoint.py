@@ -83,6 +83,12 @@ def test_round_trip_to_the_bit(classifier: RegionClassifier, saved: Path) -> Non
     assert not list(saved.parent.glob(".*"))  # no temporary file stays
 
 
+def test_others_may_read_the_file(saved: Path, tmp_path: Path) -> None:
+    """As any file written here, which is what the umask allows; safetensors' own writer leaves 0600."""
+    (tmp_path / "plain").write_bytes(b"")
+    assert saved.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_half_precision_is_half_the_size(classifier: RegionClassifier, saved: Path, tmp_path: Path) -> None:
     half = tmp_path / "half.safetensors"
     save_checkpoint(half, classifier, half=True)
@@ -120,11 +126,11 @@ def test_a_failed_write_leaves_the_old_file(
 ) -> None:
     before = saved.read_bytes()
 
-    def fail(state: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half a file")
+    def fail(path: Path, content: bytes) -> None:
+        path.write_text("half a file")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="no space left"):
         save_checkpoint(saved, classifier)
     assert saved.read_bytes() == before

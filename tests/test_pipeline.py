@@ -22,6 +22,7 @@ from detector.settings import SuppressionConfig
 from proposals.boxes import Boxes
 from proposals.sources import ProposalConfig
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 CLASSES = ClassTable(("reddish", "bluish"), (None, None), (1, 2))
 BOXES = np.array([[0, 0, 30, 30], [10, 5, 60, 45], [40, 40, 44, 48], [60, 0, 120, 90], [0, 0, 120, 90]], np.float32)
 
@@ -162,6 +163,17 @@ def test_load_says_what_is_missing(toy_checkpoint: Path, tmp_path: Path, monkeyp
         Detector.load(tmp_path / "mine.yaml")
     with pytest.raises(ValueError, match="no device 'warp' here"):
         Detector.load(DetectorConfig(models=[str(toy_checkpoint)]), device="warp")
+
+
+@pytest.mark.parametrize(("name", "label"), [("chelsea", "cat"), ("astronaut", "person")])
+def test_the_shipped_detector_on_the_example_photographs(name: str, label: str) -> None:
+    found = Detector.load(device="cpu")
+    run = found.run(read_image(EXAMPLES / f"{name}.jpg"))
+    assert [found.classes.names[number] for number in run.detections.labels] == [label]
+    assert run.detections.scores[0] > 0.7
+    x1, y1, x2, y2 = run.detections.boxes[0]
+    assert x1 < 200 < x2  # the face
+    assert y1 < 100 < y2
 
 
 @pytest.mark.parametrize(
