@@ -87,7 +87,7 @@ def selective_search(
         mode: "fast" (R-CNN's), "quality", "single", or OpenCV's settings as "opencv-fast" and "opencv-quality".
         superpixel_scale: multiplies k and the minimum superpixel size; 1 is R-CNN's, 2 is GoogLeNet's (§8).
         ranking: "large-first", the authors': the later a merge the sooner; or "small-first", the other way round.
-            Both times a random number. The first is better for few boxes, the second for small objects.
+            Both times a random number.
         min_width: boxes narrower or lower than this are dropped, px.
         max_boxes: keep this many of the best; None keeps all. A prefix of the longer list.
         seed: of the random ranking.
@@ -198,7 +198,9 @@ def _rank(
     boxes, rank = boxes[wide], rank[wide]
     x1, y1, x2, y2 = boxes.T.astype(np.int64)
     width, height = (x2.max(initial=0) + 1), (y2.max(initial=0) + 1)
-    _, first = np.unique(((x1 * width + x2) * height + y1) * height + y2, return_index=True)  # ten times axis=0's speed
+    _, first = np.unique(
+        ((x1 * width + x2) * height + y1) * height + y2, return_index=True
+    )  # axis=0 sorts records, slowly
     first.sort()
     keep = first[:max_boxes]
     return Ranked(boxes[keep].astype(np.float32), (1 / (1 + rank[keep])).astype(np.float32))

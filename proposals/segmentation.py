@@ -82,6 +82,9 @@ def build_graph(image: NDArray[np.float32], k: float, neighbours: int = 8) -> Gr
         image: [H, W, C] float32, blurred. An edge weighs the Euclidean distance of its two colours.
         k: the smallest threshold to be used.
         neighbours: of a pixel, 8 or 4.
+
+    Raises:
+        ValueError: another number of neighbours.
     """
     if neighbours not in (4, 8):
         raise ValueError(f"a pixel has 4 or 8 neighbours, not {neighbours}")
@@ -96,6 +99,14 @@ def merge_nodes(graph: Graph, k: float, min_size: int) -> NDArray[np.int32]:
 
     Two components join where the lightest edge between them weighs at most min(Int(a) + k/|a|, Int(b) + k/|b|); then,
     in the same order, any component below min_size joins its neighbour.
+
+    Args:
+        graph: of the image.
+        k: threshold, at least graph.k.
+        min_size: smallest superpixel, px².
+
+    Raises:
+        ValueError: k is smaller than the graph serves.
     """
     if k < graph.k:
         raise ValueError(f"the graph serves k from {graph.k} up, not {k}")
@@ -203,6 +214,16 @@ def _find(parent: Any, item: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def _join(parent: Any, size: Any, a: Any, b: Any) -> Any:
+    """Make one tree of the two with these roots, the smaller under the larger; returns its root."""
+    if size[a] < size[b]:
+        a, b = b, a
+    parent[b] = a
+    size[a] += size[b]
+    return a
+
+
+@njit(cache=True, nogil=True)
 def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
     """Merge while every k from this one up agrees; -> nodes, sizes, internal, first, second, weights of Graph.
 
@@ -231,12 +252,9 @@ def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
             continue
         weight = weights[edge]
         if weight <= limit[a] and weight <= limit[b]:
-            if size[a] < size[b]:
-                a, b = b, a
-            parent[b] = a
-            size[a] += size[b]
-            internal[a] = weight
-            limit[a] = weight + k / size[a]
+            root = _join(parent, size, a, b)
+            internal[root] = weight
+            limit[root] = weight + k / size[root]
         else:
             limit[a] = limit[b] = -1
             first[kept], second[kept], weights[kept] = a, b, weight
@@ -312,21 +330,15 @@ def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: 
             continue
         weight = weights[edge]
         if weight <= limit[a] and weight <= limit[b]:
-            if size[a] < size[b]:
-                a, b = b, a
-            parent[b] = a
-            size[a] += size[b]
-            limit[a] = weight + k / size[a]
+            root = _join(parent, size, a, b)
+            limit[root] = weight + k / size[root]
         else:
             refused[refusals] = edge
             refusals += 1
     for edge in refused[:refusals]:
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
         if a != b and (size[a] < min_size or size[b] < min_size):
-            if size[a] < size[b]:
-                a, b = b, a
-            parent[b] = a
-            size[a] += size[b]
+            _join(parent, size, a, b)
     superpixels = np.empty(count, np.int32)
     number = np.full(count, -1, np.int32)
     found = 0
