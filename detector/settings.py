@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from proposals.sources import ProposalConfig
+from proposals.settings import ProposalConfig
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """The colour spaces in which selective search segments an image, as its authors' MATLAB code quantises them.
 
-In: image [H, W, 3] uint8 RGB.  Out: [H, W, C] uint8, C = 1 or 3, every channel over the full
-0-255, where OpenCV's hue stops at 180.
+In: image [H, W, 3] uint8 RGB (to_rgb makes it from other arrays).  Out: [H, W, C] uint8, C = 1 or 3, every channel
+over the full 0-255, where OpenCV's hue stops at 180.
 Source: Uijlings et al., IJCV 2013, and the code released with it. Segmentation and histograms read the quantised image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +27,39 @@ _XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
 _XYZ = (_XYZ / _XYZ.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def to_rgb(image: NDArray[Any]) -> Image:
+    """An image in any of the forms that NumPy users have -> [H, W, 3] uint8 RGB, contiguous.
+
+    Args:
+        image: [H, W] or [H, W, 1] grey, [H, W, 3] RGB, or [H, W, 4] RGB and alpha, which is laid over white; uint8,
+            uint16 (its high byte counts), bool, or floating point in [0, 1].
+
+    Raises:
+        ValueError: another shape or type, no pixels, or a number that is not in [0, 1].
+    """
+    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
+    if not shaped or image.size == 0 or (image.dtype.kind not in "bf" and image.dtype not in (np.uint8, np.uint16)):
+        raise ValueError(
+            "image must be [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] with pixels, uint8, uint16, bool or float in "
+            f"[0, 1], not {image.dtype} {list(image.shape)}"
+        )
+    values = image if image.ndim == 3 else image[:, :, None]
+    if values.dtype.kind == "f":
+        if not ((values >= 0) & (values <= 1)).all():  # NaN is in no range
+            raise ValueError("a float image must be in [0, 1]; divide by 255 or convert to uint8")
+        values = (values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    elif values.dtype.kind == "b":
+        values = values * np.uint8(255)
+    elif values.dtype == np.uint16:
+        values = (values >> 8).astype(np.uint8)
+    if values.shape[2] == 4:
+        alpha = values[:, :, 3:].astype(np.uint32)
+        values = ((values[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    elif values.shape[2] == 1:
+        values = np.repeat(values, 3, axis=2)
+    return np.ascontiguousarray(values)
 
 
 @njit(cache=True, nogil=True)

@@ -12,54 +12,20 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proposals.colour import COLOUR_SPACES
+from proposals.baselines import opencv_boxes, package_boxes
+from proposals.colour import COLOUR_SPACES, to_rgb
+from proposals.compiling import announced
 from proposals.features import Superpixels, describe, texture_bins
 from proposals.grouping import group
 from proposals.segmentation import Graph, build_graph, merge_nodes, smooth, touching
+from proposals.settings import MODES, Mode, check_search
 
 SIGMA = 0.8
-
-
-class Mode(NamedTuple):
-    """Which segmentations and hierarchies: every k in every colour space, every set of similarities over each.
-
-    Attributes:
-        ks: thresholds of the segmentation.
-        colour_spaces: names in proposals.colour.
-        similarities: sets of letters of "CTSF".
-        min_size: smallest superpixel, px²; None is k.
-        neighbours: of a pixel in the segmentation's graph.
-    """
-
-    ks: tuple[int, ...]
-    colour_spaces: tuple[str, ...]
-    similarities: tuple[str, ...]
-    min_size: int | None = None
-    neighbours: int = 8
-
-
-_ALL = ("hsv", "lab", "rgi", "h", "i")
-MODES = {
-    "fast": Mode((50, 100), ("hsv", "lab"), ("CTSF", "TSF")),
-    "quality": Mode((50, 100, 150, 300), _ALL, ("CTSF", "TSF", "F", "S")),
-    "single": Mode((200,), ("hsv",), ("CTSF",)),
-    "opencv-fast": Mode((150, 300, 450), ("opencv-hsv", "opencv-lab"), ("CTSF", "TSF"), min_size=100, neighbours=4),
-    "opencv-quality": Mode(
-        (150, 300, 450, 600, 750),
-        tuple(f"opencv-{name}" for name in _ALL),
-        ("CTSF", "TSF", "F", "S"),
-        min_size=100,
-        neighbours=4,
-    ),
-}
-"""The authors' three, and the settings of OpenCV's two."""
-
-RANKINGS = ("large-first", "small-first")
 
 
 class Ranked(NamedTuple):
@@ -70,8 +36,9 @@ class Ranked(NamedTuple):
 
 
 def selective_search(
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     *,
+    method: str = "native",
     mode: str = "fast",
     superpixel_scale: float = 1.0,
     ranking: str = "large-first",
@@ -83,53 +50,54 @@ def selective_search(
     """Propose boxes; deterministic by seed, whatever the number of threads.
 
     Args:
-        image: [H, W, 3] uint8 RGB.
-        mode: "fast" (R-CNN's), "quality", "single", or OpenCV's settings as "opencv-fast" and "opencv-quality".
+        image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them.
+        method: "native", or to compare with: "opencv" (where cv2.ximgproc exists), "selectivesearch" (PyPI's package).
+        mode: "fast" (R-CNN's), "quality", "single", or OpenCV's settings as "opencv-fast" and "opencv-quality". Method
+            opencv has the first three in its own meaning, selectivesearch has one setting, under the name of fast.
         superpixel_scale: multiplies k and the minimum superpixel size; 1 is R-CNN's, 2 is GoogLeNet's (§8).
         ranking: "large-first", the authors': the later a merge the sooner; or "small-first", the other way round.
-            Both times a random number.
+            Both times a random number. The other methods have an order of their own.
         min_width: boxes narrower or lower than this are dropped, px.
         max_boxes: keep this many of the best; None keeps all. A prefix of the longer list.
         seed: of the random ranking.
-        threads: colour spaces, segmentations and hierarchies run side by side on up to this many.
+        threads: colour spaces, segmentations and hierarchies run side by side on up to this many (native only).
 
     Returns:
         boxes and scores, best first. A score is 1 / (1 + priority), priority being the place of the box's merge,
-        counted from the last (or first) one, times the random number.
+        counted from the last (or first) one, times the random number; with the other methods the place in their list.
 
     Raises:
-        ValueError: image is not [H, W, 3] uint8 with at least one pixel, or a setting is out of its range.
+        ValueError: the image is none that to_rgb takes, or a setting is out of its range.
+        ImportError: the method needs what is not installed.
 
     >>> picture = np.zeros((60, 80, 3), np.uint8)
     >>> selective_search(picture).boxes
     array([[ 0.,  0., 80., 60.]], dtype=float32)
     """
-    check_image(image)
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-    if ranking not in RANKINGS:
-        raise ValueError(f"ranking must be one of {', '.join(RANKINGS)}, not {ranking!r}")
-    if not 0 < superpixel_scale < math.inf:
-        raise ValueError(f"superpixel_scale must be above 0 and finite, not {superpixel_scale}")
+    check_search(method, mode, superpixel_scale, ranking)
     if max_boxes is not None and max_boxes < 1:
         raise ValueError(f"max_boxes must be at least 1, not {max_boxes}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, but is {seed}")
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
+    rgb = to_rgb(image)
 
-    hierarchies = _search(np.ascontiguousarray(image), MODES[mode], superpixel_scale, threads)
-    boxes = np.concatenate([part.boxes for part in hierarchies])
-    steps = np.concatenate([part.steps for part in hierarchies])
-    last = np.repeat([part.last for part in hierarchies], [len(part.boxes) for part in hierarchies])
-    places = last + 1 - steps if ranking == "large-first" else steps + 1
-    return _rank(boxes, places, min_width=min_width, max_boxes=max_boxes, seed=seed)
-
-
-def check_image(image: NDArray[np.uint8]) -> None:
-    """Raise ValueError unless image is [H, W, 3] uint8 with at least one pixel."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image must be [H, W, 3] uint8 with pixels, not {image.dtype} {list(image.shape)}")
+    if method == "opencv":
+        boxes = opencv_boxes(rgb, mode, superpixel_scale, seed)
+        priorities = np.arange(len(boxes), dtype=np.float64)
+    elif method == "selectivesearch":
+        boxes = package_boxes(rgb, superpixel_scale)
+        priorities = np.arange(len(boxes), dtype=np.float64)
+    else:
+        with announced():
+            hierarchies = _search(rgb, MODES[mode], superpixel_scale, threads)
+        boxes = np.concatenate([part.boxes for part in hierarchies])
+        steps = np.concatenate([part.steps for part in hierarchies])
+        last = np.repeat([part.last for part in hierarchies], [len(part.boxes) for part in hierarchies])
+        places = last + 1 - steps if ranking == "large-first" else steps + 1
+        priorities = places * np.random.default_rng(seed).random(len(places))
+    return _ranked(boxes, priorities, min_width=min_width, max_boxes=max_boxes)
 
 
 class _Boxes(NamedTuple):
@@ -187,15 +155,14 @@ def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) ->
     return result
 
 
-def _rank(
-    boxes: NDArray[np.int32], places: NDArray[np.int64], *, min_width: int, max_boxes: int | None, seed: int
+def _ranked(
+    boxes: NDArray[np.int32], priorities: NDArray[np.float64], *, min_width: int, max_boxes: int | None
 ) -> Ranked:
-    """Order by place times chance, then drop narrow boxes and all but the first of equal ones."""
-    rank = places * np.random.default_rng(seed).random(len(places))
-    order = np.argsort(rank, kind="stable")
-    boxes, rank = boxes[order], rank[order]
+    """Order by priority, lowest first, then drop narrow boxes and all but the first of equal ones."""
+    order = np.argsort(priorities, kind="stable")
+    boxes, priorities = boxes[order], priorities[order]
     wide = ((boxes[:, 2] - boxes[:, 0]) >= min_width) & ((boxes[:, 3] - boxes[:, 1]) >= min_width)
-    boxes, rank = boxes[wide], rank[wide]
+    boxes, priorities = boxes[wide], priorities[wide]
     x1, y1, x2, y2 = boxes.T.astype(np.int64)
     width, height = (x2.max(initial=0) + 1), (y2.max(initial=0) + 1)
     _, first = np.unique(
@@ -203,4 +170,4 @@ def _rank(
     )  # axis=0 sorts records, slowly
     first.sort()
     keep = first[:max_boxes]
-    return Ranked(boxes[keep].astype(np.float32), (1 / (1 + rank[keep])).astype(np.float32))
+    return Ranked(boxes[keep].astype(np.float32), (1 / (1 + priorities[keep])).astype(np.float32))

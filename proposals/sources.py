@@ -6,76 +6,70 @@ every photograph; the boxes are mapped back. GoogLeNet (§8) doubles the superpi
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from proposals.boxes import clip, scale
-from proposals.search import Ranked, check_image, selective_search
+from proposals.colour import to_rgb
+from proposals.search import selective_search
+from proposals.settings import ProposalConfig
+
+SOURCES = ("selective search",)
+"""Where a box can come from; Proposals.sources counts from here."""
 
 TALLEST = 8
 """Ours: the resized image is at most this many times config.width high; a column of pixels would fill the memory."""
 
 
-@dataclass(frozen=True)
-class ProposalConfig:
-    """How boxes are proposed.
+class Proposals(NamedTuple):
+    """N boxes of an image, best first.
 
     Attributes:
-        superpixel_scale: 1 is R-CNN's selective search, 2 GoogLeNet's (§8).
-        width: images are resized to this width first, px; 0 keeps their own (R-CNN: 500 on ILSVRC).
-        min_width: boxes narrower or lower than this in the resized image are dropped, px (R-CNN: 20).
-        max_boxes: keep the best of each image; 0 keeps all.
-        seed: of the random ranking.
+        boxes: [N, 4] float32 px, far edge exclusive.
+        scores: [N] float32 in (0, 1].
+        sources: [N] uint8, positions in SOURCES.
     """
 
-    superpixel_scale: float = 2.0
-    width: int = 500
-    min_width: int = 20
-    max_boxes: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.superpixel_scale < math.inf:
-            raise ValueError(f"proposals.superpixel_scale must be above 0 and finite, not {self.superpixel_scale}")
-        for name in ("width", "min_width", "max_boxes", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"proposals.{name} must not be negative, but is {getattr(self, name)}")
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    sources: NDArray[np.uint8]
 
 
-def propose(image: NDArray[np.uint8], config: ProposalConfig, *, threads: int = 1) -> Ranked:
+def propose(image: NDArray[Any], config: ProposalConfig, *, threads: int = 1) -> Proposals:
     """Boxes where objects might be, best first.
 
     Args:
-        image: [H, W, 3] uint8 RGB.
+        image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them.
         config: the settings.
         threads: the result is the same for any number.
 
     Returns:
-        boxes [N, 4] float32 in pixels of the given image, inside it; scores [N] float32. N may be 0 for a tiny image.
+        boxes inside the image, in its own pixels; none for a tiny image.
 
     Raises:
-        ValueError: image is not [H, W, 3] uint8 with at least one pixel.
+        ValueError: the image is none that to_rgb takes.
+        ImportError: the config's method needs what is not installed.
     """
-    check_image(image)
-    height, width, _ = image.shape
+    rgb = to_rgb(image)
+    height, width, _ = rgb.shape
     factor = min(config.width / width, TALLEST * config.width / height) if config.width else 1.0
-    if factor == 1:
-        resized = image
-    else:
+    if factor != 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        resized = np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+        rgb = np.asarray(cv2.resize(rgb, size, interpolation=method), dtype=np.uint8)
     boxes, scores = selective_search(
-        resized,
+        rgb,
+        method=config.method,
+        mode=config.mode,
         superpixel_scale=config.superpixel_scale,
+        ranking=config.ranking,
         min_width=config.min_width,
         max_boxes=config.max_boxes or None,
         seed=config.seed,
         threads=threads,
     )
-    back = scale(boxes, width / resized.shape[1], height / resized.shape[0])
-    return Ranked(clip(back, width, height).astype(np.float32), scores)
+    back = scale(boxes, width / rgb.shape[1], height / rgb.shape[0])
+    return Proposals(clip(back, width, height).astype(np.float32), scores, np.zeros(len(boxes), np.uint8))

@@ -102,7 +102,7 @@ def test_boxes_come_without_numba_and_opencv():
 def test_the_package_exports_selective_search():
     """As a function, also after the modules that use it are loaded."""
     code = (
-        "import proposals.cache; from proposals import Ranked, selective_search; import proposals\n"
+        "import proposals.store; from proposals import Ranked, selective_search; import proposals\n"
         "print(callable(selective_search), Ranked._fields, proposals.selective_search is selective_search)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

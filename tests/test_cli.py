@@ -27,7 +27,15 @@ from detector.settings import DetectorConfig
 from detector.training.finetune import FineTuneConfig
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("detect", "eval_map", "train_classifier", "export_classifier")
+COMMANDS = (
+    "detect",
+    "eval_map",
+    "train_classifier",
+    "export_classifier",
+    "eval_proposals",
+    "extract_proposals",
+    "benchmark_proposals",
+)
 Main = Callable[[list[str]], int]
 
 
@@ -434,7 +442,7 @@ def test_train_ends_with_the_next_command(train: Main, workplace: Path, capsys: 
     assert "train_classifier: runs/toy has a run already; --resume auto continues it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("moment", ["propose_all", "FineTuning.fit_last_layer"])
+@pytest.mark.parametrize("moment", ["dataset_proposals", "FineTuning.fit_last_layer"])
 def test_train_interrupted(
     train: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
 ) -> None:

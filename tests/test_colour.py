@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import skimage.color
 
-from proposals.colour import COLOUR_SPACES, to_hsv, to_lab
+from proposals.colour import COLOUR_SPACES, to_hsv, to_lab, to_rgb
 
 
 def colours(count=40_000):
@@ -123,3 +123,63 @@ def test_shape_type_and_input_are_kept(name, shape):
     assert result.flags.c_contiguous
     assert np.array_equal(image, before)
     assert np.array_equal(result[-1:, -1:], convert(image[-1:, -1:].copy()))  # pixel by pixel
+
+
+# ---- other arrays
+
+
+def test_every_form_of_a_grey_picture_is_the_same_rgb():
+    grey = np.random.default_rng(0).integers(0, 256, (5, 7), dtype=np.uint8)
+    expected = np.stack([grey] * 3, axis=2)
+    for same in (
+        grey,
+        grey[:, :, None],
+        expected,
+        np.dstack([expected, np.full_like(grey, 255)]),
+        expected / 255,
+        (expected / 255).astype(np.float32),
+        expected.astype(np.uint16) * 257,
+        expected.astype(np.uint16) * 256,
+        np.asfortranarray(expected),
+        expected[:, ::-1][:, ::-1],
+    ):
+        converted = to_rgb(same)
+        assert np.array_equal(converted, expected)
+        assert converted.dtype == np.uint8
+        assert converted.flags.c_contiguous
+    assert np.array_equal(to_rgb(grey > 99), np.stack([np.where(grey > 99, 255, 0)] * 3, axis=2))
+
+
+def test_alpha_is_laid_over_white():
+    pixels = np.array([[[10, 200, 0, 255], [10, 200, 0, 0], [10, 200, 0, 128]]], np.uint8)
+    expected = [[10, 200, 0], [255, 255, 255], [round(255 - 245 * 128 / 255), round(255 - 55 * 128 / 255), 127]]
+    assert to_rgb(pixels).tolist() == [expected]
+    assert to_rgb(pixels / 255).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((20, 30, 2), np.uint8), "uint8 [20, 30, 2]"),
+        (np.zeros((20, 30, 5), np.uint8), "uint8 [20, 30, 5]"),
+        (np.zeros((20, 30, 3), np.int64), "int64 [20, 30, 3]"),
+        (np.zeros((20, 30, 3), np.complex64), "complex64 [20, 30, 3]"),
+        (np.zeros((0, 30, 3), np.uint8), "uint8 [0, 30, 3]"),
+        (np.zeros((2, 20, 30, 3), np.uint8), "uint8 [2, 20, 30, 3]"),
+        (np.zeros(30, np.uint8), "uint8 [30]"),
+    ],
+)
+def test_refuses_other_arrays(image, found):
+    with pytest.raises(
+        ValueError, match=r"^image must be \[H, W\], \[H, W, 1\], \[H, W, 3\] or \[H, W, 4\] with "
+    ) as caught:
+        to_rgb(image)
+    assert str(caught.value).endswith(found)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 255.0, np.nan, np.inf])
+def test_refuses_floats_of_another_range(value):
+    image = np.full((4, 4, 3), 0.5)
+    image[2, 2, 1] = value
+    with pytest.raises(ValueError, match=r"^a float image must be in \[0, 1\]; divide by 255 or convert to uint8$"):
+        to_rgb(image)

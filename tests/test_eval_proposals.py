@@ -13,8 +13,11 @@ import skimage.data
 
 from detector.config import ConfigError, load_config
 from detector.data import open_dataset
-from detector.evaluation.coverage import Coverage, CoverageConfig, format_coverage, measure_coverage
-from proposals.sources import ProposalConfig, propose
+from detector.evaluation.coverage import CoverageConfig, format_coverage, measure_coverage
+from detector.extraction import extract
+from proposals.settings import ProposalConfig
+from proposals.sources import Proposals, propose
+from proposals.store import StoreWriter, digest
 
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "eval_proposals.py"
@@ -57,72 +60,112 @@ def run(*arguments, cwd=ROOT):
     return subprocess.run([sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
 
 
-def counted_by_hand(dataset, setting):
-    """(mean boxes, recall at 0.5, recall at 0.7) over the objects that are not difficult."""
+def best_by_hand(dataset, setting):
+    """Numbers of boxes, and (class, best IoU of the first 1, 2, ... boxes) of the objects that are not difficult."""
     boxes, best = [], []
     for record in dataset.records:
         found = propose(record.read(), setting).boxes.tolist()
         boxes.append(len(found))
-        for (x1, y1, x2, y2), difficult in zip(record.boxes.tolist(), record.difficult, strict=True):
+        for (x1, y1, x2, y2), label, difficult in zip(
+            record.boxes.tolist(), record.labels.tolist(), record.difficult, strict=True
+        ):
             overlaps = [0.0]
             for u1, v1, u2, v2 in found:
                 shared = max(0, min(x2, u2) - max(x1, u1)) * max(0, min(y2, v2) - max(y1, v1))
-                overlaps.append(shared / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared))
-            best += [] if difficult else [max(overlaps)]
-    return np.mean(boxes), np.mean(np.array(best) >= 0.5), np.mean(np.array(best) >= 0.7)
+                overlaps.append(max(overlaps[-1], shared / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared)))
+            best += [] if difficult else [(dataset.classes.names[label], overlaps)]
+    return boxes, best
 
 
-def test_numbers_table_and_json(tree):
-    result = run("--config", tree / "compare.yaml", "--json", tree / "out" / "numbers.json", "workers=2")
+def test_numbers_table_json_and_plot(tree):
+    out = tree / "out"
+    result = run("--config", tree / "compare.yaml", "--json", out / "n.json", "--plot", out / "n.png", "workers=2")
     assert result.returncode == 0, result.stderr
-    content = json.loads((tree / "out" / "numbers.json").read_text())
+    content = json.loads((out / "n.json").read_text())
     assert (content["data"], content["images"], content["objects"]) == ("small val", 3, 4)
     assert content["config"]["workers"] == 2
     dataset = open_dataset(load_config(CoverageConfig, tree / "compare.yaml").data)
-    counts = []
+    counts, covered = [], []
     for name, superpixel_scale in (("superpixels x1", 1.0), ("superpixels x2", 2.0)):
         row = content["settings"][name]
-        boxes, coverage, recall_70 = counted_by_hand(dataset, ProposalConfig(superpixel_scale, width=200))
-        counts.append(boxes)
-        assert row["boxes"] == pytest.approx(boxes)
-        assert row["coverage"] == pytest.approx(coverage)
-        assert row["recall_70"] == pytest.approx(recall_70)
-        assert row["ratio"] == pytest.approx(boxes / counts[0])
-        assert row["computed"] == 3
-        assert row["seconds"] > 0
-        assert f"{name}: 100%" in result.stderr  # the bar
-    assert 0 < coverage < 1  # the narrow object is beyond any box of 20 px
+        boxes, best = best_by_hand(dataset, ProposalConfig(superpixel_scale=superpixel_scale, width=200))
+        final = np.array([overlaps[-1] for _, overlaps in best])
+        counts.append(np.mean(boxes))
+        covered.append(final >= 0.5)
+        assert row["boxes"] == pytest.approx(np.mean(boxes))
+        assert row["coverage"] == pytest.approx(np.mean(final >= 0.5))
+        assert row["ratio"] == pytest.approx(counts[-1] / counts[0])
+        assert row["average_recall"] == pytest.approx(np.mean(2 * np.clip(final - 0.5, 0, None)))
+        for threshold, value in row["recall_by_iou"].items():
+            assert value == pytest.approx(np.mean(final >= float(threshold)))
+        assert list(row["recall_by_iou"]) == [str(round(0.5 + step / 20, 2)) for step in range(11)]
+        for number, value in row["recall_by_boxes"].items():
+            first = [overlaps[min(int(number), len(overlaps) - 1)] for _, overlaps in best]
+            assert value == pytest.approx(np.mean(np.array(first) >= 0.5))
+            area = np.mean(2 * np.clip(np.array(first) - 0.5, 0, None))
+            assert row["average_recall_by_boxes"][number] == pytest.approx(area)
+        assert max(map(int, row["recall_by_boxes"])) >= max(boxes)
+        for label in dataset.classes.names:
+            own = [overlaps[-1] for name_of, overlaps in best if name_of == label]
+            assert row["abo"][label] == (pytest.approx(np.mean(own)) if own else None)
+        assert row["mabo"] == pytest.approx(np.mean([value for value in row["abo"].values() if value is not None]))
+        low, middle, high = row["seconds"]
+        assert 0 < low <= middle <= high
+        assert "3/3" in result.stderr  # the bar
+    for name, mine, other in (("superpixels x1", *covered), ("superpixels x2", *covered[::-1])):
+        assert content["settings"][name]["unique"] == pytest.approx(np.mean(mine & ~other))
+    assert 0 < covered[0].mean() < 1  # the narrow object is beyond any box of 20 px
     title, heading, *rows = result.stdout.splitlines()
     assert title == "small val: 3 images, 4 objects"
-    assert heading.split() == ["proposals", "boxes", "ratio", "coverage", "IoU", "0.7", "s/image"]
-    assert [line[:14] for line in rows] == list(content["settings"])
-    assert rows[1].split()[2:5] == [f"{counts[1]:.0f}", f"{counts[1] / counts[0]:.3f}", f"{coverage:.3f}"]
+    assert heading.split()[:4] == ["proposals", "boxes", "ratio", "coverage"]
+    assert [line[:14] for line in rows[:2]] == list(content["settings"])
+    assert rows[1].split()[2:5] == [f"{counts[1]:.0f}", f"{counts[1] / counts[0]:.3f}", f"{covered[1].mean():.3f}"]
+    assert [line.split()[0] for line in rows[4:]] == list(dataset.classes.names)
+    assert rows[4 + dataset.classes.names.index("cat")].split() == ["cat", "-", "-"]
+    with PIL.Image.open(out / "n.png") as plot:
+        assert plot.size[0] > 1000
 
 
-def test_seconds_are_of_what_was_computed(tree, capfd):
+def test_cached_proposals_give_the_same_numbers(tree, capfd):
     config = load_config(CoverageConfig, tree / "compare.yaml")
     dataset = open_dataset(config.data)
     fresh, cached = measure_coverage(dataset, config), measure_coverage(dataset, config)
-    assert [row.computed for row in fresh.values()] == [3, 3]
-    assert [row.computed for row in cached.values()] == [0, 0]
-    assert [row.seconds for row in cached.values()] == [None, None]
-    assert [row.coverage for row in cached.values()] == [row.coverage for row in fresh.values()]
-    assert all(line.endswith(" -") for line in format_coverage(dataset, cached).splitlines()[2:])
+    assert fresh == cached  # the seconds are those of the extraction
     assert capfd.readouterr().out == ""
 
 
-def test_table(tree):
-    dataset = open_dataset(load_config(CoverageConfig, tree / "compare.yaml").data)
-    rows = {
-        "first, with a long name": Coverage(2271.4, 0.98, 0.8285, 1.0, 1.456, 476),
-        "second": Coverage(1096, 0.9638, 0.8, 0.4826, None, 0),
-        "nothing": Coverage(0, 0.0, 0.0, None, None, 0),
-    }
-    assert format_coverage(dataset, rows).splitlines()[1:] == [
-        "proposals                boxes  ratio  coverage  IoU 0.7  s/image",
-        "first, with a long name   2271  1.000     0.980    0.829     1.46",
-        "second                    1096  0.483     0.964    0.800        -",
-        "nothing                      0      -     0.000    0.000        -",
+def test_stores_side_by_side(tree):
+    """Ours, and boxes of somebody else's: the objects themselves."""
+    config = load_config(CoverageConfig, tree / "compare.yaml")
+    dataset = open_dataset(config.data)
+    images = {record.image_id: record.path for record in dataset.records}
+    extract(images, ProposalConfig(width=200), tree / "ours", workers=1)
+    with StoreWriter(tree / "perfect", {"method": "by hand"}, list(images), sources=("hand",)) as writer:
+        for record in dataset.records:
+            boxes = record.boxes.astype(np.float32)
+            found = Proposals(boxes, np.ones(len(boxes), np.float32), np.zeros(len(boxes), np.uint8))
+            writer.append(record.image_id, digest(record.path.read_bytes()), (record.width, record.height), found)
+        writer.finish()
+    stores = [f"stores.perfect={tree / 'perfect'}", f"stores.ours={tree / 'ours'}"]
+    data = ["data.kind=voc", f"data.root={tree / 'small'}", "data.split=val"]
+    config = load_config(CoverageConfig, None, [*data, *stores])
+    rows = measure_coverage(dataset, config)
+    assert list(rows) == ["perfect", "ours"]
+    assert (rows["perfect"].coverage, rows["perfect"].mabo, rows["perfect"].average_recall) == (1, 1, 1)
+    assert rows["perfect"].unique == pytest.approx(1 - rows["ours"].coverage)
+    assert rows["perfect"].seconds is None  # nobody said
+    line = format_coverage(dataset, rows).splitlines()[2].split()
+    assert line == [
+        "perfect",
+        "2",
+        "1.000",
+        "1.000",
+        "1.000",
+        "1.000",
+        "1.000",
+        f"{rows['perfect'].unique:.3f}",
+        "-",
+        "-",
     ]
 
 
@@ -137,7 +180,9 @@ def test_no_boxes_at_all(tree):
     ("overrides", "message"),
     [
         (["data.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
-        (["workers=0"], "workers must be at least 1, not 0"),
+        (["workers=-1"], "workers must not be negative, but is -1"),
+        (["stores.superpixels x1=x"], "settings and stores share the name 'superpixels x1'"),
+        (["stores.mine=nowhere"], "nowhere: no finished proposals here (no such folder)"),
         (["worker=2"], "command line: no key 'worker'. Did you mean 'workers'?"),
         (["settings.x3.superpixel_scale=-3"], "proposals.superpixel_scale must be above 0 and finite, not -3.0"),
     ],
@@ -148,7 +193,7 @@ def test_errors_are_one_line_and_exit_1(tree, overrides, message):
     assert result.stdout == ""
     assert result.stderr.startswith("eval_proposals: ")
     assert result.stderr.endswith(f"{message}\n")
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.count("\n") == 1  # refused before the first bar
 
 
 def test_damaged_photographs_and_files_in_the_way_are_errors_too(tree):
@@ -174,10 +219,8 @@ def test_a_split_without_objects_is_refused(tree):
 
 
 def test_settings_are_needed():
-    with pytest.raises(ConfigError, match="settings must name at least one way to propose boxes"):
+    with pytest.raises(ConfigError, match="settings must name at least one way to propose boxes, or stores one store"):
         load_config(CoverageConfig, None, ["data.kind=voc", "data.root=x", "settings={}"])
-    with pytest.raises(ConfigError, match="no value for 'settings'"):
-        load_config(CoverageConfig, None, ["data.kind=voc", "data.root=x"])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--config"], ["--config", "x", "--depth", "3"]])

@@ -23,14 +23,14 @@ from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import DataError
+from detector.extraction import dataset_proposals
 from detector.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pretrained import CAFFE_INPUT, to_caffe
 from detector.regions import RegionConfig, warp
 from detector.training.finetune import FineTuneConfig, FineTuning, TrainingError, WindowBatches, load_batches
 from detector.training.run import start_classifier, train
-from detector.training.windows import BatchSampler, collect_windows, propose_all
-from proposals.cache import ProposalCache
-from proposals.sources import ProposalConfig
+from detector.training.windows import BatchSampler, collect_windows
+from proposals.settings import ProposalConfig
 
 Train = Callable[..., Path]
 SHAPES = ["square", "disc"]
@@ -84,8 +84,9 @@ def whole(toy_train: Train) -> Path:
 @pytest.fixture(scope="module")
 def batches(settings: dict[str, Any], shapes: Path) -> WindowBatches:
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", SHAPES))
-    cache = ProposalCache(Path(settings["cache"]), ProposalConfig(**settings["proposals"]))
-    sampler = BatchSampler(collect_windows(dataset, propose_all(dataset, cache, 1)), batch=8, foreground=3, seed=0)
+    store = dataset_proposals(dataset, ProposalConfig(**settings["proposals"]), Path(settings["cache"]), 1)
+    proposals = [store.get(record.image_id, record.path.read_bytes()).boxes for record in dataset.records]
+    sampler = BatchSampler(collect_windows(dataset, proposals), batch=8, foreground=3, seed=0)
     return WindowBatches(dataset, sampler, RegionConfig(64, 4), (120.0, 120.0, 120.0))
 
 
@@ -269,7 +270,7 @@ def test_refused_before_anything_is_computed(
     kind: type[Exception],
     message: str,
 ) -> None:
-    monkeypatch.setattr("detector.training.run.propose_all", lambda *_: pytest.fail("proposals were computed"))
+    monkeypatch.setattr("detector.training.run.dataset_proposals", lambda *_: pytest.fail("proposals were computed"))
     with pytest.raises(kind, match=message):
         toy_train(tmp_path, **changes)
     assert not (tmp_path / "runs").exists()

@@ -20,7 +20,7 @@ from detector.postprocess import suppress
 from detector.regions import RegionConfig, network_input, warp
 from detector.settings import SuppressionConfig
 from proposals.boxes import Boxes
-from proposals.sources import ProposalConfig
+from proposals.settings import ProposalConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CLASSES = ClassTable(("reddish", "bluish"), (None, None), (1, 2))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 EXAMPLES = """examples:
   python tools/eval_proposals.py --config configs/proposals_voc.yaml data.root=VOC2012
-  python tools/eval_proposals.py --config proposals_voc workers=4 --json runs/proposals.json
+  python tools/eval_proposals.py --config proposals_voc workers=4 --json runs/proposals.json --plot runs/proposals.png
+  python tools/eval_proposals.py --config proposals_voc stores.mine=runs/my_boxes
   python tools/eval_proposals.py --config proposals_voc data.kind=coco data.root=COCO data.split=val2017
 """
 
@@ -20,13 +21,20 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, help="YAML file of a comparison, or the name of a preset")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers to this file too")
+    parser.add_argument("--plot", type=Path, metavar="OUT", help="draw the curves: a .png, .svg or .pdf file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)
 
     # Slow imports after --help.
-    from detector.config import ConfigError, load_config
-    from detector.data import DataError, ImageError, open_dataset
-    from detector.evaluation.coverage import CoverageConfig, format_coverage, measure_coverage, write_coverage
+    from detector.config import load_config
+    from detector.data import open_dataset
+    from detector.evaluation.coverage import (
+        CoverageConfig,
+        format_coverage,
+        measure_coverage,
+        plot_coverage,
+        write_coverage,
+    )
 
     try:
         config = load_config(CoverageConfig, options.config, options.overrides)
@@ -37,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(format_coverage(dataset, rows))
         if options.json:
             write_coverage(options.json, dataset, config, rows)
-    except (ConfigError, DataError, ImageError, OSError) as error:
+        if options.plot:
+            plot_coverage(options.plot, dataset, rows)
+    except (ImportError, OSError, ValueError) as error:
         print(f"eval_proposals: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

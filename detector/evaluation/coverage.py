@@ -1,33 +1,38 @@
-"""How many objects of a data set the proposals cover, and with how many boxes, setting by setting (paper §8).
+"""How many objects of a data set proposals cover, with how many boxes, in what time; several methods side by side.
 
-In: a data set and named proposal settings.  Out: one Coverage per setting, as a table to read and as JSON to keep.
-Objects marked difficult or crowd do not count.
+In: a data set, settings to propose with and stores of anybody's boxes.  Out: a Coverage each, as a table to read, as
+JSON to keep and as curves. Objects marked difficult or crowd do not count. Paper §8; the measures: proposals.recall.
 """
 
 from __future__ import annotations
 
 import json
-import time
+import math
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import MISSING
-from tqdm import tqdm
 
 from detector.config import config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
-from detector.data.image import Image, read_image
-from detector.opencv import one_opencv_thread
-from proposals.cache import ProposalCache
-from proposals.recall import best_overlaps, recall
-from proposals.sources import ProposalConfig
+from detector.evaluation.benchmark import quartiles
+from detector.evaluation.text import columns
+from detector.extraction import dataset_proposals
+from proposals.recall import (
+    average_best_overlap,
+    average_recall,
+    best_overlaps_of_first,
+    recall,
+    unique_recall,
+)
+from proposals.settings import ProposalConfig
+from proposals.store import ProposalStore
+
+IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(11))
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 
 @dataclass(frozen=True)
@@ -37,94 +42,151 @@ class CoverageConfig:
     Attributes:
         data: images and the objects to cover.
         settings: how boxes are proposed, by the name to print; the first one is what the others are compared with.
-        workers: processes that compute proposals; the seconds per image grow where they outnumber the cores.
+        stores: proposals that exist already, by the name to print: folders as extract_proposals writes them.
+        workers: processes that compute proposals; 0 is one a core. The seconds grow where they outnumber the cores.
         cache: folder of the proposals.
     """
 
     data: DataConfig
-    settings: dict[str, ProposalConfig] = MISSING
+    settings: dict[str, ProposalConfig] = field(default_factory=dict)
+    stores: dict[str, str] = field(default_factory=dict)
     workers: int = 1
     cache: str = ".cache/proposals"
 
     def __post_init__(self) -> None:
-        if not self.settings:
-            raise ValueError("settings must name at least one way to propose boxes")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, not {self.workers}")
+        if not self.settings and not self.stores:
+            raise ValueError("settings must name at least one way to propose boxes, or stores one store")
+        twins = sorted(self.settings.keys() & self.stores.keys())
+        if twins:
+            raise ValueError(f"settings and stores share the name {twins[0]!r}")
+        if self.workers < 0:
+            raise ValueError(f"workers must not be negative, but is {self.workers}")
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What one setting's proposals cover.
+    """What one method's proposals cover. Shares are of all objects and in [0, 1].
 
     Attributes:
         boxes: mean number per image.
-        coverage: share of objects that some box overlaps with IoU 0.5 or more.
-        recall_70: the same at IoU 0.7.
-        ratio: boxes as a share of the first setting's; None where that has none.
-        seconds: median per image and process; None where all came from the cache.
-        computed: images that did not come from the cache.
+        ratio: boxes as a share of the first method's; None where that has none.
+        coverage: objects that some box overlaps with IoU 0.5 or more.
+        unique: objects that this method covers and no other of the comparison; None where it is the only one.
+        average_recall: mean recall over IoU 0.5 to 1.
+        mabo: mean over the classes of abo.
+        abo: by class name, the mean best overlap of its objects; None without objects.
+        recall_by_iou: by IoU threshold.
+        recall_by_boxes: by number of boxes per image, the best ones, at IoU 0.5.
+        average_recall_by_boxes: the same of average_recall.
+        seconds: lower quartile, median and upper quartile of an image; None where the store does not say.
     """
 
     boxes: float
-    coverage: float
-    recall_70: float
     ratio: float | None
-    seconds: float | None
-    computed: int
+    coverage: float
+    unique: float | None
+    average_recall: float
+    mabo: float
+    abo: dict[str, float | None]
+    recall_by_iou: dict[float, float]
+    recall_by_boxes: dict[int, float]
+    average_recall_by_boxes: dict[int, float]
+    seconds: tuple[float, float, float] | None
 
 
 def measure_coverage(dataset: Dataset, config: CoverageConfig) -> dict[str, Coverage]:
-    """Propose boxes on every image in each of the config's settings and compare them with the objects.
+    """Propose boxes on every image in each of the config's settings, open its stores, and compare with the objects.
 
     Raises:
         DataError: the data set has no object that counts.
         ImageError: a photograph cannot be read.
+        StoreError: a store is absent, unfinished, or lacks an image.
     """
-    objects = [_objects(record) for record in dataset.records]
-    if not sum(map(len, objects)):
+    counted = [~(record.difficult | record.crowd) for record in dataset.records]
+    labels = np.concatenate([record.labels[mine] for record, mine in zip(dataset.records, counted, strict=True)])
+    if not len(labels):
         raise DataError(f"{dataset.name}: no objects to cover (those marked difficult or crowd do not count)")
-    result: dict[str, Coverage] = {}
-    for name, setting in config.settings.items():
-        propose = partial(_propose, ProposalCache(Path(config.cache), setting))
-        paths = [record.path for record in dataset.records]
-        counts, overlaps, seconds = [], [], []
-        with (
-            one_opencv_thread(),
-            ProcessPoolExecutor(config.workers, initializer=cv2.setNumThreads, initargs=(1,)) as executor,
-        ):
-            found = executor.map(propose, paths, chunksize=4)
-            bar = tqdm(found, total=len(paths), desc=name, unit="image", dynamic_ncols=True)
-            for wanted, (boxes, spent) in zip(objects, bar, strict=True):
-                counts.append(len(boxes))
-                overlaps.append(best_overlaps(wanted, boxes))
-                seconds += [] if spent is None else [spent]
-        best = np.concatenate(overlaps)
-        mean = float(np.mean(counts))
-        first = next(iter(result.values())).boxes if result else mean
-        result[name] = Coverage(
-            boxes=mean,
-            coverage=recall(best, 0.5),
-            recall_70=recall(best, 0.7),
-            ratio=mean / first if first else None,
-            seconds=float(np.median(seconds)) if seconds else None,
-            computed=len(seconds),
-        )
-    return result
+    existing = {name: ProposalStore(Path(folder)) for name, folder in config.stores.items()}  # refused before the work
+    stores = {
+        name: dataset_proposals(dataset, setting, Path(config.cache), config.workers)
+        for name, setting in config.settings.items()
+    } | existing
+    found = {name: _overlaps(dataset, store) for name, store in stores.items()}
+    unique = unique_recall([overlaps[-1] for overlaps, _, _ in found.values()])
+    first = float(np.mean(next(iter(found.values()))[1]))
+    return {
+        name: summarise(dataset, labels, overlaps, numbers, seconds, first, alone if len(found) > 1 else None)
+        for (name, (overlaps, numbers, seconds)), alone in zip(found.items(), unique, strict=True)
+    }
+
+
+def summarise(
+    dataset: Dataset,
+    labels: NDArray[np.int64],
+    overlaps: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    first: float,
+    unique: float | None,
+) -> Coverage:
+    """The measures of one method.
+
+    Args:
+        dataset: for the names of the classes.
+        labels: [M] of the objects.
+        overlaps: [len(COUNTS) + 1, M] best overlaps with the first boxes of an image, in the last row with all.
+        numbers: [images] boxes.
+        seconds: [images], 0 where unknown.
+        first: mean number of boxes of the first method.
+        unique: see Coverage.
+    """
+    best, boxes = overlaps[-1], float(numbers.mean())
+    abo = average_best_overlap(best, labels, len(dataset.classes))
+    known = [row for row, count in enumerate(COUNTS) if row == 0 or COUNTS[row - 1] < numbers.max(initial=0)]
+    return Coverage(
+        boxes=boxes,
+        ratio=boxes / first if first else None,
+        coverage=recall(best),
+        unique=unique,
+        average_recall=average_recall(best),
+        mabo=float(np.nanmean(abo)),
+        abo={
+            _class_name(dataset, label): None if math.isnan(value) else value
+            for label, value in enumerate(abo.tolist())
+        },
+        recall_by_iou={threshold: recall(best, threshold) for threshold in IOUS},
+        recall_by_boxes={COUNTS[row]: recall(overlaps[row]) for row in known},
+        average_recall_by_boxes={COUNTS[row]: average_recall(overlaps[row]) for row in known},
+        seconds=quartiles(seconds) if seconds.all() else None,
+    )
 
 
 def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
-    """A table of one line per setting; "-" where nothing was measured."""
-    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "s/image")
+    """A table of one line per method and one of ABO per class; "-" where nothing was measured."""
+    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "only here", "s/image", "quartiles")
     lines = [heading]
     for name, row in rows.items():
-        ratio = "-" if row.ratio is None else f"{row.ratio:.3f}"
-        seconds = "-" if row.seconds is None else f"{row.seconds:.2f}"
-        lines.append((name, f"{row.boxes:.0f}", ratio, f"{row.coverage:.3f}", f"{row.recall_70:.3f}", seconds))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-    objects = sum(len(_objects(record)) for record in dataset.records)
-    return "\n".join([f"{dataset.name}: {len(dataset)} images, {objects} objects", *table])
+        low, middle, high = (f"{value:.3f}" for value in row.seconds) if row.seconds else ("-", "-", "-")
+        lines.append(
+            (
+                name,
+                f"{row.boxes:.0f}",
+                _number(row.ratio),
+                f"{row.coverage:.3f}",
+                f"{row.recall_by_iou[0.7]:.3f}",
+                f"{row.average_recall:.3f}",
+                f"{row.mabo:.3f}",
+                _number(row.unique),
+                middle,
+                f"{low}-{high}" if row.seconds else "-",
+            )
+        )
+    classes = [("ABO of class", *rows)]
+    for name in next(iter(rows.values())).abo:
+        classes.append((name, *(_number(row.abo[name]) for row in rows.values())))
+    objects = sum(len(record.boxes[_counts(record)]) for record in dataset.records)
+    title = f"{dataset.name}: {len(dataset)} images, {objects} objects"
+    return "\n".join([title, *columns(lines), "", *columns(classes)])
 
 
 def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: Mapping[str, Coverage]) -> None:
@@ -132,26 +194,68 @@ def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: M
     content = {
         "data": dataset.name,
         "images": len(dataset),
-        "objects": sum(len(_objects(record)) for record in dataset.records),
-        "settings": {name: asdict(row) for name, row in rows.items()},
+        "objects": sum(len(record.boxes[_counts(record)]) for record in dataset.records),
+        "settings": {name: config_to_dict(row) for name, row in rows.items()},
         "config": config_to_dict(config),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _objects(record: Record) -> NDArray[np.float64]:
-    return record.boxes[~(record.difficult | record.crowd)]
+def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) -> None:
+    """Draw recall against IoU, and recall and average recall against the number of boxes.
+
+    Raises:
+        ValueError: matplotlib cannot write a file of this suffix.
+    """
+    from matplotlib.figure import Figure  # slow, and without pyplot there is no display to look for
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for name, row in rows.items():
+        label = f"{name} ({row.boxes:.0f} boxes)"
+        axes[0].plot(list(row.recall_by_iou), list(row.recall_by_iou.values()), marker=".", label=label)
+        for axis, curve in ((axes[1], row.recall_by_boxes), (axes[2], row.average_recall_by_boxes)):
+            axis.plot(list(curve), list(curve.values()), marker=".", label=label)
+    for axis, x, y in zip(
+        axes,
+        ("IoU", "boxes per image", "boxes per image"),
+        ("recall", "recall at IoU 0.5", "average recall, IoU 0.5 to 1"),
+        strict=True,
+    ):
+        axis.set(xlabel=x, ylabel=y, ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    for axis in axes[1:]:
+        axis.set_xscale("log")
+    axes[0].legend(fontsize="small")
+    figure.suptitle(f"{dataset.name}: {len(dataset)} images")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
 
 
-def _propose(cache: ProposalCache, path: Path) -> tuple[NDArray[np.float32], float | None]:
-    """The boxes of an image, and the seconds they took after decoding where they were not in the cache."""
-    decoded: list[float] = []
+def _overlaps(
+    dataset: Dataset, store: ProposalStore
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """Overlaps, numbers and seconds as summarise takes them."""
+    overlaps, numbers, seconds = [], [], []
+    for record in dataset.records:
+        content = record.path.read_bytes()
+        boxes = store.get(record.image_id, content).boxes
+        overlaps.append(best_overlaps_of_first(record.boxes[_counts(record)], boxes, (*COUNTS, len(boxes))))
+        numbers.append(len(boxes))
+        seconds.append(store.seconds(content))
+    return np.concatenate(overlaps, axis=1), np.array(numbers), np.array(seconds)
 
-    def decode(_: bytes) -> Image:
-        image = read_image(path)
-        decoded.append(time.perf_counter())
-        return image
 
-    boxes = cache.get(path.read_bytes(), decode).boxes
-    return boxes, time.perf_counter() - decoded[0] if decoded else None
+def _counts(record: Record) -> NDArray[np.bool_]:
+    return ~(record.difficult | record.crowd)
+
+
+def _class_name(dataset: Dataset, label: int) -> str:
+    """The class's name, with its wnid where another class has the same."""
+    name = dataset.classes.names[label]
+    return name if dataset.classes.names.count(name) == 1 else f"{name} ({dataset.classes.wnids[label]})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -71,10 +71,9 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
         CheckpointError, ConfigError, ImageError, ResultsError, ValueError: one line each, for the user.
     """
     from detector.checkpoint import find_checkpoint
-    from detector.data.image import read_image
     from detector.device import keep_freed_memory
+    from detector.extraction import dataset_proposals
     from detector.pipeline import Detector
-    from proposals.cache import ProposalCache
 
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
@@ -89,7 +88,7 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
         "detector": config_to_dict(config.detector),
         "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.detector.models],
     }
-    cache = ProposalCache(Path(config.cache), config.detector.proposals)
+    proposals = dataset_proposals(dataset, config.detector.proposals, Path(config.cache), 0)
     path = config.folder / "detections.jsonl"
     regions = 0
     seconds: dict[str, float] = {}
@@ -99,9 +98,8 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
         if len(todo) < len(dataset):
             print(f"resuming {path}: {len(dataset) - len(todo)} of {len(dataset)} images are done", file=sys.stderr)
         for record in tqdm(todo, desc=dataset.name, unit="image", dynamic_ncols=True):
-            content = record.path.read_bytes()
-            image = record.read()
-            run = detector.run(image, cache.get(content, read_image).boxes)
+            boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
+            run = detector.run(record.read(), boxes)
             journal.append(record.image_id, run.detections)
             regions += len(run.boxes)
             for stage, spent in run.seconds.items():

@@ -37,7 +37,7 @@ from detector.opencv import one_opencv_thread
 from detector.regions import RegionConfig, network_input, warp
 from detector.training.linear import fit_linear
 from detector.training.windows import BatchSampler
-from proposals.sources import ProposalConfig
+from proposals.settings import ProposalConfig
 
 PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache
 

@@ -27,11 +27,11 @@ from detector.config import load_config, save_config
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset
 from detector.device import choose_device, keep_freed_memory
+from detector.extraction import dataset_proposals
 from detector.googlenet import GoogLeNet
 from detector.pretrained import load_caffe
 from detector.training.finetune import FineTuneConfig, FineTuning, TrainingError, WindowBatches, append_row
-from detector.training.windows import BatchSampler, collect_windows, propose_all
-from proposals.cache import ProposalCache
+from detector.training.windows import BatchSampler, collect_windows
 
 RUNS = Path("runs")
 
@@ -64,10 +64,10 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
     template = start_classifier(config, train_set.classes)
     if config.train_from != "none":
         template.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
-    cache = ProposalCache(Path(config.cache), config.proposals)
 
     def batches(dataset: Dataset, seed: int) -> WindowBatches:
-        proposals = propose_all(dataset, cache, max(1, config.workers))
+        store = dataset_proposals(dataset, config.proposals, Path(config.cache), max(1, config.workers))
+        proposals = [store.get(record.image_id, record.path.read_bytes()).boxes for record in dataset.records]
         windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
         sampler = BatchSampler(
             windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background

@@ -10,21 +10,13 @@ threshold for foreground, and more background that overlaps an object, are offer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from detector.data.ground_truth import Dataset, Record
-from detector.data.image import read_image
-from detector.opencv import one_opencv_thread
 from proposals.boxes import Boxes, iou
-from proposals.cache import ProposalCache
 
 BACKGROUND = 0
 HARD_IOU = 0.1  # Fast R-CNN's lower bound of background
@@ -75,18 +67,6 @@ def label_windows(
     label = np.where(record.difficult | record.crowd, -1, record.labels + 1)[best]
     label = np.where(overlap >= foreground_iou, label, -1)
     return np.where(overlap < background_iou, BACKGROUND, label).astype(np.int16), overlap.astype(np.float32)
-
-
-def propose_all(dataset: Dataset, cache: ProposalCache, processes: int) -> list[Boxes]:
-    """Proposals of every image of a data set, [N, 4] px each; computed by worker processes where the cache has none."""
-    paths = [record.path for record in dataset.records]
-    with one_opencv_thread(), ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as executor:
-        found = executor.map(partial(_propose_one, cache), paths, chunksize=4)
-        return list(tqdm(found, total=len(paths), desc=f"proposals {dataset.name}", unit="image", dynamic_ncols=True))
-
-
-def _propose_one(cache: ProposalCache, path: Path) -> Boxes:
-    return cache.get(path.read_bytes(), lambda _: read_image(path)).boxes
 
 
 def collect_windows(

@@ -1,0 +1,177 @@
+"""Proposals of many images, computed by several processes and kept in a store (proposals.store).
+
+In: names and paths of images, settings.  Out: a finished store. A killed run goes on where it was, image by image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import parent_process
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from detector.data.dataset import DataConfig
+from detector.data.ground_truth import Dataset
+from detector.data.image import ImageError, read_image
+from detector.opencv import one_opencv_thread
+from proposals.settings import ProposalConfig
+from proposals.sources import Proposals, propose
+from proposals.store import ProposalStore, StoreError, StoreWriter, digest, store_settings
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """What to extract.
+
+    Attributes:
+        data: the data set; None where a command was given image files.
+        proposals: how boxes are proposed.
+        workers: processes; 0 is one a processor core.
+        cache: folder of the stores of whole data sets, where training and evaluation look for them.
+    """
+
+    data: DataConfig | None = None
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    workers: int = 0
+    cache: str = ".cache/proposals"
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must not be negative, but is {self.workers}")
+
+
+def extract(
+    images: Mapping[str, Path],
+    config: ProposalConfig,
+    folder: Path,
+    *,
+    workers: int = 0,
+    shard: tuple[int, int] = (1, 1),
+    label: str = "proposals",
+) -> list[str]:
+    """Fill the store in folder with the proposals of images, those of the shard if there are several.
+
+    Args:
+        images: path by name.
+        config: how boxes are proposed.
+        folder: of the store, new or unfinished.
+        workers: processes; 0 is one a processor core.
+        shard: number, from 1, and count.
+        label: of the progress bar.
+
+    Returns:
+        a line for each image that cannot be read. With any the store stays unfinished, all others being in it.
+
+    Raises:
+        StoreError: the store was made otherwise, is damaged or in use, or a worker process died.
+    """
+    if config.method != "native":
+        propose(np.zeros((32, 32, 3), np.uint8), config)  # refuses what is not installed, before the store exists
+    failures = []
+    with StoreWriter(folder, store_settings(config), list(images), shard=shard) as writer:
+        if writer.todo:
+            propose(np.zeros((32, 32, 3), np.uint8), config)  # compiled once, not by every worker
+            done = len(writer.done)
+            bar = tqdm(total=done + len(writer.todo), initial=done, desc=label, unit="image", dynamic_ncols=True)
+            with bar:
+                for name, outcome in _outcomes({name: images[name] for name in writer.todo}, config, workers):
+                    if isinstance(outcome, str):
+                        failures.append(outcome)
+                    else:
+                        writer.append(name, *outcome)
+                    bar.update()
+        if not failures:
+            writer.finish()
+    return failures
+
+
+def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, workers: int) -> ProposalStore:
+    """The proposals of a data set's images, from the cache folder or computed into it.
+
+    Raises:
+        ImageError: images that cannot be read.
+        StoreError: as extract.
+    """
+    images = {record.image_id: record.path for record in dataset.records}
+    folder = cache_folder(list(images), config, cache)
+    failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
+    if failures:
+        more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
+        raise ImageError(f"{failures[0]}{more}")
+    return ProposalStore(folder, store_settings(config))
+
+
+def cache_folder(names: Sequence[str], config: ProposalConfig, cache: Path) -> Path:
+    """Where in the cache the store of these images and settings is."""
+    key = json.dumps([store_settings(config), sorted(names)], sort_keys=True)
+    return cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+Outcome = tuple[str, tuple[int, int], Proposals, float]
+"""What StoreWriter.append takes after the name."""
+
+
+def _outcomes(images: Mapping[str, Path], config: ProposalConfig, workers: int) -> Iterator[tuple[str, Outcome | str]]:
+    """(name, proposals or what is wrong) of each image as it is finished, a few images ahead of the consumer."""
+    count = workers or _cores()
+    pending: dict[Future[Outcome | str], str] = {}
+    with one_opencv_thread(), ProcessPoolExecutor(count, initializer=_start_worker) as executor:
+        try:
+            for name, path in images.items():
+                pending[executor.submit(_propose_file, config, path)] = name
+                if len(pending) >= 4 * count:
+                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                        yield pending.pop(future), future.result()
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise StoreError(
+                "a worker process died, perhaps for want of memory; the same command goes on, workers=1 needs least"
+            ) from error
+        finally:
+            executor.shutdown(cancel_futures=True)  # and waits: forked workers share the lock on the store
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _propose_file(config: ProposalConfig, path: Path) -> Outcome | str:
+    try:
+        content = path.read_bytes()
+        image = read_image(path)
+    except OSError as error:
+        return f"{path}: {(error.strerror or str(error)).lower()}"
+    except ImageError as error:
+        return str(error)
+    started = time.perf_counter()
+    found = propose(image, config)
+    return digest(content), (image.shape[1], image.shape[0]), found, time.perf_counter() - started
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which tells the workers
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work forever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

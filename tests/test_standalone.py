@@ -1,0 +1,106 @@
+"""The package proposals by itself: what it imports, how fast it starts, what it says while it compiles."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+BLOCKER = """
+import importlib.abc, sys
+
+ALLOWED = {"numpy", "numba", "llvmlite", "cv2", "proposals"} | set(sys.stdlib_module_names)
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in ALLOWED and not top.startswith("_"):
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def python(code, **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}
+    )
+
+
+def test_numpy_numba_and_opencv_are_enough(tmp_path):
+    code = BLOCKER + (
+        "import numpy as np, pathlib\n"
+        "import proposals.recall, proposals.boxes\n"
+        "from proposals import selective_search\n"
+        "from proposals.settings import ProposalConfig\n"
+        "from proposals.sources import propose\n"
+        "from proposals.store import ProposalStore, StoreWriter, digest\n"
+        "image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)\n"
+        "boxes, scores = selective_search(image, mode='fast', superpixel_scale=2.0, seed=0, threads=1)\n"
+        f"folder = pathlib.Path({str(tmp_path / 'store')!r})\n"
+        "with StoreWriter(folder, {}, ['a']) as writer:\n"
+        "    writer.append('a', digest(b'a'), (80, 60), propose(image, ProposalConfig()))\n"
+        "    writer.finish()\n"
+        "print(boxes.dtype, scores.dtype, boxes.shape == (len(scores), 4), len(ProposalStore(folder)))\n"
+        "for name in ('torch', 'PIL', 'skimage', 'scipy', 'detector'):\n"
+        "    try: __import__(name)\n"
+        "    except ModuleNotFoundError: continue\n"
+        "    print(name, 'was not blocked')\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "float32 float32 True 1\n"
+
+
+def test_starts_within_a_second():
+    """Import and load of the compiled code, without the search itself; the fastest of three on a shared machine."""
+    code = (
+        "import time; started = time.perf_counter()\n"
+        "import numpy as np\n"
+        "from proposals import selective_search\n"
+        "selective_search(np.zeros((40, 60, 3), np.uint8))\n"
+        "print(time.perf_counter() - started)\n"
+    )
+    assert min(float(python(code).stdout) for _ in range(3)) < 1
+
+
+def test_compiling_is_announced_once(tmp_path):
+    """A module that numba compiles and caches, as those of the package."""
+    (tmp_path / "kernels.py").write_text(
+        "from numba import njit\n"
+        "@njit(cache=True)\ndef add(a, b):\n    return a + b\n"
+        "@njit(cache=True)\ndef double(a):\n    return 2 * a\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from kernels import add, double\n"
+        "from proposals.compiling import announced\n"
+        "with announced(): add(1, 2); double(3)\n"
+        "with announced(): add(1.0, 2.0)\n"
+    )
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    first, second = python(code, **cache), python(code, **cache)
+    message = "compiling selective search; only the first run on this machine does, for about 15 seconds\n"
+    assert first.stderr == message
+    assert second.stderr == ""
+
+
+def test_the_example_of_the_readme_runs():
+    """The code block that imports from proposals, on an image."""
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    (block,) = [block.split("```")[0] for block in blocks if "from proposals import" in block]
+    done = python(block + "\nprint(len(boxes) == len(scores) > 0, boxes.shape[1], boxes.dtype)\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "True 4 float32"
+
+
+@pytest.mark.parametrize("name", ["Ranked", "selective_search"])
+def test_exports(name):
+    import proposals
+
+    assert name in proposals.__all__
+    assert getattr(proposals, name)

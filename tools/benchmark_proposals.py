@@ -1,0 +1,56 @@
+"""Time proposal methods against each other on the photographs of a data set, and compare what they find."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EXAMPLES = """OpenCV's selective search is in its contrib build only, which cannot stand beside the one this project uses:
+  python -m venv .venv-contrib
+  .venv-contrib/bin/pip install opencv-contrib-python numba omegaconf pillow tqdm pycocotools selectivesearch
+  PYTHONPATH=. .venv-contrib/bin/python tools/benchmark_proposals.py --config configs/benchmark_opencv.yaml
+
+examples:
+  python tools/benchmark_proposals.py --config configs/benchmark_package.yaml data.root=VOC2012
+  python tools/benchmark_proposals.py --config configs/benchmark_opencv.yaml --json runs/opencv.json
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, measure, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file of a benchmark, or the name of a preset")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers to this file too")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
+    options = parser.parse_intermixed_args(arguments)
+
+    try:
+        from detector.opencv import check_opencv
+
+        check_opencv()
+        from detector.config import load_config
+        from detector.data import open_dataset
+        from detector.evaluation.benchmark import BenchmarkConfig, format_benchmark, run_benchmark, write_benchmark
+
+        config = load_config(BenchmarkConfig, options.config, options.overrides)
+        dataset = open_dataset(config.data)
+        for warning in dataset.warnings:
+            print(f"benchmark_proposals: warning: {warning}", file=sys.stderr)
+        rows = run_benchmark(dataset, config)
+        print(format_benchmark(dataset, config, rows))
+        if options.json:
+            write_benchmark(options.json, dataset, config, rows)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"benchmark_proposals: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("benchmark_proposals: stopped, nothing is kept of a benchmark", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

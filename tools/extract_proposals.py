@@ -1,0 +1,86 @@
+"""Propose boxes on a data set or on image files and keep them in a store; a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+EXAMPLES = """Under torchrun each process takes the part of its rank, as --shard does.
+
+examples:
+  python tools/extract_proposals.py photos/ --output runs/proposals_photos
+  python tools/extract_proposals.py data.kind=voc data.root=VOC2012 data.split=train workers=4
+  python tools/extract_proposals.py photos/ --output store proposals.mode=quality proposals.superpixel_scale=1
+  python tools/extract_proposals.py photos/ --output store --shard 2/8
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, extract, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", nargs="*", help="image files and folders, and settings as key=value")
+    parser.add_argument("--config", help="YAML file, or the name of a preset")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the store (default for a data set: in its cache)")
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="extract part I of N, from 1 (default: torchrun's)")
+    parser.add_argument("--recursive", action="store_true", help="look into folders within folders")
+    options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
+    sources = [text for text in options.source if "=" not in text or Path(text).exists()]
+    overrides = [text for text in options.source if text not in sources]
+    if sources and not options.output:
+        parser.error("name the store of these images with --output DIR")
+    rank, ranks = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    shard = options.shard or (int(rank) + 1, int(ranks))
+
+    try:
+        from detector.opencv import check_opencv
+
+        check_opencv()
+        from detector.config import load_config
+        from detector.data import find_images, open_dataset
+        from detector.extraction import ExtractionConfig, cache_folder, extract
+
+        config = load_config(ExtractionConfig, options.config, overrides)
+        if bool(sources) == bool(config.data):
+            raise ValueError(
+                "name image files or folders, or a data set as data.kind=... data.root=..., one of the two"
+            )
+        if config.data:
+            dataset = open_dataset(config.data)
+            images = {record.image_id: record.path for record in dataset.records}
+        else:
+            images = {str(path): path for path in find_images(sources, recursive=options.recursive)}
+        folder = options.output or cache_folder(list(images), config.proposals, Path(config.cache))
+        label = f"shard {shard[0]}/{shard[1]}" if shard[1] > 1 else "proposals"
+        failures = extract(images, config.proposals, folder, workers=config.workers, shard=shard, label=label)
+    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
+        print(f"extract_proposals: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("extract_proposals: stopped; the same command goes on where it was", file=sys.stderr)
+        return 1
+    for line in failures:
+        print(f"extract_proposals: {line}", file=sys.stderr)
+    if failures:
+        print(
+            f"extract_proposals: {len(failures)} of {len(images)} images cannot be read, the others are stored; "
+            "mend or remove those and run the same command again",
+            file=sys.stderr,
+        )
+        return 1
+    print(folder)
+    return 0
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, not {text!r}")
+    return int(number), int(count)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
