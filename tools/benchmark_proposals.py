@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-EXAMPLES = """OpenCV's selective search is in its contrib build only, which cannot stand beside the one this project uses:
+EXAMPLES = """OpenCV's selective search is in its contrib build only, which cannot stand beside this project's:
   python -m venv .venv-contrib
   .venv-contrib/bin/pip install opencv-contrib-python numba omegaconf pillow tqdm pycocotools selectivesearch
   PYTHONPATH=. .venv-contrib/bin/python tools/benchmark_proposals.py --config configs/benchmark_opencv.yaml
