@@ -30,6 +30,15 @@ def suppress(boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConf
     Raises:
         ValueError: boxes and scores differ in N, or a score is not finite (NMS would let NaN suppress good boxes).
     """
+    rows, labels = surviving(boxes, scores, config)
+    rows, labels = rows[: config.limit], labels[: config.limit]
+    return Detections(boxes[rows].astype(np.float64), scores[rows, labels + 1].astype(np.float64), labels)
+
+
+def surviving(
+    boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the boxes that suppression keeps, and labels, best first, without the limit; see suppress."""
     if len(boxes) != len(scores):
         raise ValueError(f"{len(boxes)} boxes but {len(scores)} rows of scores")
     if not np.isfinite(scores).all():
@@ -49,6 +58,5 @@ def suppress(boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConf
         found.append((candidates[kept], np.full(len(kept), label)))
     rows = np.concatenate([row for row, _ in found])
     labels = np.concatenate([label for _, label in found])
-    best = np.lexsort((labels, rows, -scores[rows, labels + 1]))[: config.limit]
-    rows, labels = rows[best], labels[best]
-    return Detections(boxes[rows], scores[rows, labels + 1], labels)
+    best = np.lexsort((labels, rows, -scores[rows, labels + 1]))
+    return rows[best], labels[best]

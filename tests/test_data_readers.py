@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from detector.data import DataConfig, DataError, DatasetKind, open_dataset
 from detector.data.coco import read_coco
 from detector.data.ground_truth import Repairs
-from detector.data.ilsvrc import det_classes, image_numbers, read_ilsvrc_det
+from detector.data.ilsvrc import det_classes, rcnn_split, read_ilsvrc_det, split_entries
 from detector.data.voc import VOC_CLASSES, read_voc
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
@@ -252,7 +252,7 @@ def test_ilsvrc(tmp_path):
     assert [record.image_id for record in train.records] == ["ILSVRC2014_train_0000/t_1", "extra0/t_2"]
     assert train.records[0].boxes.tolist() == [[0, 0, 100, 80]]
     assert train.records[1].read().shape == (80, 100, 3)
-    assert image_numbers(root, "val2") == {"v_2": 2, "v_3": 3}
+    assert split_entries(root, "val2") == [("v_2", 2), ("v_3", 3)]
 
 
 def test_ilsvrc_without_photographs(tmp_path):
@@ -266,8 +266,8 @@ def test_ilsvrc_without_photographs(tmp_path):
 def test_ilsvrc_refusals(tmp_path):
     root = ilsvrc_tree(tmp_path)
     lists = root / "ImageSets/DET"
-    message = refusal(read_ilsvrc_det, root, "val1")
-    assert message == f"no split 'val1' in {lists}; there are: train, val, val2; set data.split=NAME"
+    message = refusal(read_ilsvrc_det, root, "val9")
+    assert message == f"no split 'val9' in {lists}; there are: train, val, val2; set data.split=NAME"
     write(lists / "mine.txt", "v_1 1\n")
     message = refusal(read_ilsvrc_det, root, "mine")
     assert message == "split 'mine': its name must begin with train, val, test, which say where its files are"
@@ -283,8 +283,15 @@ def test_ilsvrc_refusals(tmp_path):
     assert (
         message == f"no folder {root}/Annotations/DET/val, where the annotations of split val belong; check data.root"
     )
-    message = refusal(image_numbers, root, "train_1")
-    assert message == f"{lists}/train_1.txt: 'ILSVRC2014_train_0000/t_1 -1' is no line of \"name number\""
+    message = refusal(split_entries, root, "train_1")
+    assert message == f"{lists}/train_1.txt, line 1: 'ILSVRC2014_train_0000/t_1 -1' is no line of \"name number\""
+
+
+def test_rcnns_halves_need_no_list(tmp_path):
+    root = ilsvrc_tree(tmp_path)
+    dataset = read_ilsvrc_det(root, "val1")
+    assert len(dataset) == 9887
+    assert dataset.records[0].image_id == rcnn_split("val1")[0][0]
 
 
 def test_ilsvrc_test_split_needs_no_annotations(tmp_path):
@@ -570,7 +577,7 @@ def test_ilsvrc_val2(data_dir):
     root = data_dir / "ilsvrc-det"
     dataset = open_dataset(DataConfig(DatasetKind.ilsvrc, str(root), "val2"), need_images=False)
     files = list((root / "Annotations/DET/val").glob("*.xml"))
-    assert len(dataset) == len(image_numbers(root, "val2")) == 9917
+    assert len(dataset) == len(split_entries(root, "val2")) == 9917
     assert len(files) == 600
     objects = sum(path.read_text().count("<object>") for path in files)
     assert sum(len(record.boxes) for record in dataset.records) == objects

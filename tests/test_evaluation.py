@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,18 @@ from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.evaluation import (
     DetectionTable,
     Evaluation,
+    average,
     evaluate_coco,
+    evaluate_ilsvrc,
     evaluate_voc,
     format_report,
-    voc,
     write_report,
 )
+from detector.evaluation.average import average_precision, eleven_point_average_precision, precision_recall
 from detector.evaluation.coco import SUMMARY
-from detector.evaluation.voc import average_precision, eleven_point_average_precision, match_best, precision_recall
+from detector.evaluation.matching import nearest_objects
+from detector.evaluation.report import Report
+from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth, convert
 from proposals.boxes import from_inclusive, from_xywh, iou
 
 Box = Sequence[float]
@@ -41,7 +46,7 @@ def make_dataset(
     crowd: Sequence[tuple[int, int]] = (),
     ids: Sequence[str] | None = None,
     class_ids: Sequence[int] | None = None,
-) -> Dataset:
+) -> Truth:
     """Images as lists of (box, label); difficult and crowd are (image, position) pairs."""
     records = []
     for index, objects in enumerate(images):
@@ -64,7 +69,7 @@ def make_dataset(
         )
     names = tuple(f"class_{label}" for label in range(class_count))
     table = ClassTable(names, (None,) * class_count, tuple(class_ids or range(1, class_count + 1)))
-    return Dataset("toy", table, tuple(records))
+    return Truth.of(Dataset("toy", table, tuple(records)))
 
 
 def make_table(rows: Sequence[tuple[int, int, float, Box]]) -> DetectionTable:
@@ -77,7 +82,7 @@ def make_table(rows: Sequence[tuple[int, int, float, Box]]) -> DetectionTable:
     )
 
 
-def random_case(seed: int, *, ties: bool = True) -> tuple[Dataset, DetectionTable]:
+def random_case(seed: int, *, ties: bool = True) -> tuple[Truth, DetectionTable]:
     """Twelve images, four classes (the last without ground truth), boxes that overlap a lot, some of them difficult."""
     rng = np.random.default_rng(seed)
 
@@ -105,7 +110,7 @@ def random_case(seed: int, *, ties: bool = True) -> tuple[Dataset, DetectionTabl
 GOLDEN_HITS = (1, 0, 1, 1, 0, 1)
 
 
-def golden_case() -> tuple[Dataset, DetectionTable]:
+def golden_case() -> tuple[Truth, DetectionTable]:
     """Five objects, one an image; six detections, best first, of which GOLDEN_HITS are right."""
     dataset = make_dataset([[((0, 0, 100, 100), 0)] for _ in range(5)])
     rows = []
@@ -153,9 +158,13 @@ def test_inclusive_pixels() -> None:
     assert iou(found, truth)[0, 0] == 54 / (81 + 81 - 54)
     dataset = make_dataset([[(from_inclusive(truth, 1)[0], 0)]])
     table = make_table([(0, 0, 0.9, from_inclusive(found, 1)[0])])
-    best, overlap = match_best(dataset, table)
-    assert best.tolist() == [0]
-    assert overlap[0] == 7 / 13  # 0.5385
+    for convention in (HALF_OPEN, VOC, ILSVRC):  # the same boxes, counted in three ways
+        boxes = np.asarray(convert(dataset.boxes, HALF_OPEN, convention))
+        same = replace(dataset, boxes=boxes, convention=convention)
+        best, overlap, _, _ = nearest_objects(same, table)
+        assert best.tolist() == [0]
+        assert overlap[0] == 7 / 13  # 0.5385
+        assert nearest_objects(same, table.to(VOC))[1][0] == 7 / 13
     assert evaluate_voc(dataset, table, min_iou=0.52).mean_ap == 1.0
 
 
@@ -204,14 +213,10 @@ def test_difficult_objects_in_coco() -> None:
     assert evaluate_voc(only_difficult, make_table([])).ap == {"class_0": 0.0, "class_1": None}
 
 
-def slow_voc(dataset: Dataset, table: DetectionTable, label: int, *, eleven_point: bool) -> float | None:
+def slow_voc(dataset: Truth, table: DetectionTable, label: int, *, eleven_point: bool) -> float | None:
     """The devkit's loop, one detection and one ground truth at a time, inclusive pixels with +1."""
-    positives = sum(
-        1
-        for record in dataset.records
-        for other, difficult in zip(record.labels, record.difficult, strict=True)
-        if other == label and not difficult
-    )
+    objects = list(zip(dataset.image_index, dataset.labels, dataset.boxes.tolist(), dataset.difficult, strict=True))
+    positives = sum(1 for _, other, _, difficult in objects if other == label and not difficult)
     if positives == 0:
         return None
     rows = sorted((row for row in range(len(table)) if table.labels[row] == label), key=lambda row: -table.scores[row])
@@ -219,13 +224,11 @@ def slow_voc(dataset: Dataset, table: DetectionTable, label: int, *, eleven_poin
     hits = []
     for row in rows:
         index = int(table.image_index[row])
-        record = dataset.records[index]
         x1, y1, x2, y2 = (float(value) for value in table.boxes[row])
         best, best_overlap = -1, -1.0
-        for position, other in enumerate(record.labels):
-            if other != label:
+        for position, (image, other, (a1, b1, a2, b2), _) in enumerate(objects):
+            if other != label or image != index:
                 continue
-            a1, b1, a2, b2 = (float(value) for value in record.boxes[position])
             width = min(x2 - 1, a2 - 1) - max(x1, a1) + 1
             height = min(y2 - 1, b2 - 1) - max(y1, b1) + 1
             shared = width * height if width > 0 and height > 0 else 0.0
@@ -234,7 +237,7 @@ def slow_voc(dataset: Dataset, table: DetectionTable, label: int, *, eleven_poin
                 best, best_overlap = position, overlap
         if best_overlap < 0.5:
             hits.append(False)
-        elif record.difficult[best]:
+        elif objects[best][3]:
             continue
         else:
             hits.append((index, best) not in taken)
@@ -350,6 +353,7 @@ PROTOCOLS = {
     "voc10": evaluate_voc,
     "voc07": lambda dataset, table: evaluate_voc(dataset, table, eleven_point=True),
     "coco": evaluate_coco,
+    "ilsvrc": evaluate_ilsvrc,
 }
 
 
@@ -367,9 +371,8 @@ def test_no_detections_give_zero(protocol: str, capsys: pytest.CaptureFixture[st
 def test_perfect_detections_give_one(protocol: str) -> None:
     dataset, _ = random_case(4)
     rows = [
-        (index, int(label), 0.5 + index / 100, box)
-        for index, record in enumerate(dataset.records)
-        for box, label in zip(record.boxes, record.labels, strict=True)
+        (int(index), int(label), 0.5 + index / 100, box)
+        for index, label, box in zip(dataset.image_index, dataset.labels, dataset.boxes, strict=True)
     ]
     evaluation = PROTOCOLS[protocol](dataset, make_table(rows))
     assert evaluation.mean_ap == pytest.approx(1.0, abs=1e-12)
@@ -415,7 +418,7 @@ def test_no_detections_of_a_class() -> None:
 
 
 def test_docstring_examples() -> None:
-    assert doctest.testmod(voc, extraglobs={"np": np}).failed == 0
+    assert doctest.testmod(average, extraglobs={"np": np}).failed == 0
 
 
 def report_of() -> Evaluation:
@@ -424,7 +427,7 @@ def report_of() -> Evaluation:
 
 
 def test_report_as_text() -> None:
-    assert format_report(report_of()).splitlines() == [
+    assert format_report(Report(report_of())).splitlines() == [
         "PASCAL VOC2010+, area under the curve, IoU 0.5: 1 images, 2 classes",
         "class        AP  objects  detections",
         "class_0  0.5000        2           1",
@@ -439,13 +442,15 @@ def test_report_as_text() -> None:
 def test_coco_report_has_its_summary() -> None:
     dataset, table = golden_case()
     assert (
-        format_report(evaluate_coco(dataset, table)).splitlines()[-1].startswith("AP 0.6370  AP50 0.6370  AP75 0.6370")
+        format_report(Report(evaluate_coco(dataset, table)))
+        .splitlines()[-1]
+        .startswith("AP 0.6370  AP50 0.6370  AP75 0.6370")
     )
-    assert "AP_small -" in format_report(evaluate_coco(dataset, table))
+    assert "AP_small -" in format_report(Report(evaluate_coco(dataset, table)))
 
 
 def test_report_as_json(tmp_path: Path) -> None:
-    write_report(tmp_path / "runs" / "report.json", report_of())
+    write_report(tmp_path / "runs" / "report.json", Report(report_of()))
     content = json.loads((tmp_path / "runs" / "report.json").read_text())
     assert content["protocol"] == "voc10"
     assert content["ap"] == {"class_0": 0.5, "class_1": None}

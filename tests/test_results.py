@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.detections import Detections
-from detector.evaluation import DetectionTable, Journal, ResultsError, evaluate_voc, read_results, write_results
+from detector.evaluation import DetectionTable, Journal, ResultsError, Truth, evaluate_voc, write_coco
+from detector.evaluation.reading import read_results as read_with_warnings
 from detector.evaluation.results import class_keys
 
 CRANES = ClassTable(("cat", "crane", "crane", "dog"), (None, "n02012849", "n03126707", None), (1, 7, 8, 90))
 
 
-def make_dataset(*image_ids: str, names: tuple[str, ...] = ("cat", "dog")) -> Dataset:
+def make_dataset(*image_ids: str, names: tuple[str, ...] = ("cat", "dog")) -> Truth:
     """Images of 100 x 80 px with an object of class 0 each."""
     records = tuple(
         Record(
@@ -33,7 +35,11 @@ def make_dataset(*image_ids: str, names: tuple[str, ...] = ("cat", "dog")) -> Da
         )
         for image_id in image_ids
     )
-    return Dataset("toy", ClassTable(names, (None,) * len(names), tuple(range(1, len(names) + 1))), records)
+    return Truth.of(Dataset("toy", ClassTable(names, (None,) * len(names), tuple(range(1, len(names) + 1))), records))
+
+
+def read_results(path: Path, dataset: Truth) -> DetectionTable:
+    return read_with_warnings(path, dataset).table
 
 
 def make_detections(seed: int, count: int = 5, class_count: int = 2) -> Detections:
@@ -48,7 +54,7 @@ def same(first: DetectionTable, second: DetectionTable) -> bool:
     return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
 
 
-def refused(path: Path, dataset: Dataset, content: object) -> str:
+def refused(path: Path, dataset: Truth, content: object) -> str:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ResultsError) as caught:
         read_results(path, dataset)
@@ -71,9 +77,7 @@ def test_table_from_images_is_in_the_order_of_the_records() -> None:
 
 
 def test_table_refusals() -> None:
-    with pytest.raises(
-        ValueError, match=r"unknown image 'imagf', not in toy. Did you mean 'image'\? \(1 unknown in all\)"
-    ):
+    with pytest.raises(ValueError, match=r"unknown image 'imagf', not in toy \(1 unknown in all\)"):
         DetectionTable.from_images(make_dataset("image"), {"imagf": make_detections(0)})
     one, box = np.zeros(1, dtype=np.int64), np.zeros((1, 4))
     with pytest.raises(ValueError, match=r"columns of different lengths \[1, 2\]"):
@@ -96,7 +100,7 @@ def test_results_round_trip(tmp_path: Path, ids: tuple[str, str]) -> None:
     found = {ids[1]: make_detections(1), ids[0]: make_detections(2)}
     table = DetectionTable.from_images(dataset, found)
     table = DetectionTable(table.image_index, table.labels, table.scores, np.round(table.boxes * 4) / 4)
-    write_results(tmp_path / "runs" / "results.json", dataset, table)
+    write_coco(tmp_path / "runs" / "results.json", dataset, table)
     assert same(read_results(tmp_path / "runs" / "results.json", dataset), table)
     written = json.loads((tmp_path / "runs" / "results.json").read_text())
     assert {entry["image_id"] for entry in written} == ({139, 285} if ids[0] == "139" else set(ids))
@@ -108,12 +112,13 @@ def test_results_round_trip(tmp_path: Path, ids: tuple[str, str]) -> None:
 def test_no_results(tmp_path: Path) -> None:
     dataset = make_dataset("1")
     path = tmp_path / "results.json"
-    write_results(path, dataset, DetectionTable.from_images(dataset, {}))
+    write_coco(path, dataset, DetectionTable.from_images(dataset, {}))
     assert json.loads(path.read_text()) == []
     assert len(read_results(path, dataset)) == 0
-    assert refused(path, dataset, "") == "empty file; a run without detections writes []"
+    path.write_text("")
+    assert read_with_warnings(path, dataset).warnings == (f"{path}: holds no detections; every AP is 0",)
     path.unlink()
-    with pytest.raises(ResultsError, match=r"results.json: cannot read: No such file or directory"):
+    with pytest.raises(ResultsError, match=r"results.json: cannot read: no such file or directory"):
         read_results(path, dataset)
 
 
@@ -136,13 +141,13 @@ GOOD: dict[str, Any] = {"image_id": 139, "category_id": 1, "bbox": [1, 2, 3, 4],
     [
         ({"image_id": 138}, "unknown image '138', not in toy. Did you mean '139'?"),
         ({"category_id": 3}, "unknown category 3. toy has 1, 2"),
-        ({"category_id": "cat"}, "unknown category 'cat'. toy has 1, 2"),
+        ({"category_id": "bird"}, "unknown category 'bird'. toy has 1, 2"),
         ({"score": float("nan")}, "score must be a finite number, not nan"),
         ({"score": float("inf")}, "score must be a finite number, not inf"),
         ({"score": "0.5"}, "score must be a finite number, not '0.5'"),
         ({"bbox": [1, 2, 3]}, "bbox must be x, y, width, height, not [1, 2, 3]"),
         ({"bbox": [1, 2, 3, None]}, "bbox must be x, y, width, height, not [1, 2, 3, None]"),
-        ({"bbox": [5, 2, -3, 4]}, "bbox [5, 2, -3, 4] has a negative width or height"),
+        ({"bbox": [5, 2, -3, 4]}, "bbox [5.0, 2.0, -3.0, 4.0] has a negative width or height"),
     ],
 )
 def test_refused_coco_results(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
@@ -200,7 +205,7 @@ def test_malformed_line(tmp_path: Path) -> None:
 
 
 def test_namesakes_are_read_by_wnid(tmp_path: Path) -> None:
-    dataset = Dataset("cranes", CRANES, make_dataset("1").records)
+    dataset = replace(make_dataset("1"), name="cranes", classes=CRANES)
     path = tmp_path / "found.jsonl"
     path.write_text(json.dumps(LINE | {"image_id": "1", "labels": ["n03126707"]}))
     assert read_results(path, dataset).labels.tolist() == [2]

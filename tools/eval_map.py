@@ -1,4 +1,4 @@
-"""Mean average precision: run the detector over a data set and score it, or score detections that are already there."""
+"""Mean average precision by the rules of ILSVRC, PASCAL VOC or COCO, of any detector's results or of ours."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-EXAMPLES = """examples:
+EXAMPLES = """Detections are COCO results JSON, lines of JSON, ILSVRC's text, or a folder of VOC's comp4_det_* files.
+
+examples:
   python tools/eval_map.py --config configs/voc_test.yaml data.root=VOC2012
-  python tools/eval_map.py --config configs/voc_test.yaml --detections runs/voc_test/detections.json
-  python tools/eval_map.py --detections mine.json data.kind=coco data.root=coco data.split=val2017 protocol=coco
+  python tools/eval_map.py --config configs/ilsvrc_val2.yaml data.root=ILSVRC
+  python tools/eval_map.py --protocol ilsvrc --detections submission.txt --annotations ILSVRC/Annotations/DET/val
+      --image-list ILSVRC/ImageSets/DET/val.txt --blacklist ilsvrc2014 --json scores.json
+  python tools/eval_map.py --protocol voc --detections results/ --annotations VOC2012/Annotations
+      --image-list VOC2012/ImageSets/Main/val.txt --report report.html
+  python tools/eval_map.py --protocol coco --detections mine.json --annotations instances_val2017.json
+  python tools/eval_map.py --detections mine.json --compare yours.json data.kind=coco data.root=coco protocol=coco
 """
 
 
@@ -19,46 +26,91 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", help="YAML file of an evaluation, or the name of a preset")
+    parser.add_argument("--protocol", choices=("ilsvrc", "voc", "voc07", "coco"), help="whose rules (default: voc)")
+    parser.add_argument("--detections", type=Path, metavar="FILE", help="score this instead of running a detector")
+    parser.add_argument("--annotations", type=Path, metavar="PATH", help="ground truth: XML folder, or COCO's JSON")
+    parser.add_argument("--image-list", type=Path, metavar="FILE", help="images to score on (XML annotations)")
+    parser.add_argument("--classes", metavar="A,B,...", help="class names, if the XML are not of VOC's 20")
     parser.add_argument(
-        "--detections", type=Path, metavar="FILE", help="score this file (COCO results JSON, or a run's JSONL)"
+        "--blacklist", metavar="FILE", help='pairs that do not count, or "ilsvrc2014" for the contest\'s'
     )
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="test the difference from other detections")
+    parser.add_argument("--diagnose", action="store_true", help="print errors by kind and the stages that lost objects")
+    parser.add_argument("--report", type=Path, metavar="F.html", help="write all of it as one page")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here too")
+    parser.add_argument("--save", type=Path, metavar="OUT", help="write the detections: .json, .txt (ILSVRC) or folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
     if not options.config and not options.detections:
         parser.error("give --config to run a detector, or --detections to score a file")
+    if options.annotations and not options.detections:
+        parser.error("--annotations are for scoring a file: give --detections too")
+    if options.annotations and not options.protocol:
+        parser.error("--annotations need --protocol, which says what they are")
+    if options.annotations and options.protocol != "coco" and not options.image_list:
+        parser.error("give --image-list, the images that count")
+    overrides = options.overrides + [f"protocol={options.protocol}"] * bool(options.protocol)
+    overrides += [f"blacklist={options.blacklist}"] * bool(options.blacklist)
 
     try:
         from detector.config import load_config
-        from detector.data.dataset import open_dataset
         from detector.evaluation import experiment, format_report, write_report
+        from detector.evaluation.reading import read_results, write_results
 
-        config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
-        dataset = open_dataset(config.data, need_images=options.detections is None)
-        for warning in dataset.warnings:
-            print(f"eval_map: warning: {warning}", file=sys.stderr)
-        detections = options.detections or experiment.detect_dataset(config, dataset, options.device)
-        evaluation = experiment.score(config, dataset, detections)
-        if missing := experiment.missing_images(dataset, detections):
-            print(
-                f"eval_map: warning: {detections} has no line for {missing} of {len(dataset)} images; "
-                "they count as having no detections",
-                file=sys.stderr,
-            )
+        config = load_config(experiment.EvaluationConfig, options.config, overrides)
+        if options.annotations:
+            classes = options.classes.split(",") if options.classes else []
+            truth = experiment.open_truth(config, options.annotations, options.image_list, classes)
+        elif config.data:
+            truth = experiment.configured_truth(config)
+        else:
+            raise ValueError("no ground truth: give --annotations, or data.kind=... data.root=...")
+        _warn(truth.warnings)
+        detections = options.detections or experiment.run_detector(config, options.device)
+        table, warnings = read_results(detections, truth)
+        _warn(warnings)
+        other = None
+        if options.compare:
+            other, others_warnings = read_results(options.compare, truth)
+            _warn(others_warnings)
+        of_a_run = detections == config.folder / "detections.jsonl"  # beside it lies what its stages did
+        report = experiment.analyse(
+            config,
+            truth,
+            table,
+            diagnosis=of_a_run or options.diagnose or options.report is not None,
+            stages=of_a_run,
+            other=other,
+            other_name=str(options.compare),
+            warnings=(*truth.warnings, *warnings),
+        )
         if options.detections is None:
-            experiment.save_table(config, dataset, detections)
-            write_report(config.folder / "report.json", evaluation)
+            saved = experiment.save_detections(config, truth, table)
+            print(f"eval_map: wrote {saved}", file=sys.stderr)
+            write_report(config.folder / "report.json", report)
+        if options.save:
+            write_results(options.save, truth, table)
         if options.json:
-            write_report(options.json, evaluation)
+            write_report(options.json, report)
+        if options.report:
+            from detector.evaluation.page import write_page
+
+            write_page(options.report, config, truth, table, report)
     except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        print(f"eval_map: {error}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"eval_map: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eval_map: stopped; the same command goes on where it was", file=sys.stderr)
         return 1
-    print(format_report(evaluation))
+    print(format_report(report, diagnosis=options.diagnose))
     return 0
+
+
+def _warn(lines: tuple[str, ...]) -> None:
+    for line in lines:
+        print(f"eval_map: warning: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

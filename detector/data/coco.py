@@ -24,7 +24,7 @@ Row = dict[str, Any]  # JSON's values, of any kind
 NEEDS = "is an object with images, annotations and categories"
 
 
-def read_coco(annotations: Path, images: Path) -> Dataset:
+def read_coco(annotations: Path, images: Path, *, as_written: bool = False) -> Dataset:
     """Read a file of instances. It does not look whether the photographs are there; open_dataset does.
 
     The classes stand in the order of their ids. An image_id is COCO's number as text. Annotations of images that the
@@ -34,6 +34,7 @@ def read_coco(annotations: Path, images: Path) -> Dataset:
     Args:
         annotations: the JSON file.
         images: the folder that its file names start from.
+        as_written: keep boxes that reach outside their image or have no area, for scoring.
 
     Raises:
         DataError: no such file, malformed JSON (line and column), not an instances file, a field that is missing or no
@@ -72,6 +73,7 @@ def read_coco(annotations: Path, images: Path) -> Dataset:
                 areas=areas[mine],
                 repairs=repairs,
                 where=f"image {image_ids[row]}",
+                as_written=as_written,
             )
         )
     return Dataset(annotations.stem, classes, tuple(records), repairs.lines())
@@ -134,6 +136,8 @@ def _owned(path: Path, objects: list[Row], images: Container[int | str], repairs
             repairs.note("annotation ids occur more than once; every box was kept", _name(item))
         elif "id" in item:
             seen.add(str(item["id"]))
+        if item.get("id") == 0:
+            repairs.note("annotations have the id 0, which pycocotools takes for none; numbered anew", _name(item))
         image_id = _field(path, "annotations", item, "image_id")
         if isinstance(image_id, int | str) and image_id in images:
             owned.append(item)

@@ -141,6 +141,7 @@ def make_record(
     difficult: NDArray[np.bool_] | None = None,
     crowd: NDArray[np.bool_] | None = None,
     areas: NDArray[np.float64] | None = None,
+    as_written: bool = False,
 ) -> Record:
     """A Record whose boxes lie inside the image: cut at its border, left out where nothing remains, and counted so.
 
@@ -155,10 +156,11 @@ def make_record(
         difficult: [M]; none where absent.
         crowd: [M]; none where absent.
         areas: [M] px², NaN where the file states none; the boxes' own where absent.
+        as_written: neither cut nor leave out anything.
     """
-    inside = np.asarray(clip(boxes, *size) if size != (0, 0) else boxes, dtype=np.float64)
+    inside = np.asarray(boxes if as_written or size == (0, 0) else clip(boxes, *size), dtype=np.float64)
     own = np.asarray(area(inside), dtype=np.float64)
-    kept = own > 0
+    kept = (own > 0) | as_written
     repairs.note(
         "boxes reached outside their image and were cut at its border", where, int((inside != boxes)[kept].any(1).sum())
     )

@@ -84,7 +84,7 @@ def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES
         DataError: no such tree, split or annotation; an empty split; malformed XML or an object without name or box
             (file and place); a class that is not among class_names; a class named twice.
     """
-    classes = _class_table(class_names)
+    classes = class_table(class_names)
     repairs = Repairs()
     names = [columns[0] for columns in read_split_list(root / "ImageSets" / "Main", split, repairs)]
     annotations = []
@@ -93,7 +93,7 @@ def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES
         if not path.is_file():
             raise DataError(f"{path}: no such annotation, but ImageSets/Main/{split}.txt lists {name}")
         annotations.append(read_annotation(path))
-    _check_names(annotations, classes)
+    check_names(annotations, classes)
     images = image_files(root / "JPEGImages")
     records = []
     for name, annotation in zip(names, annotations, strict=True):
@@ -166,8 +166,19 @@ def read_split_list(folder: Path, split: str, repairs: Repairs) -> list[list[str
             name for name in there if "_" not in name
         ] or there  # VOC and ILSVRC have hundreds of lists of one class
         raise DataError(f"no split {split!r} in {folder}; there are: {', '.join(there) or 'none'}; set data.split=NAME")
+    return read_list(path, repairs)
+
+
+def read_list(path: Path, repairs: Repairs) -> list[list[str]]:
+    """The same of a file.
+
+    Raises:
+        DataError: cannot be read, not a text, or no image in it.
+    """
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"no list of images {path} ({(error.strerror or str(error)).lower()})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text ({error})") from error
     if not lines:
@@ -210,7 +221,8 @@ def note_thin_boxes(annotation: Annotation, repairs: Repairs) -> None:
     repairs.note("boxes are one pixel wide or high, as written, and were kept", annotation.path.name, int(thin.sum()))
 
 
-def _class_table(names: Sequence[str]) -> ClassTable:
+def class_table(names: Sequence[str]) -> ClassTable:
+    """Classes by name, label = position; VOC's own 20 carry WordNet ids. DataError if one is named twice."""
     for name in names:
         if list(names).count(name) > 1:
             raise DataError(f"class {name!r} is named twice; mend data.classes")
@@ -218,7 +230,8 @@ def _class_table(names: Sequence[str]) -> ClassTable:
     return ClassTable(names=tuple(names), wnids=wnids, ids=tuple(range(1, len(names) + 1)))
 
 
-def _check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
+def check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
+    """Raise DataError, naming the file, if an object is of none of the classes."""
     known = set(classes.names)
     for annotation in annotations:
         for name in annotation.names:

@@ -210,13 +210,13 @@ def _peak(paths: Sequence[Path], contestant: Contestant) -> tuple[float, float]:
     from detector.data.image import read_image
 
     images = [read_image(path) for path in paths]
-    before = _peak_memory()
+    before = peak_memory()
     for image in images:
         _run(image, contestant)
-    return _peak_memory(), before
+    return peak_memory(), before
 
 
-def _peak_memory() -> float:
+def peak_memory() -> float:
     """Of this process, MB."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux counts ru_maxrss on from the process that started this one

@@ -1,34 +1,62 @@
-"""An evaluation from its config to its numbers: detect on every image (or read saved detections), score, record.
+"""An evaluation from its config to its numbers: detect on every image, score by a protocol's rules, record.
 
-runs/<name>/ holds detections.jsonl (a line per finished image: an interrupted run goes on there), detections.json (COCO
-results), report.json and config.yaml. Scoring saved detections needs neither torch nor the photographs.
+runs/<name>/ holds detections.jsonl (a line per finished image: an interrupted run goes on there), the same of each
+perfect stage, fates.jsonl, detections.json (COCO results; for ILSVRC the submission, detections.txt), report.json and
+config.yaml. Scoring saved detections needs neither torch nor the photographs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detector.config import config_to_dict, save_config
-from detector.data.dataset import DataConfig
+from detector.data.dataset import DataConfig, open_dataset
 from detector.data.ground_truth import Dataset
+from detector.data.voc import VOC_CLASSES
+from detector.detections import Detections
+from detector.evaluation.average import (
+    Measure,
+    average_precision,
+    coco_average_precision,
+    eleven_point_average_precision,
+)
+from detector.evaluation.bootstrap import bootstrap, compare
 from detector.evaluation.coco import evaluate_coco
+from detector.evaluation.diagnosis import diagnose
+from detector.evaluation.ilsvrc import evaluate_ilsvrc
 from detector.evaluation.journal import Journal
-from detector.evaluation.results import DetectionTable, Evaluation, read_results, write_results
+from detector.evaluation.matching import match
+from detector.evaluation.reading import read_results, write_coco, write_ilsvrc
+from detector.evaluation.report import Report
+from detector.evaluation.results import DetectionTable, Evaluation
+from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth, read_truth, read_voc_truth
 from detector.evaluation.voc import evaluate_voc
 from detector.settings import DetectorConfig
+
+if TYPE_CHECKING:
+    from detector.data.ground_truth import Record
+    from detector.data.image import Image
+    from detector.pipeline import Detector, Run
+    from proposals.boxes import Boxes
 
 
 class Protocol(Enum):
     """By whose rules detections are matched and precision is averaged; the values differ, never mix them."""
 
+    ilsvrc = "ilsvrc"
     voc = "voc"
+    voc07 = "voc07"
     coco = "coco"
 
 
@@ -37,31 +65,172 @@ class EvaluationConfig:
     """An experiment.
 
     Attributes:
-        data: images and ground truth.
+        data: images and ground truth; None where a command was given files.
         name: its folder is runs/<name>.
-        protocol: voc: area under the curve, difficult objects ignored (VOC 2010 on); coco: 101 points, by pycocotools.
-        min_iou: overlap that makes a detection right (voc; coco reports its own set).
+        protocol: ilsvrc: the contest's, small objects found sooner; voc: area under the curve, difficult objects
+            ignored (VOC 2010 on); voc07: 11 points; coco: 101 points, by pycocotools.
+        min_iou: overlap that makes a detection right (coco reports its own set).
         groups: classes whose mean AP is reported apart, by the name of the group.
         detector: what to evaluate.
         cache: folder of the proposals.
+        blacklist: ilsvrc: file of pairs that do not count, or "ilsvrc2014" for the contest's own.
+        backend: coco: pycocotools, or hotcoco where it is installed.
+        resamples: of the images for the interval of mean AP; 0 for none.
+        score: what a detection must reach to be shown: for the confusion of classes and the stage that lost an object.
     """
 
-    data: DataConfig
+    data: DataConfig | None = None
     name: str = "evaluation"
     protocol: Protocol = Protocol.voc
     min_iou: float = 0.5  # the contest's 50 % Jaccard
     groups: dict[str, list[str]] = field(default_factory=dict)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     cache: str = ".cache/proposals"
+    blacklist: str = ""
+    backend: str = "pycocotools"
+    resamples: int = 1000
+    score: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.min_iou <= 1:
             raise ValueError(f"min_iou must be in (0, 1], not {self.min_iou}")
+        if self.resamples < 0:
+            raise ValueError(f"resamples must not be negative, but is {self.resamples}")
+        if not 0 <= self.score <= 1:
+            raise ValueError(f"score must be in [0, 1], not {self.score}")
 
     @property
     def folder(self) -> Path:
         """Where the run is recorded."""
         return Path("runs") / self.name
+
+
+RULES: dict[Protocol, tuple[str, Measure, str]] = {
+    Protocol.ilsvrc: ("ilsvrc", average_precision, "area"),
+    Protocol.voc: ("voc", average_precision, "area"),
+    Protocol.voc07: ("voc", eleven_point_average_precision, "11 points"),
+    Protocol.coco: ("coco", coco_average_precision, "101 points"),
+}
+"""Of each protocol: how detections are matched, how a curve becomes a number, and that measure's name in bootstrap."""
+
+
+def evaluate(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Evaluation:
+    """Score detections by the config's protocol and add the mean of each group of classes to the summary.
+
+    Raises:
+        ValueError: a group names a class that the truth does not have, or there is no ground truth at all.
+        ImportError: the backend is not installed.
+    """
+    match config.protocol:
+        case Protocol.ilsvrc:
+            evaluation = evaluate_ilsvrc(truth, table, min_iou=config.min_iou)
+        case Protocol.coco:
+            evaluation = evaluate_coco(truth, table, backend=config.backend)
+        case _:
+            eleven = config.protocol is Protocol.voc07
+            evaluation = evaluate_voc(truth, table, min_iou=config.min_iou, eleven_point=eleven)
+    for group, names in config.groups.items():
+        unknown = sorted(set(names) - set(evaluation.ap))
+        if unknown:
+            raise ValueError(f"groups.{group}: {truth.name} has no class {', '.join(unknown)}")
+        values = [value for name in names if (value := evaluation.ap[name]) is not None]
+        evaluation.summary[f"mean of {group}"] = float(np.mean(values)) if values else None
+    return evaluation
+
+
+def open_truth(
+    config: EvaluationConfig, annotations: Path, image_list: Path | None, classes: Sequence[str] = ()
+) -> Truth:
+    """Ground truth that a command names by its files: an XML folder and a list of images, or a COCO file.
+
+    Args:
+        config: its protocol says how XML is read, ILSVRC's or VOC's; a COCO file is one under any.
+        annotations: a folder, or a .json file.
+        image_list: the images that count; not used with COCO.
+        classes: names for XML of other classes than VOC's 20.
+
+    Raises:
+        DataError: see detector.evaluation.truth.
+    """
+    if annotations.suffix == ".json" or image_list is None:
+        return read_coco_truth(annotations)
+    if config.protocol is Protocol.ilsvrc:
+        return read_ilsvrc_truth(annotations, image_list, config.blacklist or None)
+    return read_voc_truth(annotations, image_list, tuple(classes) or VOC_CLASSES)
+
+
+def configured_truth(config: EvaluationConfig) -> Truth:
+    """The ground truth of the config's data, as written."""
+    if config.data is None:
+        raise ValueError("no data to evaluate on; set data.kind=... data.root=...")
+    return read_truth(config.data, config.blacklist)
+
+
+def run_detector(config: EvaluationConfig, device: str) -> Path:
+    """Read the photographs of the config's data and run its detector on them; returns the journal."""
+    if config.data is None:
+        raise ValueError("no data to detect on; set data.kind=... data.root=...")
+    return detect_dataset(config, open_dataset(config.data), device)
+
+
+def analyse(
+    config: EvaluationConfig,
+    truth: Truth,
+    table: DetectionTable,
+    *,
+    diagnosis: bool = False,
+    stages: bool = False,
+    other: DetectionTable | None = None,
+    other_name: str = "",
+    warnings: tuple[str, ...] = (),
+) -> Report:
+    """All that the config asks to know of detections.
+
+    Args:
+        config: protocol, resamples, score.
+        truth: the ground truth.
+        table: the detections.
+        diagnosis: sort the errors into kinds.
+        stages: read what the config's run recorded of its stages.
+        other: detections to compare with.
+        other_name: what to call them.
+        warnings: to keep with the numbers.
+    """
+    evaluation = evaluate(config, truth, table)
+    rule, measure, name = RULES[config.protocol]
+    matches = match(truth, table, rule, config.min_iou)
+    interval = comparison = found = None
+    if config.resamples:
+        interval = bootstrap(truth, matches, table, measure=name, resamples=config.resamples)
+        if other is not None:
+            tables = [(matches, table), (match(truth, other, rule, config.min_iou), other)]
+            comparison = compare(truth, tables, measure=name, resamples=config.resamples)
+    if diagnosis:
+        found = diagnose(truth, table, matches, min_iou=config.min_iou, measure=measure, score=config.score)
+    fates: dict[str, int] | None = None
+    perfect: dict[str, float] = {}
+    if stages:
+        from detector.evaluation.stages import ORACLES, count_fates, read_fates
+
+        fates = count_fates(read_fates(config.folder / "fates.jsonl"))
+        for stage in ORACLES:
+            ideal = read_results(oracle_path(config, stage), truth).table
+            perfect[stage] = evaluate(config, truth, ideal).mean_ap
+    return Report(
+        evaluation,
+        interval=interval,
+        diagnosis=found,
+        fates=fates,
+        perfect=perfect or None,
+        comparison=comparison,
+        other=other_name if comparison else "",
+        warnings=warnings,
+    )
+
+
+def oracle_path(config: EvaluationConfig, stage: str) -> Path:
+    """Where a run keeps the detections with a perfect stage."""
+    return config.folder / f"perfect_{stage}.jsonl"
 
 
 def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> Path:
@@ -72,35 +241,40 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     """
     from detector.checkpoint import find_checkpoint
     from detector.device import keep_freed_memory
+    from detector.evaluation.stages import ORACLES
     from detector.extraction import dataset_proposals
     from detector.pipeline import Detector
 
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
-    if detector.classes.names != dataset.classes.names:
-        raise ValueError(
-            f"the detector tells {len(detector.classes)} classes apart ({_some(detector.classes.names)}), "
-            f"{dataset.name} has {len(dataset.classes)} ({_some(dataset.classes.names)}): "
-            "evaluate on the classes it was trained for"
-        )
+    labels = _labels_of(detector, dataset)
     settings = {
-        "data": config_to_dict(config.data),
+        "data": config_to_dict(config.data) if config.data else {},
         "detector": config_to_dict(config.detector),
         "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.detector.models],
     }
-    proposals = dataset_proposals(dataset, config.detector.proposals, Path(config.cache), 0)
+    uncut = replace(config.detector.proposals, max_boxes=0)  # a stage of its own
+    proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0)
     path = config.folder / "detections.jsonl"
     regions = 0
     seconds: dict[str, float] = {}
-    with Journal(path, dataset.classes, settings) as journal:
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(path, dataset.classes, settings))
+        oracles = {
+            stage: stack.enter_context(Journal(oracle_path(config, stage), dataset.classes, settings))
+            for stage in ORACLES
+        }
         save_config(config, config.folder / "config.yaml")  # not before the journal had a chance to refuse the settings
         todo = [record for record in dataset.records if record.image_id not in journal.done]
         if len(todo) < len(dataset):
             print(f"resuming {path}: {len(dataset) - len(todo)} of {len(dataset)} images are done", file=sys.stderr)
         for record in tqdm(todo, desc=dataset.name, unit="image", dynamic_ncols=True):
             boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
-            run = detector.run(record.read(), boxes)
-            journal.append(record.image_id, run.detections)
+            kept = config.detector.proposals.max_boxes or len(boxes)
+            image = record.read()
+            run = detector.run(image, boxes[:kept])
+            _diagnose(config, detector, record, image, boxes, run, oracles, labels)
+            journal.append(record.image_id, _relabelled(run.detections, labels))  # last: what it has, the others have
             regions += len(run.boxes)
             for stage, spent in run.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
@@ -110,44 +284,84 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     return path
 
 
-def score(config: EvaluationConfig, dataset: Dataset, detections: Path) -> Evaluation:
-    """Evaluate saved detections by the config's protocol and add the mean of each group of classes to the summary.
+def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Path:
+    """Write the run's detections for other programs: ILSVRC's submission, else COCO results; returns the file."""
+    if config.protocol is Protocol.ilsvrc:
+        path = config.folder / "detections.txt"
+        write_ilsvrc(path, truth, table)
+    else:
+        path = config.folder / "detections.json"
+        write_coco(path, truth, table)
+    return path
+
+
+def _labels_of(detector: Detector, dataset: Dataset) -> NDArray[np.int64]:
+    """The data set's label of each of the detector's classes; -1 where it has no such class.
+
+    A detector of other classes is taken if WordNet ids say which of them the data set has.
 
     Raises:
-        ResultsError: the file cannot be used.
-        ValueError: a group names a class that the data set does not have.
+        ValueError: the classes are others, and no WordNet id is common to them.
     """
-    table = read_results(detections, dataset)
-    evaluate = {Protocol.voc: _voc, Protocol.coco: _coco}[config.protocol]
-    evaluation = evaluate(config, dataset, table)
-    for group, names in config.groups.items():
-        unknown = sorted(set(names) - set(evaluation.ap))
-        if unknown:
-            raise ValueError(f"groups.{group}: {dataset.name} has no class {', '.join(unknown)}")
-        values = [value for name in names if (value := evaluation.ap[name]) is not None]
-        evaluation.summary[f"mean of {group}"] = float(np.mean(values)) if values else None
-    return evaluation
+    if detector.classes.names == dataset.classes.names:
+        return np.arange(len(dataset.classes))
+    known = {wnid: label for label, wnid in enumerate(dataset.classes.wnids) if wnid}
+    labels = np.array([known.get(wnid or "", -1) for wnid in detector.classes.wnids], np.int64)
+    if (labels < 0).all():
+        raise ValueError(
+            f"the detector tells {len(detector.classes)} classes apart ({_some(detector.classes.names)}), "
+            f"{dataset.name} has {len(dataset.classes)} ({_some(dataset.classes.names)}): "
+            "evaluate on the classes it was trained for"
+        )
+    foreign = tuple(name for name, label in zip(detector.classes.names, labels, strict=True) if label < 0)
+    left_out = f"; what it finds of the others ({_some(foreign)}) is left out" if foreign else ""
+    print(
+        f"eval_map: {(labels >= 0).sum()} of the detector's {len(labels)} classes are, by WordNet id, among the "
+        f"{len(dataset.classes)} of {dataset.name}{left_out}",
+        file=sys.stderr,
+    )
+    return labels
 
 
-def missing_images(dataset: Dataset, detections: Path) -> int:
-    """How many images of the data set a file that `score` read has no line for; 0 for COCO results: they need none."""
-    text = detections.read_text(encoding="utf-8").strip()
-    if text.startswith("["):
-        return 0
-    return len(dataset) - sum(1 for line in text.split("\n") if line.strip() and not line.startswith('{"journal"'))
+def _relabelled(found: Detections, labels: NDArray[np.int64]) -> Detections:
+    kept = found[labels[found.labels] >= 0]
+    return Detections(kept.boxes, kept.scores, labels[kept.labels])
 
 
-def save_table(config: EvaluationConfig, dataset: Dataset, detections: Path) -> None:
-    """Write the run's detections as COCO results, for other tools."""
-    write_results(config.folder / "detections.json", dataset, read_results(detections, dataset))
+def _diagnose(
+    config: EvaluationConfig,
+    detector: Detector,
+    record: Record,
+    image: Image,
+    boxes: Boxes,
+    run: Run,
+    oracles: Mapping[str, Journal],
+    labels: NDArray[np.int64],
+) -> None:
+    """Write down what became of the image's objects, and its detections with each stage perfect."""
+    from detector.evaluation import stages
 
-
-def _voc(config: EvaluationConfig, dataset: Dataset, table: DetectionTable) -> Evaluation:
-    return evaluate_voc(dataset, table, min_iou=config.min_iou)
-
-
-def _coco(_: EvaluationConfig, dataset: Dataset, table: DetectionTable) -> Evaluation:
-    return evaluate_coco(dataset, table)
+    counts = ~(record.difficult | record.crowd)
+    label_of = {
+        label: own for own, label in enumerate(labels.tolist()) if label >= 0
+    }  # the data set's -> the detector's
+    known = np.array([label in label_of for label in record.labels.tolist()], np.bool_)
+    objects = record.boxes[counts & known]
+    own_labels = np.array([label_of[label] for label in record.labels[counts & known].tolist()], np.int64)
+    trace = stages.Trace(boxes, len(run.boxes), run.scores, config.detector.suppression, config.score)
+    perfect = {
+        "proposals": lambda: stages.perfect_proposals(trace, objects, detector.score(image, objects)),
+        "classifier": lambda: stages.perfect_classifier(trace, objects, own_labels, config.min_iou),
+        "suppression": lambda: stages.perfect_suppression(trace, objects, own_labels, config.min_iou),
+    }
+    for stage, journal in oracles.items():
+        if record.image_id not in journal.done:
+            journal.append(record.image_id, _relabelled(perfect[stage](), labels))
+    fates = stages.fates(trace, objects, own_labels, config.min_iou)
+    fates = [replace(fate, label=int(labels[fate.label])) for fate in fates]
+    for box, label in zip(record.boxes[counts & ~known].tolist(), record.labels[counts & ~known].tolist(), strict=True):
+        fates.append(stages.Fate(label, box, stages.UNKNOWN, 0.0))
+    stages.append_fates(config.folder / "fates.jsonl", record, fates)
 
 
 def _some(names: tuple[str, ...]) -> str:
