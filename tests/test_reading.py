@@ -12,8 +12,9 @@ import pytest
 
 from detector.data.ground_truth import ClassTable, DataError
 from detector.evaluation import DetectionTable, ResultsError, Truth, evaluate_coco, evaluate_voc, read_results
-from detector.evaluation.reading import write_coco, write_results
+from detector.evaluation.matching import match
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, read_coco_truth, read_voc_truth
+from detector.evaluation.writing import write_coco, write_results
 
 WNIDS = ("n02672831", "n02691156", "n02219486")
 
@@ -349,3 +350,47 @@ def test_voc_annotations_are_taken_as_written(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("b\n")
     with pytest.raises(DataError, match=r"b.xml: no such annotation, but the list of list has b"):
         read_voc_truth(tmp_path, tmp_path / "list.txt")
+
+
+def test_a_hand_written_coco_file_with_a_crowd(tmp_path: Path) -> None:
+    """Two objects and a crowd; one hit, two boxes within the crowd that count for nothing, one wrong box, then a hit.
+
+    Precision is 1 up to recall 1/2 and 2/3 up to 1: of 101 points 51 and 50.
+    """
+    content = {
+        "images": [{"id": 7, "file_name": "7.jpg", "width": 640, "height": 480}],
+        "categories": [{"id": 18, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 18, "bbox": [0, 0, 100, 100], "area": 10000, "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 18, "bbox": [200, 0, 100, 100], "area": 10000, "iscrowd": 0},
+            {"id": 3, "image_id": 7, "category_id": 18, "bbox": [0, 200, 300, 200], "area": 60000, "iscrowd": 1},
+        ],
+    }
+    boxes = [[0, 0, 100, 100], [10, 210, 50, 50], [100, 220, 60, 60], [500, 400, 50, 50], [200, 0, 100, 100]]
+    found = [
+        {"image_id": 7, "category_id": 18, "bbox": box, "score": 0.9 - place / 10} for place, box in enumerate(boxes)
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    truth = read_coco_truth(tmp_path / "truth.json")
+    table = read_results(tmp_path / "found.json", truth).table
+    evaluation = evaluate_coco(truth, table)
+    assert evaluation.ap["dog"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert evaluation.counts["objects"] == 2
+    assert match(truth, table, "coco").status.tolist() == [1, -1, -1, 0, 1]
+
+
+def test_detections_of_classes_without_objects_are_named(tmp_path: Path) -> None:
+    """pycocotools gives them no say in anything, and says nothing."""
+    truth = make_truth()
+    few = truth.labels != 2
+    truth = replace(
+        truth,
+        **{key: getattr(truth, key)[few] for key in ("image_index", "labels", "boxes", "difficult", "crowd", "areas")},
+    )
+    content = coco_entries(make_truth())
+    (tmp_path / "found.json").write_text(json.dumps(content))
+    (warning,) = read_results(tmp_path / "found.json", truth).warnings
+    assert warning.endswith(
+        "40 of 120 detections are of classes without any object in toy val (first: ant); nothing counts them"
+    )

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 EXAMPLES = """examples:
-  python tools/benchmark_evaluation.py
+  python tools/benchmark_evaluation.py --repetitions 5
   python tools/benchmark_evaluation.py --images 1000 --detections 100000 --repetitions 5
 """
 

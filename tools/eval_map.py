@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from detector.config import load_config
         from detector.evaluation import experiment, format_report, write_report
-        from detector.evaluation.reading import read_results, write_results
+        from detector.evaluation.reading import read_results
+        from detector.evaluation.writing import write_results
 
         config = load_config(experiment.EvaluationConfig, options.config, overrides)
         if options.annotations:

@@ -37,11 +37,12 @@ from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.ilsvrc import evaluate_ilsvrc
 from detector.evaluation.journal import Journal
 from detector.evaluation.matching import match
-from detector.evaluation.reading import read_results, write_coco, write_ilsvrc
+from detector.evaluation.reading import read_results
 from detector.evaluation.report import Report
 from detector.evaluation.results import DetectionTable, Evaluation
 from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth, read_truth, read_voc_truth
 from detector.evaluation.voc import evaluate_voc
+from detector.evaluation.writing import write_coco, write_ilsvrc
 from detector.settings import DetectorConfig
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not 0 < self.min_iou <= 1:
             raise ValueError(f"min_iou must be in (0, 1], not {self.min_iou}")
+        if self.protocol is Protocol.coco and self.min_iou != 0.5:
+            raise ValueError("protocol coco has overlaps of its own, 0.50 to 0.95; leave min_iou out")
         if self.resamples < 0:
             raise ValueError(f"resamples must not be negative, but is {self.resamples}")
         if not 0 <= self.score <= 1:

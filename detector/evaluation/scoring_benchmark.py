@@ -21,12 +21,15 @@ from detector.data.ground_truth import ClassTable
 from detector.data.ilsvrc import det_classes
 from detector.evaluation import coco
 from detector.evaluation.benchmark import peak_memory
+from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.ilsvrc import evaluate_ilsvrc
-from detector.evaluation.reading import read_results, write_coco, write_ilsvrc
+from detector.evaluation.matching import match
+from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable, numeric_ids
 from detector.evaluation.text import columns
 from detector.evaluation.truth import ILSVRC, Truth
 from detector.evaluation.voc import evaluate_voc
+from detector.evaluation.writing import write_coco, write_ilsvrc
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def run_scoring_benchmark(images: int, detections: int, repetitions: int, peers:
     contestants: dict[str, Callable[..., Cost]] = {
         "ours, ILSVRC (relaxed and plain)": _ours_ilsvrc,
         "ours, VOC area": _ours_voc,
+        "ours, interval of 1,000 resamples": _ours_interval,
         "ours, reading ILSVRC's text": _ours_text,
         "ours, reading COCO's JSON": _ours_json,
     }
@@ -142,6 +146,14 @@ def _ours_voc(images: int, detections: int, repetitions: int) -> Cost:
     evaluate_voc(*make_case(20, 100))
     case = make_case(images, detections)
     return _timed(lambda: evaluate_voc(*case).mean_ap, repetitions)
+
+
+def _ours_interval(images: int, detections: int, repetitions: int) -> Cost:
+    truth, table = make_case(20, 100)
+    bootstrap(truth, match(truth, table, "voc"), table, resamples=2)
+    truth, table = make_case(images, detections)
+    matches = match(truth, table, "voc")
+    return _timed(lambda: bootstrap(truth, matches, table).value, repetitions)
 
 
 def _ours_text(images: int, detections: int, repetitions: int) -> Cost:

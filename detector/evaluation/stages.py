@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ class Trace:
     config: SuppressionConfig
     score: float
 
+    @cached_property
     def survivors(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions of boxes and labels that suppression left, best first, all of them."""
         return surviving(self.boxes[: self.kept], self.scores, self.config)
@@ -72,12 +74,12 @@ def _confident(trace: Trace, label: int) -> NDArray[np.int64]:
 
 
 def _unsuppressed(trace: Trace, label: int) -> NDArray[np.int64]:
-    rows, labels = trace.survivors()
+    rows, labels = trace.survivors
     return _shown(trace, rows[labels == label], label)
 
 
 def _within_limit(trace: Trace, label: int) -> NDArray[np.int64]:
-    rows, labels = trace.survivors()
+    rows, labels = trace.survivors
     rows, labels = rows[: trace.config.limit], labels[: trace.config.limit]
     return _shown(trace, rows[labels == label], label)
 
@@ -150,7 +152,7 @@ def _found(
     trace: Trace, overlaps: NDArray[np.floating], labels: NDArray[np.int64], min_iou: float
 ) -> NDArray[np.bool_]:
     """[M] objects that a shown detection is spent on, each detection on the one it overlaps most."""
-    rows, row_labels = trace.survivors()
+    rows, row_labels = trace.survivors
     rows, row_labels = rows[: trace.config.limit], row_labels[: trace.config.limit]
     found = np.zeros(len(labels), np.bool_)
     for row, label in zip(rows.tolist(), row_labels.tolist(), strict=True):
@@ -194,7 +196,7 @@ def perfect_classifier(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], mi
 def perfect_suppression(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], min_iou: float = 0.5) -> Detections:
     """Detections if each object kept the best-scored box of its class that covers it, and no second one.
 
-    Boxes that cover no object of their class are suppressed as usual, among themselves.
+    Boxes that cover no object of their class are suppressed by those, and among themselves as usual.
     """
     kept = trace.boxes[: trace.kept]
     overlaps = iou(boxes.astype(np.float64), kept.astype(np.float64))  # [M, kept]
@@ -213,6 +215,9 @@ def perfect_suppression(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], m
                 used.add(best)
                 chosen.append((best, label))
         scores[covering.any(axis=0), label + 1] = 0
+        best_rows = [row for row, of in chosen if of == label]
+        near = (iou(kept.astype(np.float64), kept[best_rows].astype(np.float64)) > trace.config.max_iou).any(axis=1)
+        scores[near, label + 1] = 0
     rest = suppress(kept, scores, trace.config)
     rows = np.array([row for row, _ in chosen], np.int64)
     chosen_labels = np.array([label for _, label in chosen], np.int64)

@@ -1,0 +1,217 @@
+"""Detections as a file states them -> a table that may be scored, or what is wrong with them.
+
+In: the columns of a file.  Out: Results. A mistake that would cost the score in silence is an error that says how many
+detections have it and where the first is, or a warning where it may be meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.evaluation.matching import nearest_objects
+from detector.evaluation.results import DetectionTable, ResultsError
+from detector.evaluation.truth import HALF_OPEN, Convention, Truth
+from proposals.boxes import from_xywh
+
+SAMPLE = 20_000  # detections that the checks of layout and numbering look at
+
+
+class Results(NamedTuple):
+    """What a file holds: the detections, and warnings of what is odd about them, one line each."""
+
+    table: DetectionTable
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """D detections as a file states them, before they are believed.
+
+    Attributes:
+        path: the file.
+        where: position of a detection -> where it stands in the file.
+        image_index: [D], -1 where the image is unknown.
+        image_name: position of a detection -> how the file names its image.
+        labels: [D], -1 where the class is unknown.
+        class_name: position of a detection -> how the file names its class.
+        boxes: [D, 4] corners.
+        given: [D, 4] as in the file, x, y, width, height in COCO's.
+        scores: [D].
+        convention: of the corners.
+        known_classes: to list in a message.
+    """
+
+    path: Path
+    where: Callable[[int], str]
+    image_index: NDArray[np.int64]
+    image_name: Callable[[int], object]
+    labels: NDArray[np.int64]
+    class_name: Callable[[int], object]
+    boxes: NDArray[np.float64]
+    given: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    convention: Convention
+    known_classes: Sequence[object]
+
+
+def checked(raw: Raw, truth: Truth) -> Results:
+    """Refuse what cannot be right, warn of what may be.
+
+    Raises:
+        ResultsError: a line for each kind of mistake, with its number of cases and the first place.
+    """
+    errors = []
+
+    def refuse(bad: NDArray[np.bool_], problem: Callable[[int], str]) -> None:
+        count = int(bad.sum())
+        if count:
+            first = int(np.flatnonzero(bad)[0])
+            more = f" ({count:,} of {len(bad):,} detections)" if count > 1 else ""
+            errors.append(f"{raw.path}: {raw.where(first)}: {problem(first)}{more}")
+
+    refuse(~np.isfinite(raw.scores), lambda i: f"score must be a finite number, not {raw.scores[i]}")
+    refuse(
+        np.asarray(~np.isfinite(raw.boxes).all(axis=1)),
+        lambda i: f"a box must be finite numbers, not {raw.given[i].tolist()}",
+    )
+    refuse(raw.image_index < 0, lambda i: unknown_image(str(raw.image_name(i)), truth))
+    refuse(raw.labels < 0, lambda i: _unknown_class(raw, truth, i))
+    inverted = np.asarray((raw.boxes[:, 2:] - raw.boxes[:, :2] + raw.convention.inclusive < 0).any(axis=1))
+    if raw.convention == HALF_OPEN and raw.given is not raw.boxes:
+        refuse(inverted, lambda i: f"bbox {raw.given[i].tolist()} has a negative width or height")
+    else:
+        hint = "; these look like x, y, width, height" if inverted.sum() > len(inverted) / 5 else ""
+        refuse(inverted, lambda i: f"box {raw.given[i].tolist()} ends before it begins; boxes are x1, y1, x2, y2{hint}")
+    if errors:
+        raise ResultsError("\n".join(errors))
+    table = DetectionTable(raw.image_index, raw.labels, raw.scores, raw.boxes, raw.convention)
+    if not len(table):
+        return no_detections(raw.path, truth)
+    _check_layout(raw, truth, table)
+    return Results(table, tuple(_warnings(raw, truth, table)))
+
+
+def no_detections(path: Path, truth: Truth) -> Results:
+    """An empty table, and the warning that says so."""
+    nothing = np.zeros(0, np.int64)
+    table = DetectionTable(nothing, nothing, np.zeros(0), np.zeros((0, 4)), truth.convention)
+    return Results(table, (f"{path}: holds no detections; every AP is 0",))
+
+
+def _warnings(raw: Raw, truth: Truth, table: DetectionTable) -> Iterable[str]:
+    sizes = truth.sizes[table.image_index]
+    first, inclusive = table.convention
+    outside = (table.boxes[:, :2] < first - 1).any(axis=1)
+    outside |= ((table.boxes[:, 2:] > sizes + first - inclusive + 1) & (sizes > 0)).any(axis=1)
+    if outside.any():
+        where = raw.where(int(np.flatnonzero(outside)[0]))
+        yield f"{raw.path}: {int(outside.sum()):,} of {len(table):,} boxes reach outside their image (first: {where})"
+    flat = (table.boxes[:, 2:] - table.boxes[:, :2] + inclusive <= 0).any(axis=1)
+    if flat.any():
+        where = raw.where(int(np.flatnonzero(flat)[0]))
+        yield f"{raw.path}: {int(flat.sum()):,} of {len(table):,} boxes have no area (first: {where})"
+    without = np.setdiff1d(np.arange(len(truth)), table.image_index)
+    if len(without):
+        name = truth.image_ids[without[0]]
+        yield f"{raw.path}: {len(without):,} of {len(truth):,} images have no detections (first: {name})"
+    present = np.bincount(truth.labels, minlength=len(truth.classes)) > 0
+    absent = ~present[table.labels]
+    if absent.any():
+        name = truth.classes.names[table.labels[np.flatnonzero(absent)[0]]]
+        yield (
+            f"{raw.path}: {int(absent.sum()):,} of {len(table):,} detections are of classes without any object in "
+            f"{truth.name} (first: {name}); nothing counts them"
+        )
+    if (shift := _label_shift(truth, table)) is not None:
+        yield (
+            f"{raw.path}: class numbers look shifted: of the boxes that lie on an object hardly any is of its class, "
+            f"and most are with {shift:+d}"
+        )
+
+
+def _label_shift(truth: Truth, table: DetectionTable) -> int | None:
+    """The shift of all labels by one that makes localised detections agree with their objects, if there is one."""
+    sample = table[np.argsort(-table.scores, kind="stable")[:SAMPLE]]
+    own, own_iou, other, other_iou = nearest_objects(truth, sample)
+    position = np.where(own_iou >= other_iou, own, other)
+    localised = np.maximum(own_iou, other_iou) >= 0.5
+    if localised.sum() < 20:
+        return None
+    wanted, given = truth.labels[position[localised]], sample.labels[localised]
+    share = {shift: float((given + shift == wanted).mean()) for shift in (-1, 0, 1)}
+    best = max((-1, 1), key=share.__getitem__)
+    return best if share[0] < 0.1 and share[best] > 0.5 else None
+
+
+def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
+    """Corners for x, y, width, height, or the other way round, make an AP of 0 in silence.
+
+    They show by leaving their images, or by lying on the objects as soon as they are read the other way.
+    """
+    is_xywh = raw.given is not raw.boxes
+    other = raw.given if is_xywh else np.asarray(from_xywh(raw.given), np.float64)
+    sizes = truth.sizes[table.image_index]
+    outside = ((table.boxes[:, 2:] > 1.1 * sizes + 1) & (sizes > 0)).any(axis=1)
+    right = "x, y, width, height" if is_xywh else "x1, y1, x2, y2"
+    wrong = "x1, y1, x2, y2" if is_xywh else "x, y, width, height"
+    kind = "bbox" if is_xywh else "a box"
+    if is_xywh and outside.sum() > len(table) / 2:
+        raise ResultsError(
+            f"{raw.path}: {outside.sum():,} of {len(table):,} boxes reach beyond their image: "
+            f"{kind} must be {right} and these look like {wrong}"
+        )
+    sample = np.argsort(-table.scores, kind="stable")[:SAMPLE]
+    upright = (other[sample, 2:] > other[sample, :2]).all(axis=1)
+    if upright.mean() < 0.9:
+        return
+    as_read = table[sample[upright]]
+    turned = DetectionTable(as_read.image_index, as_read.labels, as_read.scores, other[sample[upright]], raw.convention)
+    hits, hits_turned = (_share_on_objects(truth, part) for part in (as_read, turned))
+    if hits_turned > 0.2 and hits < hits_turned / 4:
+        raise ResultsError(
+            f"{raw.path}: {hits:.0%} of the best boxes lie on an object, and {hits_turned:.0%} if they are read as "
+            f"{wrong}: {kind} must be {right}"
+        )
+
+
+def _share_on_objects(truth: Truth, table: DetectionTable) -> float:
+    _, own, _, other = nearest_objects(truth, table)
+    return float((np.maximum(own, other) >= 0.5).mean())
+
+
+def unknown_image(name: str, truth: Truth) -> str:
+    """What to say of an image that is not listed."""
+    return f"unknown image {name!r}, not in {truth.name}.{hint_at(name, list(truth.index_of))}"
+
+
+def _unknown_class(raw: Raw, truth: Truth, position: int) -> str:
+    name = raw.class_name(position)
+    ids = sorted(truth.classes.label_of_id)
+    unknown = {str(raw.class_name(int(i))) for i in np.flatnonzero(raw.labels < 0)[:SAMPLE]}
+    hint = ""
+    if isinstance(name, str) and not name.isdecimal():
+        hint = hint_at(name, [str(known) for known in raw.known_classes])
+    elif unknown == {"0"} and ids[0] == 1:
+        hint = " Numbers from 0? They begin at 1, and all of them may be shifted by one."
+    elif ids[-1] > len(ids) and all(text.isdecimal() and int(text) <= len(ids) for text in unknown):
+        hint = f" Numbers 1 to {len(ids)}? Those of {truth.name} have gaps."
+    return f"unknown category {name!r}. {truth.name} has {listing(raw.known_classes)}.{hint}".removesuffix(".")
+
+
+def hint_at(name: str, known: Sequence[str]) -> str:
+    """The most similar known text as a question to put behind a sentence, or nothing."""
+    close = difflib.get_close_matches(name, known[:5000], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def listing(known: Sequence[object], limit: int = 100) -> str:
+    """The first so many, and how many more."""
+    texts = [str(item) for item in known[:limit]]
+    return ", ".join(texts) + (f" and {len(known) - limit} more" if len(known) > limit else "")

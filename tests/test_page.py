@@ -1,0 +1,324 @@
+"""The page of an evaluation: what it says, that it needs nothing else, and that no name on it becomes markup."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from skimage import data
+
+from detector.config import load_config
+from detector.data.ground_truth import ClassTable
+from detector.evaluation.experiment import EvaluationConfig, Protocol, analyse
+from detector.evaluation.page import write_page
+from detector.evaluation.report import Report
+from detector.evaluation.results import DetectionTable
+from detector.evaluation.truth import HALF_OPEN, VOC, Truth, convert
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+HOSTILE = '<b>x</b> "quoted" \'&amp; $\\frac$'
+
+
+class Reader(HTMLParser):
+    """Text and elements of a page; refuses tags that do not close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        assert len(dict(attrs)) == len(attrs), (tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+
+def read(path: Path) -> Reader:
+    """The page, checked: balanced, ids once each, and nothing that a browser would fetch."""
+    content = path.read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(content)
+    reader.close()
+    assert reader.open == []
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in reader.elements:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base"), tag
+        assert not any(name.startswith("on") for name in attributes), attributes
+        for name in ("src", "href", "xlink:href", "srcset", "action"):
+            assert re.match(r"#|data:image/jpeg;base64,", attributes.get(name, "#")), attributes[name]
+        for target in (attributes.get("href", "#"), attributes.get("xlink:href", "#")):
+            assert target == "#" or target[1:] in ids
+    for target in re.findall(r"url\(([^)]*)\)", content):
+        assert target.lstrip("#") in ids
+    assert "@import" not in content
+    return reader
+
+
+def words(reader: Reader) -> str:
+    return " ".join(" ".join(reader.text).split())
+
+
+def make_truth(folder: Path, names: Sequence[str] = ("cat", "cup", "dog"), *, images: int = 3) -> Truth:
+    """Photographs of 512 x 512 or less with two objects each, of the first two classes; VOC's pixels."""
+    photographs = [data.astronaut(), data.coffee()[:, :450], data.chelsea()]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = tuple(folder / f"photo_{index}.png" for index in range(images))
+    for path, photograph in zip(paths, photographs, strict=False):
+        PIL.Image.fromarray(photograph).save(path)
+    boxes = np.tile([[21.0, 31.0, 120.0, 140.0], [201.0, 101.0, 300.0, 220.0]], (images, 1))
+    count = len(boxes)
+    return Truth(
+        name="toy val",
+        classes=ClassTable(tuple(names), (None,) * len(names), tuple(range(1, len(names) + 1))),
+        image_ids=tuple(f"photo_{index}" for index in range(images)),
+        paths=paths,
+        sizes=np.tile([[512, 512]], (images, 1)),
+        numbers=None,
+        image_index=np.repeat(np.arange(images), 2),
+        labels=np.tile([0, 1], images),
+        boxes=boxes,
+        difficult=np.zeros(count, np.bool_),
+        crowd=np.zeros(count, np.bool_),
+        areas=np.full(count, 10_000.0),
+        convention=VOC,
+    )
+
+
+def make_table(truth: Truth) -> DetectionTable:
+    """Every object of image 0 found; in image 1 a cat found and a cup missed; in image 2 only something false."""
+    boxes = np.asarray(convert(truth.boxes, VOC, HALF_OPEN), np.float64)
+    false = np.array([[300.0, 5.0, 340.0, 60.0]])
+    return DetectionTable(
+        np.array([0, 0, 1, 2, 1]),
+        np.array([0, 1, 0, 1, 1]),
+        np.array([0.9, 0.8, 0.7, 0.6, 0.2]),
+        np.concatenate([boxes[:3], false, boxes[3:4]]),
+    )
+
+
+CONFIG = EvaluationConfig(name="toy", resamples=20)
+
+
+def page_of(
+    path: Path, truth: Truth, table: DetectionTable, config: EvaluationConfig = CONFIG
+) -> tuple[Report, Reader]:
+    report = analyse(config, truth, table, diagnosis=True, other=table[:2], other_name="/home/me/other.json")
+    write_page(path, config, truth, table, report)
+    return report, read(path)
+
+
+def test_page_says_what_was_found(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path / "images")
+    table = make_table(truth)
+    report, reader = page_of(tmp_path / "new" / "page.html", truth, table)
+    text = words(reader)
+    evaluation = report.evaluation
+    # Two of three cats without a false one; the cups: a hit, a false positive, a hit.
+    assert evaluation.ap == pytest.approx({"cat": 2 / 3, "cup": 1 / 3 + 2 / 3 / 3, "dog": None})
+    assert "toy val PASCAL VOC2010+, area under the curve, IoU 0.5" in text
+    assert f"mean AP {(2 / 3 + 5 / 9) / 2:.4f}" in text
+    assert "median AP 0.6111 images 3 objects 6 detections 5 classes 3 of them without ground truth 1" in text
+    assert report.interval
+    assert f"{report.interval.low:.4f} to {report.interval.high:.4f} in 95 % of 20 resamples" in text
+    assert re.search(
+        r"cup 0\.5556 3 3 0\.67 cat 0\.6667 3 2 0\.80 dog – 0 0 –", text
+    )  # worst first, without truth last
+    assert "Compared with other.json" in text
+    assert "/home/me" not in text
+    assert report.comparison
+    assert f"p = {report.comparison.p_value:.3g}" in text
+    assert f"cat {report.comparison.by_class[0]:+.4f}" in text
+    assert report.diagnosis
+    for kind, gain in report.diagnosis.gains.items():
+        assert re.search(rf"{kind} [^+-]* {report.diagnosis.counts[kind]} {re.escape(f'{gain:+.4f}')}", text), kind
+    assert "resamples: 20" in text
+    assert "Python 3." in text
+
+
+def test_curves_are_those_of_the_classes(tmp_path: Path) -> None:
+    _, reader = page_of(tmp_path / "page.html", (truth := make_truth(tmp_path)), make_table(truth))
+    plots = [attributes["aria-label"] for tag, attributes in reader.elements if tag == "svg" and "role" in attributes]
+    assert plots[0].startswith("Precision over recall: 2 classes")
+    assert plots[1:] == ["Precision over recall of cup", "Precision over recall of cat"]
+
+
+def test_photographs_show_hits_misses_and_false_positives(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    _, reader = page_of(tmp_path / "page.html", truth, make_table(truth))
+    text = words(reader)
+    pictures = [attributes for tag, attributes in reader.elements if tag == "img"]
+    assert [item["alt"] for item in pictures] == [
+        "Photograph photo_2: 0 of 2 objects found, 1 false positives",  # F1 0, then 2 / 3, then 1
+        "Photograph photo_1: 1 of 2 objects found, 0 false positives",
+        "Photograph photo_0: 2 of 2 objects found, 0 false positives",
+    ]
+    assert "photo_1 F1 0.67" in text
+    content = base64.b64decode(pictures[2]["src"].removeprefix("data:image/jpeg;base64,"))
+    assert PIL.Image.open(io.BytesIO(content)).size == (480, 480)
+    assert "detection, wrong (false positive): cup 0.60" in text
+    assert "object, missed: missed cup" in text
+    assert "cup 0.20" not in text  # below the score
+    # VOC's pixels 21..120 are 20 up to 120 in ours; a photograph of 512 px became 480.
+    frames = [attributes for tag, attributes in reader.elements if tag == "rect" and attributes.get("class") == "line"]
+    expected = {"x": 20 * 480 / 512, "y": 30 * 480 / 512, "width": 100 * 480 / 512, "height": 110 * 480 / 512}
+    assert any(all(abs(float(frame[key]) - value) < 0.11 for key, value in expected.items()) for frame in frames), (
+        frames
+    )
+
+
+def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path, (HOSTILE, "</style><script>alert(1)</script>", "dog"))
+    truth = replace(truth, name=HOSTILE, image_ids=(HOSTILE, "<img src=x onerror=y>", "a\" onload='z"))
+    config = replace(CONFIG, name=HOSTILE)
+    _, reader = page_of(tmp_path / "page.html", truth, make_table(truth), config)  # read() refuses scripts and handlers
+    assert not any(tag == "b" for tag, _ in reader.elements)
+    assert HOSTILE in words(reader)
+    assert any(attributes.get("aria-label", "").endswith(HOSTILE) for _, attributes in reader.elements)
+
+
+def test_missing_photographs_take_one_line(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    truth = replace(truth, paths=tuple(tmp_path / "nowhere" / path.name for path in truth.paths))
+    _, reader = page_of(tmp_path / "page.html", truth, make_table(truth))
+    line = "The photographs are not there (the first looked for: photo_2.png: no such file), so that none is shown."
+    assert line in words(reader)
+    assert not any(tag in ("img", "rect") and "src" in attributes for tag, attributes in reader.elements)
+    assert str(tmp_path) not in words(reader)
+
+
+def test_a_damaged_photograph_is_named(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    content = truth.paths[1].read_bytes()
+    truth.paths[1].write_bytes(content[: len(content) // 2])
+    _, reader = page_of(tmp_path / "page.html", truth, make_table(truth))
+    assert "Not shown: photo_1.png: damaged or cut short" in words(reader)
+    assert sum(tag == "img" for tag, _ in reader.elements) == 2
+
+
+def test_zero_detections_and_no_optional_parts(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    table = make_table(truth)[:0]
+    report = analyse(replace(CONFIG, resamples=0), truth, table)
+    assert report.interval is report.diagnosis is report.fates is report.perfect is report.comparison is None
+    write_page(tmp_path / "page.html", CONFIG, truth, table, report)
+    reader = read(tmp_path / "page.html")
+    text = words(reader)
+    assert "mean AP 0.0000" in text
+    assert sum(tag == "img" for tag, _ in reader.elements) == 3
+    for absent in ("Errors", "Stages", "Compared", "resamples of", "Warnings", "The best"):
+        assert absent not in text
+
+
+def test_stages_and_warnings(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    table = make_table(truth)
+    report = replace(
+        analyse(CONFIG, truth, table),
+        fates={"found": 3, "never proposed": 1},
+        perfect={"proposals": 0.75},
+        warnings=("a <odd> file",),
+    )
+    write_page(tmp_path / "page.html", CONFIG, truth, table, report)
+    text = words(read(tmp_path / "page.html"))
+    assert "What became of the 4 objects" in text
+    assert "found 3 75.0 % never proposed 1 25.0 %" in text
+    assert f"proposals 0.7500 {0.75 - report.evaluation.mean_ap:+.4f}" in text
+    assert "Warnings a <odd> file" in text
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_every_protocol(protocol: Protocol, tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    truth = replace(truth, classes=replace(truth.classes, wnids=("n02121808", "n03147509", "n02084071")))
+    report, reader = page_of(tmp_path / "page.html", truth, make_table(truth), replace(CONFIG, protocol=protocol))
+    text = words(reader)
+    assert f"mean AP {report.evaluation.mean_ap:.4f}" in text
+    for name, value in report.evaluation.summary.items():
+        assert f"{name} {'–' if value is None else f'{value:.4f}'}" in text
+    if protocol is Protocol.ilsvrc:
+        assert "cat n02121808 0.6667 0.6667 3 2" in text
+        assert "mean at IoU 0.5 for all sizes" in text
+
+
+def test_two_writes_are_the_same_bytes(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    for name in ("first.html", "second.html"):
+        page_of(tmp_path / name, truth, make_table(truth))
+    assert (tmp_path / "first.html").read_bytes() == (tmp_path / "second.html").read_bytes()
+
+
+def test_command_and_settings_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["/home/me/tools/eval_map.py", "--json=/home/me/a b.json", f"{Path.cwd()}/x.json", "score=0.3"]
+    )
+    truth = make_truth(tmp_path)
+    config = load_config(EvaluationConfig, None, ["score=0.3", "resamples=0"])
+    _, reader = page_of(tmp_path / "page.html", truth, make_table(truth), config)
+    assert "eval_map.py '--json=a b.json' x.json score=0.3" in words(reader)
+    assert "score: 0.3" in words(reader)
+
+
+def test_two_hundred_classes_and_twenty_thousand_images(tmp_path: Path) -> None:
+    images, classes = 20_000, 200
+    truth = make_truth(tmp_path, [f"class_{label}" for label in range(classes)], images=images)
+    truth = replace(truth, labels=np.arange(2 * images) % (classes - 1))
+    rng = np.random.default_rng(0)
+    boxes = np.asarray(convert(truth.boxes, VOC, HALF_OPEN), np.float64)
+    kept = rng.random(len(boxes)) < 0.5 * (1 + truth.labels / classes)
+    table = DetectionTable(
+        truth.image_index[kept],
+        truth.labels[kept],
+        rng.random(kept.sum()),
+        boxes[kept] + rng.normal(0, 9, (kept.sum(), 4)),
+    )
+    report = analyse(replace(CONFIG, resamples=0), truth, table)
+    write_page(tmp_path / "page.html", CONFIG, truth, table, report)
+    assert (tmp_path / "page.html").stat().st_size < 3_000_000
+    reader = read(tmp_path / "page.html")
+    plots = [attributes["aria-label"] for tag, attributes in reader.elements if tag == "svg" and "role" in attributes]
+    assert len(plots) == 1 + 12 + 12
+    ranked = sorted((ap, key) for key, ap in report.evaluation.ap.items() if ap is not None)
+    assert [plots[1], plots[13]] == [f"Precision over recall of {key}" for key in (ranked[0][1], ranked[-1][1])]
+    text = words(reader)
+    assert "All 200 classes, the worst first" in text
+    assert "class_199 – 0 0 –" in text
+    assert sum(attributes.get("class") == "without" for _, attributes in reader.elements) == 1
+
+
+def test_refuses_a_table_of_another_split(tmp_path: Path) -> None:
+    truth = make_truth(tmp_path)
+    table = make_table(truth)
+    report = analyse(CONFIG, truth, table)
+    with pytest.raises(ValueError, match="detections name image 9, toy val has 3"):
+        write_page(tmp_path / "page.html", CONFIG, truth, replace(table, image_index=np.full(5, 9)), report)
+
+
+def test_starts_without_torch() -> None:
+    program = "import sys, detector.evaluation.page; print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    root = Path(__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == "False False\n"
