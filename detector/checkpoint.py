@@ -68,7 +68,7 @@ def save_checkpoint(path: Path, classifier: RegionClassifier, *, half: bool = Fa
         if not name.startswith("auxiliary")
     }
     header = {
-        "network": asdict(classifier.network.config) | {"auxiliary_heads": False},
+        "network": asdict(classifier.network.config) | {"auxiliary_heads": 0},
         "convention": asdict(classifier.convention),
         "regions": asdict(classifier.regions),
         "classes": asdict(classifier.classes),

@@ -2,15 +2,19 @@
 
 In: images [N, 3, H, W], at least 32 × 32, scaled as the weights' `InputConvention` says.  Out: logits [N, K].
 Table 1 lists no normalisation: the two LRN layers are those of figure 3 and of BVLC caffe bvlc_googlenet. Its figures
-for conv1 fit a separable 7×7; like every public copy of the network, ours is dense. The 3×3/2 pools have no padding and
-round up (caffe). torchvision googlenet.py differs in `branch3_kernel`, `pool4_kernel` and `norm`, hence these settings.
+for conv1 fit a separable 7×7 (`stem`); like every public copy of the network, ours is dense unless asked. The 3×3/2
+pools have no padding and round up (caffe). torchvision googlenet.py differs in `branch3_kernel`, `pool4_kernel` and
+`norm`. `width` makes the paper's "wider" model (§5: no details; 1.25 is ours) and cheaper ones; `inception="naive"` is
+figure 2a, which shows what the 1×1 reductions are for (§4).
 
 Shapes in comments are for 224 × 224.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +29,7 @@ CLASSIFIER_STD = 1 / 1024  # that of the auxiliary classifiers; caffe's file doe
 GAUSSIAN_2014 = {
     # Standard deviations that the first BVLC caffe bvlc_googlenet (2014-12) lists and, with its other filler, ignores.
     "conv1": 0.1,
+    "depthwise": 0.1,  # not in the file, which has the dense conv1
     "conv2_reduce": 0.1,
     "conv2": 0.03,
     "branch1": 0.03,
@@ -57,6 +62,17 @@ class InputConvention:
             raise ValueError(f"input needs three means and three positive stds, got {self.mean}, {self.std}")
 
 
+CHOICES: dict[str, tuple[object, ...]] = {
+    "branch3_kernel": (5, 3),
+    "pool4_kernel": (3, 2),
+    "norm": ("lrn", "batch", "none"),
+    "stem": ("dense", "separable"),
+    "inception": ("reduced", "naive"),
+    "auxiliary_heads": (0, 1, 2),
+    "initialisation": ("auto", "gaussian2014", "xavier", "torchvision"),
+}
+
+
 @dataclass(frozen=True)
 class GoogLeNetConfig:
     """Which GoogLeNet; the defaults are the paper's.
@@ -66,7 +82,13 @@ class GoogLeNetConfig:
         branch3_kernel: 5, or 3 as in torchvision.
         pool4_kernel: 3, or 2 as in torchvision.
         norm: "lrn"; "batch": no LRN, batch normalisation in each convolution (2015, torchvision); "none".
-        auxiliary_heads: the two classifiers on 4a and 4d that only training uses.
+        stem: "dense" 7×7, or "separable": each colour by itself to 8 maps, then 1×1 to 64; Table 1's 2.7K and 34M.
+        inception: "reduced" (figure 2b), or "naive" (figure 2a): no 1×1 reductions, the pool passed on as it is.
+        width: times every number of filters, in steps of 8; the heads' hidden layers keep theirs.
+        auxiliary_heads: classifiers that only training uses: 0, 1 (on 4a; §5: "only one" does as well, not which) or 2
+            (on 4a and 4d).
+        initialisation: "gaussian2014", "xavier" (caffe's: uniform of variance 1 / inputs), "torchvision" (Gaussian of
+            0.01); "auto": the last with batch normalisation, else the first.
         dropout: share of the 1,024 features dropped in training, [0, 1).
         auxiliary_dropout: the same in the auxiliary heads.
     """
@@ -75,19 +97,42 @@ class GoogLeNetConfig:
     branch3_kernel: int = 5  # Table 1
     pool4_kernel: int = 3  # Table 1
     norm: str = "lrn"  # figure 3
-    auxiliary_heads: bool = False
+    stem: str = "dense"  # BVLC caffe
+    inception: str = "reduced"  # figure 2b
+    width: float = 1.0  # Table 1
+    auxiliary_heads: int = 0
+    initialisation: str = "auto"
     dropout: float = 0.4  # Table 1
     auxiliary_dropout: float = 0.7  # §5
 
     def __post_init__(self) -> None:
         if self.classes < 1:
             raise ValueError(f"classes must be at least 1, got {self.classes}")
-        for name, allowed in (("branch3_kernel", (5, 3)), ("pool4_kernel", (3, 2)), ("norm", ("lrn", "batch", "none"))):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if not 0.1 <= self.width <= 8:
+            raise ValueError(f"width must be in [0.1, 8], got {self.width}")
         for name in ("dropout", "auxiliary_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+TABLE_1: dict[str, tuple[int, int, int, int, int, int] | None] = {
+    #                1×1  3×3r 3×3 5×5r 5×5 pool projection
+    "inception_3a": (64, 96, 128, 16, 32, 32),  # 28 × 28 × 256
+    "inception_3b": (128, 128, 192, 32, 96, 64),  # 28 × 28 × 480
+    "pool3": None,  # 14 × 14 × 480
+    "inception_4a": (192, 96, 208, 16, 48, 64),  # 14 × 14 × 512
+    "inception_4b": (160, 112, 224, 24, 64, 64),  # 14 × 14 × 512
+    "inception_4c": (128, 128, 256, 24, 64, 64),  # 14 × 14 × 512
+    "inception_4d": (112, 144, 288, 32, 64, 64),  # 14 × 14 × 528
+    "inception_4e": (256, 160, 320, 32, 128, 128),  # 14 × 14 × 832
+    "pool4": None,  # 7 × 7 × 832
+    "inception_5a": (256, 160, 320, 32, 128, 128),  # 7 × 7 × 832
+    "inception_5b": (384, 192, 384, 48, 128, 128),  # 7 × 7 × 1024
+}
+"""Filters of the modules, and the pools between them."""
 
 
 class Convolution(nn.Sequential):
@@ -101,6 +146,39 @@ class Convolution(nn.Sequential):
             layers["norm"] = nn.BatchNorm2d(filters, eps=1e-3, momentum=3e-4)
         layers["relu"] = nn.ReLU(inplace=True)
         super().__init__(layers)
+
+
+class SeparableStem(nn.Sequential):
+    """7×7 at stride 2 on each colour by itself, 8 maps each, then 1×1 over them: 2,712 weights where dense has 9,408.
+
+    Table 1's figures for conv1; [N, 3, H, W] -> [N, filters, H / 2, W / 2].
+    """
+
+    def __init__(self, filters: int, *, batch_norm: bool = False) -> None:
+        super().__init__(
+            OrderedDict(
+                depthwise=nn.Conv2d(3, 24, 7, stride=2, padding=3, groups=3, bias=False),
+                **dict(Convolution(24, filters, 1, batch_norm=batch_norm).named_children()),
+            )
+        )
+
+
+class NaiveInception(nn.Module):
+    """The module without reductions (figure 2a): the pool passes all its channels on, so they grow at every stage."""
+
+    def __init__(
+        self, channels: int, one: int, three: int, five: int, *, branch3_kernel: int = 5, batch_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.channels = one + three + five + channels
+        self.branch1 = Convolution(channels, one, 1, batch_norm=batch_norm)
+        self.branch2 = Convolution(channels, three, 3, batch_norm=batch_norm)
+        self.branch3 = Convolution(channels, five, branch3_kernel, batch_norm=batch_norm)
+        self.branch4_pool = nn.MaxPool2d(3, stride=1, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, one + three + five + C, H, W]."""
+        return torch.cat((self.branch1(x), self.branch2(x), self.branch3(x), self.branch4_pool(x)), dim=1)
 
 
 class Inception(nn.Module):
@@ -120,6 +198,7 @@ class Inception(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.channels = one + three + five + pool_projection
         self.branch1 = Convolution(channels, one, 1, batch_norm=batch_norm)
         self.branch2_reduce = Convolution(channels, three_reduce, 1, batch_norm=batch_norm)
         self.branch2 = Convolution(three_reduce, three, 3, batch_norm=batch_norm)
@@ -174,41 +253,50 @@ class GoogLeNet(nn.Module):
         self.config = config = config or GoogLeNetConfig()
         batch = config.norm == "batch"
 
+        def wide(filters: int) -> int:
+            return filters if config.width == 1 else max(8, round(filters * config.width / 8) * 8)
+
         def norm() -> nn.Module:
             return LocalResponseNorm() if config.norm == "lrn" else nn.Identity()
-
-        def inception(*filters: int) -> Inception:
-            return Inception(*filters, branch3_kernel=config.branch3_kernel, batch_norm=batch)
 
         def pool(kernel: int = 3) -> nn.MaxPool2d:
             return nn.MaxPool2d(kernel, stride=2, ceil_mode=True)
 
+        def inception(channels: int, *filters: int) -> Inception | NaiveInception:
+            one, three_reduce, three, five_reduce, five, projection = map(wide, filters)
+            if config.inception == "naive":
+                return NaiveInception(
+                    channels, one, three, five, branch3_kernel=config.branch3_kernel, batch_norm=batch
+                )
+            columns = (one, three_reduce, three, five_reduce, five, projection)
+            return Inception(channels, *columns, branch3_kernel=config.branch3_kernel, batch_norm=batch)
+
         layers: dict[str, nn.Module] = {
-            "conv1": Convolution(3, 64, 7, stride=2, batch_norm=batch),  # 112 × 112 × 64
+            "conv1": SeparableStem(wide(64), batch_norm=batch)
+            if config.stem == "separable"
+            else Convolution(3, wide(64), 7, stride=2, batch_norm=batch),  # 112 × 112 × 64
             "pool1": pool(),  # 56 × 56 × 64
             "norm1": norm(),
-            "conv2_reduce": Convolution(64, 64, 1, batch_norm=batch),  # 56 × 56 × 64
-            "conv2": Convolution(64, 192, 3, batch_norm=batch),  # 56 × 56 × 192
+            "conv2_reduce": Convolution(wide(64), wide(64), 1, batch_norm=batch),  # 56 × 56 × 64
+            "conv2": Convolution(wide(64), wide(192), 3, batch_norm=batch),  # 56 × 56 × 192
             "norm2": norm(),
             "pool2": pool(),  # 28 × 28 × 192
-            #                          in   1×1  3×3r  3×3  5×5r 5×5  pool
-            "inception_3a": inception(192, 64, 96, 128, 16, 32, 32),  # 28 × 28 × 256
-            "inception_3b": inception(256, 128, 128, 192, 32, 96, 64),  # 28 × 28 × 480
-            "pool3": pool(),  # 14 × 14 × 480
-            "inception_4a": inception(480, 192, 96, 208, 16, 48, 64),  # 14 × 14 × 512
-            "inception_4b": inception(512, 160, 112, 224, 24, 64, 64),  # 14 × 14 × 512
-            "inception_4c": inception(512, 128, 128, 256, 24, 64, 64),  # 14 × 14 × 512
-            "inception_4d": inception(512, 112, 144, 288, 32, 64, 64),  # 14 × 14 × 528
-            "inception_4e": inception(528, 256, 160, 320, 32, 128, 128),  # 14 × 14 × 832
-            "pool4": pool(config.pool4_kernel),  # 7 × 7 × 832
-            "inception_5a": inception(832, 256, 160, 320, 32, 128, 128),  # 7 × 7 × 832
-            "inception_5b": inception(832, 384, 192, 384, 48, 128, 128),  # 7 × 7 × 1024
         }
+        channels = wide(192)
+        inner: dict[str, int] = {}  # channels that the auxiliary heads read
+        for name, filters in TABLE_1.items():
+            if filters is None:
+                layers[name] = pool(config.pool4_kernel if name == "pool4" else 3)
+                continue
+            module = inception(channels, *filters)
+            layers[name] = module
+            channels = inner[name] = module.channels
         self.trunk = nn.Sequential(OrderedDict(layers))
         self.dropout = nn.Dropout(config.dropout)
-        self.fc = nn.Linear(1024, config.classes)
-        self.auxiliary1 = AuxiliaryHead(512, config) if config.auxiliary_heads else None  # reads inception_4a
-        self.auxiliary2 = AuxiliaryHead(528, config) if config.auxiliary_heads else None  # reads inception_4d
+        self.fc = nn.Linear(channels, config.classes)
+        heads = config.auxiliary_heads
+        self.auxiliary1 = AuxiliaryHead(inner["inception_4a"], config) if heads > 0 else None
+        self.auxiliary2 = AuxiliaryHead(inner["inception_4d"], config) if heads > 1 else None
         initialise(self)
         self.to(memory_format=torch.channels_last)
 
@@ -227,24 +315,25 @@ class GoogLeNet(nn.Module):
         logits: Tensor = self.fc(self.dropout(pooled))  # [N, K]
         return logits
 
-    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [N, 3, H, W] -> logits of the classifier and of the heads on 4a and 4d, each [N, K].
+    def forward_with_auxiliary(self, x: Tensor) -> list[Tensor]:
+        """Images [N, 3, H, W] -> logits [N, K] of the classifier, then of each auxiliary head.
 
         Raises:
             ValueError: x is not [N, 3, H, W] with H, W >= 32.
             RuntimeError: the network has no auxiliary heads, or is not in training mode: nothing else uses them.
         """
-        if self.auxiliary1 is None or self.auxiliary2 is None:
-            raise RuntimeError("this GoogLeNet has no auxiliary heads: build it with auxiliary_heads=True")
+        if self.auxiliary1 is None:
+            raise RuntimeError("this GoogLeNet has no auxiliary heads: build it with auxiliary_heads=2")
         if not self.training:
             raise RuntimeError("the auxiliary heads are for training: call train() first, or forward() for logits")
         check_input(x)
         x = self.trunk_slice(None, "inception_4b")(x)  # [N, 512, 14, 14]
-        first = self.auxiliary1(x)
+        inner = [self.auxiliary1(x)]
         x = self.trunk_slice("inception_4b", "inception_4e")(x)  # [N, 528, 14, 14]
-        second = self.auxiliary2(x)
+        if self.auxiliary2 is not None:
+            inner.append(self.auxiliary2(x))
         x = self.trunk_slice("inception_4e", None)(x)  # [N, 1024, 7, 7]
-        return self.classify(x), first, second
+        return [self.classify(x), *inner]
 
     def trunk_slice(self, start: str | None = None, stop: str | None = None) -> nn.Sequential:
         """Layers from `start` (None: the first) up to and without `stop` (None: the last), sharing their parameters.
@@ -295,29 +384,36 @@ def check_input(x: Tensor) -> None:
 
 
 def initialise(network: GoogLeNet) -> None:
-    """Draw fresh weights from torch's global generator.
+    """Draw fresh weights from torch's global generator, as the config's `initialisation` says.
 
-    Without batch normalisation: Gaussian with the standard deviations of `GAUSSIAN_2014`, biases 0.2, classifiers' 0.
-    With it: Gaussian of 0.01, scale 1 and shift 0, as torchvision (whose cut at ±2 is 200 deviations away).
+    gaussian2014: the standard deviations of `GAUSSIAN_2014`, biases 0.2, classifiers' 0.
+    xavier: uniform within sqrt(3 / inputs), with the same biases (the solver BVLC trained with).
+    torchvision: Gaussian of 0.01 (its cut at ±2 is 200 deviations away), biases 0.
+    Batch normalisation always begins with scale 1 and shift 0.
     """
-    batch = network.config.norm == "batch"
+    choice = network.config.initialisation
+    if choice == "auto":
+        choice = "torchvision" if network.config.norm == "batch" else "gaussian2014"
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             row = name.removesuffix(".conv").rpartition(".")[2]
-            if batch:
+            if choice == "torchvision":
                 nn.init.normal_(module.weight, std=0.01)
+            elif choice == "xavier":
+                bound = math.sqrt(3 / module.weight[0].numel())
+                nn.init.uniform_(module.weight, -bound, bound)
             else:
                 nn.init.normal_(module.weight, std=GAUSSIAN_2014[row])
             if module.bias is not None:
-                nn.init.constant_(module.bias, 0.0 if batch or row in ("fc", "fc2") else 0.2)
+                nn.init.constant_(module.bias, 0.0 if choice == "torchvision" or row in ("fc", "fc2") else 0.2)
 
 
-def training_loss(outputs: tuple[Tensor, Tensor, Tensor], labels: Tensor) -> Tensor:
+def training_loss(outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy of the classifier plus 0.3 times that of each auxiliary head (§5).
 
     Args:
         outputs: of `forward_with_auxiliary`, each [N, K].
         labels: [N] int64 in 0..K-1.
     """
-    main, first, second = (F.cross_entropy(logits, labels) for logits in outputs)
-    return main + AUXILIARY_WEIGHT * (first + second)
+    main, *inner = (F.cross_entropy(logits, labels) for logits in outputs)
+    return main + AUXILIARY_WEIGHT * sum(inner, torch.zeros_like(main))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,13 @@ PAPER = {
 """Columns "params" and "ops" of Table 1; its conv2 holds our conv2_reduce too."""
 
 
+_MODULES = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+DEPTH = {"conv1": 1, "conv2": 2, "fc": 1} | {f"inception_{name}": 2 for name in _MODULES}
+"""Column "depth" of Table 1; its sum is the 22 layers of the paper."""
+
+BRANCHES = {"branch1": "1×1", "branch2": "3×3", "branch3": "5×5", "branch4": "pool"}
+
+
 @dataclass(frozen=True)
 class Row:
     """One layer, or several added up.
@@ -42,6 +49,7 @@ class Row:
         weights: kernels and, with batch normalisation, its scales.
         biases: biases or, with batch normalisation, its shifts.
         multiply_adds: of convolutions and linear layers, for one image.
+        branches: the multiply-adds by branch of an Inception module, its reduction and projection counted in.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Row:
     weights: int
     biases: int
     multiply_adds: int
+    branches: dict[str, int] = field(default_factory=dict)
 
 
 def count(network: GoogLeNet, size: int = 224) -> list[Row]:
@@ -77,11 +86,16 @@ def count(network: GoogLeNet, size: int = 224) -> list[Row]:
         biases = sum(p.numel() for key, p in layer.named_parameters() if key.endswith("bias"))
         weights = sum(p.numel() for p in layer.parameters()) - biases
         multiply_adds = 0
-        for module in layer.modules():
+        branches: dict[str, int] = {}
+        for path, module in layer.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 positions = outputs[module][1:]  # each uses every weight once
-                multiply_adds += module.weight.numel() * int(torch.Size(positions).numel())
-        rows.append(Row(name, outputs[layer], weights, biases, multiply_adds))
+                used = module.weight.numel() * int(torch.Size(positions).numel())
+                multiply_adds += used
+                if path.startswith("branch"):
+                    branch = BRANCHES[path[: len("branch1")]]
+                    branches[branch] = branches.get(branch, 0) + used
+        rows.append(Row(name, outputs[layer], weights, biases, multiply_adds, branches))
     return rows
 
 
@@ -100,10 +114,22 @@ def format_table(rows: Sequence[Row]) -> str:
     """Aligned text: one line a row, conv2 joined as in the paper, and the total."""
     reduce = next(row for row in rows if row.name == "conv2_reduce")
     joined = [add_up("conv2", [reduce, row]) if row.name == "conv2" else row for row in rows if row is not reduce]
-    lines = ["layer         output        weights    biases  mult-adds (M)  paper params  paper ops"]
+    lines = ["layer         output       depth   weights    biases  mult-adds (M)  paper params  paper ops"]
     for row in [*joined, add_up("total", rows)]:
         output = "×".join(str(side) for side in (*row.output[1:], row.output[0]))
         params, operations = PAPER.get(row.name, ("", ""))
-        figures = f"{row.weights:10,}{row.biases:10,}{row.multiply_adds / 1e6:15.2f}" if row.weights else " " * 35
-        lines.append(f"{row.name:13} {output:11}{figures}{params:>14}{operations:>11}".rstrip())
+        figures = f"{row.weights:11,}{row.biases:10,}{row.multiply_adds / 1e6:15.2f}" if row.weights else " " * 36
+        depth = DEPTH.get(row.name, "") if row.name != "total" else sum(DEPTH.values())
+        lines.append(f"{row.name:13} {output:11}{depth:>6}{figures}{params:>14}{operations:>11}".rstrip())
+    return "\n".join(lines)
+
+
+def format_branches(rows: Sequence[Row]) -> str:
+    """Share of each branch in the multiply-adds of each Inception module, in percent."""
+    modules = [row for row in rows if row.branches]
+    names = [name for name in BRANCHES.values() if any(name in row.branches for row in modules)]
+    lines = [f"{'module':13} " + "".join(f"{name:>8}" for name in names)]
+    for row in modules:
+        shares = (100 * row.branches.get(name, 0) / row.multiply_adds for name in names)
+        lines.append(f"{row.name:13} " + "".join(f"{share:7.1f}%" for share in shares))
     return "\n".join(lines)

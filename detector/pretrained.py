@@ -74,7 +74,7 @@ def to_caffe(network: GoogLeNet) -> dict[str, Tensor]:
         ValueError: the network is not the paper's variant.
     """
     config = network.config
-    if (config.branch3_kernel, config.pool4_kernel, config.norm) != (5, 3, "lrn"):
+    if _shape_of(config) != _shape_of(GoogLeNetConfig()):
         raise ValueError(f"Caffe's has branch3_kernel=5, pool4_kernel=3 and norm='lrn', not {config}")
     state = _renamed(network, _caffe_names())
     _reverse_colours(state["conv1/7x7_s2.weight"])
@@ -107,9 +107,14 @@ def to_torchvision(network: GoogLeNet) -> dict[str, Tensor]:
         ValueError: the network is not torchvision's variant.
     """
     config = network.config
-    if (config.branch3_kernel, config.pool4_kernel, config.norm) != (3, 2, "batch"):
+    if _shape_of(config) != _shape_of(TORCHVISION_VARIANT):
         raise ValueError(f"torchvision's has branch3_kernel=3, pool4_kernel=2 and norm='batch', not {config}")
     return _renamed(network, _torchvision_names(network))
+
+
+def _shape_of(config: GoogLeNetConfig) -> tuple[object, ...]:
+    """What decides which tensors a network has."""
+    return config.branch3_kernel, config.pool4_kernel, config.norm, config.stem, config.inception, config.width
 
 
 def _caffe_names() -> dict[str, str]:

@@ -34,6 +34,9 @@ COMMANDS = (
     "eval_proposals",
     "extract_proposals",
     "benchmark_proposals",
+    "benchmark_evaluation",
+    "eval_classifier",
+    "classify",
 )
 Main = Callable[[list[str]], int]
 
@@ -104,7 +107,12 @@ def test_the_packages_are_imported_without_torch() -> None:
 
 @pytest.mark.parametrize(
     ("name", "schema"),
-    [("default", DetectorConfig), ("regions_voc", FineTuneConfig), ("voc_test", EvaluationConfig)],
+    [
+        ("default", DetectorConfig),
+        ("regions_voc", FineTuneConfig),
+        ("voc_test", EvaluationConfig),
+        ("ilsvrc_val2", EvaluationConfig),
+    ],
 )
 def test_shipped_configs_load_and_name_their_command(name: str, schema: type[object]) -> None:
     assert load_config(schema, name) == load_config(schema, ROOT / "configs" / f"{name}.yaml")
@@ -395,6 +403,7 @@ def test_a_journal_of_other_settings_is_refused_and_its_config_stays(
         (["detectors.batch=3"], "no key 'detectors.batch'. Did you mean 'detector'?"),
         (["protocol=pascal"], "protocol must be one of ilsvrc, voc, voc07, coco, not 'pascal'"),
         (["min_iou=0"], "min_iou must be in (0, 1], not 0"),
+        (["protocol=coco", "min_iou=0.7"], "protocol coco has overlaps of its own, 0.50 to 0.95; leave min_iou out"),
         (["--detections", "none.json"], "none.json: cannot read: no such file or directory"),
         (["--detections", "toy.yaml"], "toy.yaml: line 1: expected 7 numbers, image number, class number, confidence"),
         (["--detections", "empty.json", "groups.odd=[cone]"], "groups.odd: shapes val has no class cone"),
@@ -411,6 +420,97 @@ def test_eval_map_refuses_in_one_line(
     assert message in captured.err
     assert len([line for line in captured.err.splitlines() if "warning: " not in line]) == 1
     assert not (workplace / "runs").exists()
+
+
+def test_a_file_scored_explained_compared_and_converted(
+    tool: Callable[[str], Main], workplace: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    perfect = truth(shapes, workplace / "perfect.json")
+    entries = json.loads(perfect.read_text())
+    (workplace / "half.json").write_text(json.dumps(entries[::2]))
+    arguments = ["--protocol", "voc", "--annotations", str(shapes / "Annotations"), "--classes", "square,disc"]
+    arguments += ["--image-list", str(shapes / "ImageSets/Main/val.txt"), "resamples=50"]
+    more = ["--compare", "half.json", "--diagnose", "--report", "out/page.html", "--json", "out/scores.json"]
+    assert tool("eval_map")([*arguments, "--detections", str(perfect), *more, "--save", "out/comp4"]) == 0
+    out = capsys.readouterr().out
+    for text in ("these detections   1.0000", "half.json", "a difference beyond chance", "missed"):
+        assert text in out, out
+    content = json.loads((workplace / "out/scores.json").read_text())
+    assert content["comparison"]["difference"]["value"] < 0
+    assert content["interval"] == {"value": 1.0, "low": 1.0, "high": 1.0, "resamples": 50}
+    assert content["diagnosis"]["counts"]["missed"] == 0
+    assert "1.0000" in (workplace / "out/page.html").read_text()
+    assert tool("eval_map")([*arguments, "--detections", "out/comp4", "--json", "again.json"]) == 0
+    assert json.loads((workplace / "again.json").read_text())["ap"] == content["ap"]
+    assert tool("eval_map")([*arguments, "--detections", str(perfect), "--save", "out/submission.txt"]) == 1
+    assert "images without ILSVRC's numbers cannot be written as a submission" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--annotations", "x"], "give --config to run a detector, or --detections to score a file"),
+        (["--config", "voc_test", "--annotations", "x"], "--annotations are for scoring a file: give --detections too"),
+        (["--detections", "x", "--annotations", "x"], "--annotations need --protocol, which says what they are"),
+        (["--detections", "x", "--annotations", "x", "--protocol", "voc"], "give --image-list, the images that count"),
+    ],
+)
+def test_eval_map_says_what_else_it_needs(
+    tool: Callable[[str], Main], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tool("eval_map")(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_ilsvrc_from_the_tree_to_the_submission(
+    tool: Callable[[str], Main],
+    workplace: Path,
+    shapes: Path,
+    toy_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A detector of two of the 200 classes and one of none, known by their WordNet ids."""
+    wnids = {"square": "n02672831", "disc": "n02691156"}
+    tree = workplace / "ILSVRC"
+    for folder in ("ImageSets/DET", "Annotations/DET/val", "Data/DET/val"):
+        (tree / folder).mkdir(parents=True)
+    (tree / "ImageSets/DET/val9.txt").write_text("val0 31\nval1 7\nval2 90\n")
+    for name in ("val0", "val1", "val2"):
+        text = (shapes / f"Annotations/{name}.xml").read_text()
+        for shape, wnid in wnids.items():
+            text = text.replace(f"<name>{shape}</name>", f"<name>{wnid}</name>")
+        (tree / f"Annotations/DET/val/{name}.xml").write_text(text)
+        PIL.Image.open(shapes / f"JPEGImages/{name}.png").save(tree / f"Data/DET/val/{name}.JPEG", quality=95)
+    member = load_checkpoint(toy_checkpoint)
+    known = replace(member, classes=ClassTable(("square", "disc"), (wnids["disc"], "n00000001"), (1, 2)))
+    save_checkpoint(workplace / "two.safetensors", known)
+    arguments = ["--config", "ilsvrc_val2", "--device", "cpu", "data.root=ILSVRC", "data.split=val9", "name=nine"]
+    arguments += ["detector.models=[two.safetensors]", "detector.proposals.width=0", "detector.proposals.min_width=8"]
+    assert tool("eval_map")([*arguments, "--diagnose"]) == 0
+    captured = capsys.readouterr()
+    assert "1 of the detector's 2 classes are, by WordNet id, among the 200 of ILSVRC val9" in captured.err
+    assert "eval_map: wrote runs/nine/detections.txt" in captured.err
+    assert captured.out.startswith("ILSVRC DET, small objects found sooner, IoU 0.5: 3 images, 200 classes")
+    assert "of a class that the detector does not know       3" in captured.out
+    lines = (workplace / "runs/nine/detections.txt").read_text().splitlines()
+    assert {line.split()[0] for line in lines} <= {"31", "7", "90"}
+    assert {line.split()[1] for line in lines} == {"2"}  # airplane's number
+    report = json.loads((workplace / "runs/nine/report.json").read_text())
+    assert report["counts"]["classes_without_ground_truth"] == 198
+    assert report["ap"].keys() >= set(wnids.values())
+    assert report["plain_ap"][wnids["square"]] == 0  # nobody looks for it
+    assert sum(report["fates"].values()) == 6
+
+    assert tool("eval_map")(arguments) == 0  # all images are done
+    assert "resuming runs/nine/detections.jsonl: 3 of 3 images are done" in capsys.readouterr().err
+    arguments = ["--protocol", "ilsvrc", "--detections", "runs/nine/detections.txt", "--json", "again.json"]
+    arguments += ["--annotations", "ILSVRC/Annotations/DET/val", "--image-list", "ILSVRC/ImageSets/DET/val9.txt"]
+    assert tool("eval_map")(arguments) == 0
+    again = json.loads((workplace / "again.json").read_text())
+    assert again["ap"] == report["ap"]
+    assert again["mean_ap"] == report["mean_ap"]
 
 
 # ---- train_classifier

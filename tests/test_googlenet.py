@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from detector.googlenet import (
     InputConvention,
     training_loss,
 )
-from detector.model_table import add_up, count, format_table
+from detector.model_table import Row, add_up, count, format_table
 from detector.pretrained import TORCHVISION_VARIANT
 
 # Filter counts of Table 1 multiplied out: (weights, biases, multiply-adds in millions at 224 × 224).
@@ -86,7 +87,7 @@ def network() -> GoogLeNet:
 @pytest.fixture(scope="module")
 def with_heads() -> GoogLeNet:
     torch.manual_seed(0)
-    return GoogLeNet(GoogLeNetConfig(classes=7, auxiliary_heads=True))
+    return GoogLeNet(GoogLeNetConfig(classes=7, auxiliary_heads=2))
 
 
 def images(count: int, size: int) -> torch.Tensor:
@@ -124,8 +125,8 @@ def test_table_prints_and_names_the_mistake(capsys: pytest.CaptureFixture[str]) 
     describe_model = runpy.run_path(str(Path(__file__).parent.parent / "tools" / "describe_model.py"))["main"]
     assert describe_model([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[4].split() == ["conv2", "56×56×192", "114,688", "256", "359.66", "112K", "360M"]
-    assert lines[-1].split() == ["total", "1000", "6,990,272", "8,280", "1582.67"]
+    assert lines[4].split() == ["conv2", "56×56×192", "2", "114,688", "256", "359.66", "112K", "360M"]
+    assert lines[-1].split() == ["total", "1000", "22", "6,990,272", "8,280", "1582.67"]
     assert describe_model(["--size", "16"]) == 1
     assert "at least 32 × 32 px" in capsys.readouterr().err
     assert "pool4         8×8×832" in format_table(count(GoogLeNet(), 256))
@@ -235,7 +236,7 @@ def test_auxiliary_heads_are_for_training_only(network: GoogLeNet, with_heads: G
     assert isinstance(with_heads(x), torch.Tensor)
     with pytest.raises(RuntimeError, match="for training: call train"):
         with_heads.eval().forward_with_auxiliary(x)
-    with pytest.raises(RuntimeError, match="auxiliary_heads=True"):
+    with pytest.raises(RuntimeError, match="auxiliary_heads=2"):
         network.forward_with_auxiliary(x)
 
 
@@ -251,7 +252,7 @@ def test_loss_weighs_the_heads_and_teaches_every_layer(with_heads: GoogLeNet) ->
 
 
 def test_auxiliary_head_pools_five_by_five(with_heads: GoogLeNet) -> None:
-    heads = GoogLeNet(GoogLeNetConfig(auxiliary_heads=True)).eval()
+    heads = GoogLeNet(GoogLeNetConfig(auxiliary_heads=2)).eval()
     assert heads.auxiliary1 is not None
     assert heads.auxiliary2 is not None
     sizes = [sum(p.numel() for p in head.parameters()) for head in (heads.auxiliary1, heads.auxiliary2)]
@@ -264,7 +265,7 @@ def test_auxiliary_head_pools_five_by_five(with_heads: GoogLeNet) -> None:
 
 
 def test_replacing_the_classifier() -> None:
-    network = GoogLeNet(GoogLeNetConfig(classes=9, auxiliary_heads=True))
+    network = GoogLeNet(GoogLeNetConfig(classes=9, auxiliary_heads=2))
     trunk = [parameter.clone() for parameter in network.trunk.parameters()]
     network.replace_classifier(201)
     assert network.config.classes == 201
@@ -304,3 +305,90 @@ def test_importing_the_network_compiles_nothing() -> None:
     code = "import detector.googlenet, detector.lrn as lrn; print(len(lrn._forward_rows.signatures))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "0"
+
+
+# ---- variants
+
+
+def table_of(**settings: Any) -> dict[str, Row]:
+    return {row.name: row for row in count(GoogLeNet(GoogLeNetConfig(**settings)))}
+
+
+def test_the_separable_stem_has_table_1s_figures() -> None:
+    rows = table_of(stem="separable")
+    assert rows["conv1"].weights == 2712  # "2.7K"
+    assert round(rows["conv1"].multiply_adds / 1e6, 2) == 34.02  # "34M"
+    assert rows["conv1"].output == (64, 112, 112)
+    assert round(sum(row.multiply_adds for row in rows.values()) / 1e6, 1) == 1498.7
+
+
+def test_the_naive_module_shows_what_reductions_are_for() -> None:
+    """5×5 without reduction in 4a costs 112.9 M multiply-adds, with it 5.3 M; and the channels grow at every stage."""
+    network = GoogLeNet(GoogLeNetConfig(inception="naive", classes=10))
+    rows = {row.name: row for row in count(network)}
+    reduced = table_of()
+    assert reduced["inception_4a"].branches["5×5"] == 14 * 14 * (480 * 16 + 25 * 16 * 48)
+    channels = rows["pool3"].output[0]
+    assert channels == 192 + (64 + 128 + 32) + (128 + 192 + 96)
+    assert rows["inception_4a"].branches["5×5"] == 14 * 14 * 25 * channels * 48
+    assert sum(row.multiply_adds for row in rows.values()) > 5 * sum(row.multiply_adds for row in reduced.values())
+    with torch.no_grad():
+        assert network.eval()(images(1, 64)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(("width", "filters"), [(0.5, (32, 96, 128, 512)), (1.25, (80, 240, 320, 1280))])
+def test_width_multiplies_every_number_of_filters(width: float, filters: tuple[int, ...]) -> None:
+    rows = table_of(width=width)
+    outputs = [rows[name].output[0] for name in ("conv1", "conv2", "inception_3a", "inception_5b")]
+    assert all(abs(found - wanted) <= 16 for found, wanted in zip(outputs, filters, strict=True))  # steps of 8
+    assert all(row.output[0] % 8 == 0 for name, row in rows.items() if name != "fc")
+    share = sum(row.multiply_adds for row in rows.values()) / sum(row.multiply_adds for row in table_of().values())
+    assert share == pytest.approx(width**2, rel=0.2)
+
+
+@pytest.mark.parametrize("heads", [0, 1, 2])
+def test_none_one_or_both_heads(heads: int) -> None:
+    network = GoogLeNet(GoogLeNetConfig(classes=5, auxiliary_heads=heads, norm="batch")).train()
+    x, labels = images(2, 64), torch.tensor([1, 3])
+    if heads == 0:
+        with pytest.raises(RuntimeError, match="auxiliary_heads=2"):
+            network.forward_with_auxiliary(x)
+        return
+    outputs = network.forward_with_auxiliary(x)
+    assert [output.shape for output in outputs] == [(2, 5)] * (1 + heads)
+    losses = [F.cross_entropy(output, labels) for output in outputs]
+    expected = losses[0] + 0.3 * sum(losses[1:])
+    torch.testing.assert_close(training_loss(outputs, labels), expected)
+    with torch.no_grad():
+        assert network.eval()(x).shape == (2, 5)  # they vanish at inference
+
+
+@pytest.mark.parametrize(
+    ("settings", "layer", "deviation", "bias"),
+    [
+        ({"initialisation": "xavier"}, "trunk.conv2.conv", (1 / (64 * 9)) ** 0.5, 0.2),
+        ({"initialisation": "torchvision"}, "trunk.conv2.conv", 0.01, 0.0),
+        ({"initialisation": "gaussian2014"}, "trunk.conv2.conv", 0.03, 0.2),
+        ({"norm": "batch", "initialisation": "xavier"}, "trunk.conv2.conv", (1 / (64 * 9)) ** 0.5, None),
+    ],
+)
+def test_initialisations(settings: dict[str, Any], layer: str, deviation: float, bias: float | None) -> None:
+    torch.manual_seed(0)
+    module = GoogLeNet(GoogLeNetConfig(**settings)).get_submodule(layer)
+    assert isinstance(module, nn.Conv2d)
+    assert module.weight.std().item() == pytest.approx(deviation, rel=0.03)
+    assert (module.bias is None) == (bias is None)
+    if module.bias is not None:
+        assert (module.bias == bias).all()
+    if settings["initialisation"] == "xavier":
+        assert module.weight.abs().max() <= (3 / (64 * 9)) ** 0.5
+
+
+def test_branches_and_depth_are_printed(tool: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool("describe_model")(["--set", "width=0.5", "norm=batch", "--branches", "--classes", "10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("total")).split()[2] == "22"
+    shares = next(line for line in lines if line.startswith("inception_4a") and "%" in line).split()[1:]
+    assert sum(float(share.rstrip("%")) for share in shares) == pytest.approx(100, abs=0.2)
+    assert tool("describe_model")(["--set", "depth=3"]) == 1
+    assert "no key 'depth'" in capsys.readouterr().err

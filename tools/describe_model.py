@@ -10,6 +10,9 @@ EXAMPLES = """examples:
   python tools/describe_model.py
   python tools/describe_model.py --variant torchvision --classes 201
   python tools/describe_model.py --size 256
+  python tools/describe_model.py --set stem=separable --branches
+  python tools/describe_model.py --set inception=naive
+  python tools/describe_model.py --set width=0.5 norm=batch
 """
 
 
@@ -19,18 +22,26 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--variant", choices=["paper", "torchvision"], default="paper", help="default: %(default)s")
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of GoogLeNetConfig")
+    parser.add_argument("--branches", action="store_true", help="print the share of each Inception branch too")
     parser.add_argument("--classes", type=int, default=1000, help="outputs of the classifier (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the input, px (default: %(default)s)")
     options = parser.parse_args(arguments)
 
-    from detector.googlenet import GoogLeNet, GoogLeNetConfig  # slow imports after --help
-    from detector.model_table import count, format_table
+    from detector.config import load_config  # slow imports after --help
+    from detector.googlenet import GoogLeNet, GoogLeNetConfig
+    from detector.model_table import count, format_branches, format_table
     from detector.pretrained import TORCHVISION_VARIANT
 
     variant = GoogLeNetConfig() if options.variant == "paper" else TORCHVISION_VARIANT
     try:
-        network = GoogLeNet(dataclasses.replace(variant, classes=options.classes))
-        print(format_table(count(network, options.size)))
+        settings = dataclasses.asdict(load_config(GoogLeNetConfig, None, options.set))
+        changed = {text.partition("=")[0].strip(): settings[text.partition("=")[0].strip()] for text in options.set}
+        network = GoogLeNet(dataclasses.replace(variant, **{"classes": options.classes, **changed}))
+        rows = count(network, options.size)
+        print(format_table(rows))
+        if options.branches:
+            print("\nmultiply-adds by branch\n" + format_branches(rows))
     except ValueError as error:
         print(f"describe_model: {error}", file=sys.stderr)
         return 1

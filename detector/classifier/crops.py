@@ -1,0 +1,121 @@
+"""Which parts of an image a classifier is shown at test: 1, 10 or 144 crops (paper §7).
+
+In: image [H, W, 3] uint8 RGB.  Out: [N, 224, 224, 3] uint8 RGB.
+144 = 4 scales (shorter side 256, 288, 320, 352) × 3 squares along the longer side × (4 corners, the centre, the whole
+square resized) × mirror. What the paper leaves open: the order (ours: scale, square, crop, mirror; a mean does not see
+it); how to resize (ours: bilinear with antialiasing); the scale of its 1 and 10 crops (ours: shorter side 256, the 10
+of the middle square, as Krizhevsky's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from detector.data.image import Image
+
+SIZE = 224  # px, the network's input
+SCALES = (256, 288, 320, 352)
+COUNTS = (1, 10, 144)
+
+
+class Crop(NamedTuple):
+    """A square of the image resized to a shorter side of `scale`.
+
+    Attributes:
+        scale: px.
+        left: of the square, px.
+        top: of the square, px.
+        side: of the square, px; where it is not 224 the square is resized to that.
+        mirrored: left to right, after cutting.
+    """
+
+    scale: int
+    left: int
+    top: int
+    side: int
+    mirrored: bool
+
+
+def plan(count: int, width: int, height: int) -> list[Crop]:
+    """The crops of an image of that size, in order; of a square image some occur more than once.
+
+    Args:
+        count: 1, 10 or 144.
+        width: of the image, px.
+        height: of the image, px.
+
+    Raises:
+        ValueError: another count, or an image without pixels.
+    """
+    if count not in COUNTS:
+        raise ValueError(f"crops must be one of {', '.join(map(str, COUNTS))}, not {count}")
+    if width < 1 or height < 1:
+        raise ValueError(f"an image of {width} x {height} px has no crops")
+    if count == 144:
+        places = [
+            (scale, *square, *crop)
+            for scale in SCALES
+            for square in _squares(scale, width, height)
+            for crop in (*_five(scale), (0, 0, scale))
+        ]
+    else:
+        square = _squares(SCALES[0], width, height)[1]
+        five = _five(SCALES[0])
+        places = [(SCALES[0], *square, *crop) for crop in (five if count == 10 else five[-1:])]
+    mirrors = (False,) if count == 1 else (False, True)
+    return [
+        Crop(scale, left + x, top + y, side, mirrored)
+        for scale, left, top, x, y, side in places
+        for mirrored in mirrors
+    ]
+
+
+def cut(image: Image, crops: Sequence[Crop]) -> NDArray[np.uint8]:
+    """The crops of an image; [H, W, 3] RGB -> [len(crops), 224, 224, 3]."""
+    picture = PIL.Image.fromarray(image)
+    resized: dict[int, Image] = {}
+    result = np.empty((len(crops), SIZE, SIZE, 3), np.uint8)
+    for position, crop in enumerate(crops):
+        if crop.scale not in resized:
+            resized[crop.scale] = np.asarray(_resized(picture, resized_size(crop.scale, *picture.size)))
+        square = resized[crop.scale][crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+        if crop.side != SIZE:
+            square = np.asarray(_resized(PIL.Image.fromarray(square), (SIZE, SIZE)))
+        result[position] = square[:, ::-1] if crop.mirrored else square
+    return result
+
+
+def resized_size(scale: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height, px, of an image whose shorter side is made `scale`."""
+    shorter = min(width, height)
+    return max(scale, round(scale * width / shorter)), max(scale, round(scale * height / shorter))
+
+
+def distinct(crops: Sequence[Crop]) -> tuple[list[Crop], NDArray[np.int64]]:
+    """The different ones of crops, and how often each occurs; a square image has 48 of its 144."""
+    counts: dict[Crop, int] = {}
+    for crop in crops:
+        counts[crop] = counts.get(crop, 0) + 1
+    return list(counts), np.array(list(counts.values()), np.int64)
+
+
+def _squares(scale: int, width: int, height: int) -> list[tuple[int, int]]:
+    """Left and top of the first, middle and last square along the longer side."""
+    new_width, new_height = resized_size(scale, width, height)
+    spare_x, spare_y = new_width - scale, new_height - scale
+    return [(0, 0), (spare_x // 2, spare_y // 2), (spare_x, spare_y)]
+
+
+def _five(scale: int) -> list[tuple[int, int, int]]:
+    """Left, top and side of the corners (top left, top right, bottom left, bottom right) and the centre of a square."""
+    end = scale - SIZE
+    return [(x, y, SIZE) for x, y in ((0, 0), (end, 0), (0, end), (end, end), (end // 2, end // 2))]
+
+
+def _resized(picture: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
+    return picture if picture.size == size else picture.resize(size, PIL.Image.Resampling.BILINEAR)

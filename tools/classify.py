@@ -1,0 +1,63 @@
+"""Say what an image shows: the five most probable classes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+EXAMPLES = """examples:
+  python tools/classify.py examples/chelsea.jpg --models bvlc_googlenet.safetensors
+  python tools/classify.py photo.jpg --models a.safetensors b.safetensors --crops 144
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, classify, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("image", nargs="+", help="image files and folders")
+    parser.add_argument("--models", nargs="+", metavar="FILE", default=["googlenet_voc"], help="(default: shipped)")
+    parser.add_argument("--crops", type=int, choices=(1, 10, 144), default=10, help="(default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    options = parser.parse_args(arguments)
+
+    try:
+        from detector.data.image import find_images, read_image
+
+        paths = find_images(options.image)
+
+        import numpy as np
+
+        from detector.classifier.ensemble import classify, load_classifier
+        from detector.device import choose_device
+
+        device = choose_device(options.device)
+        members = [load_classifier(name, device) for name in options.models]
+        if len({member.network.config.classes for member in members}) > 1:
+            raise ValueError("the models tell different numbers of classes apart")
+        names = members[0].classes or _imagenet_names(members[0].network.config.classes)
+        for path in paths:
+            image = read_image(path)
+            mean = np.mean([classify(member, image, options.crops, device=device) for member in members], axis=0)
+            print(path)
+            for label in np.argsort(-mean, kind="stable")[:5].tolist():
+                print(f"  {mean[label]:.4f}  {names[label]}")
+    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
+        print(f"classify: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    return 0
+
+
+def _imagenet_names(count: int) -> list[str]:
+    """ImageNet's names, which torchvision holds without a download; else numbers."""
+    from torchvision.models import GoogLeNet_Weights
+
+    names = list(GoogLeNet_Weights.IMAGENET1K_V1.meta["categories"])
+    return names if len(names) == count else [f"class {label}" for label in range(count)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
