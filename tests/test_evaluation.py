@@ -350,7 +350,7 @@ def test_coco_keeps_a_hundred_per_image_and_class() -> None:
 
 
 PROTOCOLS = {
-    "voc10": evaluate_voc,
+    "voc": evaluate_voc,
     "voc07": lambda dataset, table: evaluate_voc(dataset, table, eleven_point=True),
     "coco": evaluate_coco,
     "ilsvrc": evaluate_ilsvrc,
@@ -452,7 +452,7 @@ def test_coco_report_has_its_summary() -> None:
 def test_report_as_json(tmp_path: Path) -> None:
     write_report(tmp_path / "runs" / "report.json", Report(report_of()))
     content = json.loads((tmp_path / "runs" / "report.json").read_text())
-    assert content["protocol"] == "voc10"
+    assert content["protocol"] == "voc"
     assert content["ap"] == {"class_0": 0.5, "class_1": None}
     assert (content["mean_ap"], content["median_ap"]) == (0.5, 0.5)
     assert content["counts"] == {

@@ -14,7 +14,7 @@ from detector.evaluation.text import columns
 
 TITLES = {
     "ilsvrc": "ILSVRC DET, small objects found sooner",
-    "voc10": "PASCAL VOC2010+, area under the curve",
+    "voc": "PASCAL VOC2010+, area under the curve",
     "voc07": "PASCAL VOC2007, 11 points",
     "coco": "COCO, 101 points",
 }

@@ -112,7 +112,7 @@ class Evaluation:
     """What one protocol says of one table of detections.
 
     Attributes:
-        protocol: "ilsvrc", "voc10" (area under the curve), "voc07" (11 points) or "coco". Never compare across them.
+        protocol: "ilsvrc", "voc" (area under the curve), "voc07" (11 points) or "coco". Never compare across them.
         min_iou: overlap from which a detection counts as the object, in [0, 1]; ilsvrc relaxes it for small objects.
         ap: average precision by class key (see class_keys; ilsvrc: by wnid), in [0, 1]; None without ground truth.
         mean_ap: mean over the classes with ground truth.

@@ -25,7 +25,7 @@ def evaluate_voc(
         truth: the ground truth; difficult and crowd boxes are neither to be found nor punished.
         detections: its index and labels refer to the truth.
         min_iou: overlap from which a detection counts, in (0, 1].
-        eleven_point: VOC2007's mean of 11 precisions ("voc07") instead of the area under the curve ("voc10").
+        eleven_point: VOC2007's mean of 11 precisions ("voc07") instead of the area under the curve ("voc").
 
     Raises:
         ValueError: the table is of another split, min_iou is out of range, or there is no ground truth at all.
@@ -33,5 +33,5 @@ def evaluate_voc(
     matches = match(truth, detections, "voc", min_iou)
     measure = eleven_point_average_precision if eleven_point else average_precision
     ap = average_precisions(matches, detections, measure)
-    protocol = "voc07" if eleven_point else "voc10"
+    protocol = "voc07" if eleven_point else "voc"
     return evaluation_of(protocol, min_iou, truth, detections, ap=ap, objects=matches.positives)
