@@ -77,12 +77,11 @@ def extract(
     Raises:
         StoreError: the store was made otherwise, is damaged or in use, or a worker process died.
     """
-    if config.method != "native":
-        propose(np.zeros((32, 32, 3), np.uint8), config)  # refuses what is not installed, before the store exists
+    # Refuses what is not installed before the store exists, and compiles once, not in every worker.
+    propose(np.zeros((32, 32, 3), np.uint8), config)
     failures = []
     with StoreWriter(folder, store_settings(config), list(images), shard=shard) as writer:
         if writer.todo:
-            propose(np.zeros((32, 32, 3), np.uint8), config)  # compiled once, not by every worker
             done = len(writer.done)
             bar = tqdm(total=done + len(writer.todo), initial=done, desc=label, unit="image", dynamic_ncols=True)
             with bar:

@@ -203,7 +203,7 @@ class StoreWriter:
         self._journal.seek(0)
         *lines, torn = self._journal.read().split(b"\n")
         try:
-            header, *images = map(json.loads, lines) if lines else ({}, *())
+            header, *images = map(json.loads, lines or [b"{}"])
             ends = [0, *(image["end"] for image in images)]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self.folder}/journal.jsonl: damaged; delete the folder to start anew") from error

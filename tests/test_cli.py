@@ -505,6 +505,10 @@ def test_ilsvrc_from_the_tree_to_the_submission(
 
     assert tool("eval_map")(arguments) == 0  # all images are done
     assert "resuming runs/nine/detections.jsonl: 3 of 3 images are done" in capsys.readouterr().err
+    assert tool("eval_map")([*arguments, "score=0.7"]) == 0  # the stages were recorded at another score
+    other = json.loads((workplace / "runs/nine/report.json").read_text())
+    assert "fates" not in other
+    assert any("stages are left out" in line and "at score 0.7" in line for line in other["warnings"])
     arguments = ["--protocol", "ilsvrc", "--detections", "runs/nine/detections.txt", "--json", "again.json"]
     arguments += ["--annotations", "ILSVRC/Annotations/DET/val", "--image-list", "ILSVRC/ImageSets/DET/val9.txt"]
     assert tool("eval_map")(arguments) == 0

@@ -278,14 +278,17 @@ def test_fates_are_kept(tmp_path: Path) -> None:
     lost = fates(make_trace([[0.1, 0.1]], [BOX]), ONE, np.zeros(1, np.int64))
     found = fates(make_trace([[0.9, 0]], [BOX]), ONE, np.zeros(1, np.int64))
     path = tmp_path / "fates.jsonl"
-    assert read_fates(path) == {}
-    append_fates(path, record, lost)
-    append_fates(path, record, found)  # an interrupted run writes the image again
+    assert read_fates(path, 0.5, 0.5) == {}
+    append_fates(path, record, lost, 0.5, 0.5)
+    with path.open("a") as file:
+        file.write('{"image_id": "7", "obj')  # killed here; the resumed run writes the image again
+    append_fates(path, record, found, 0.5, 0.5)
     with path.open("a") as file:
         file.write('{"image_id": "8", "obj')
-    assert read_fates(path) == {"7": found}
-    assert count_fates(read_fates(path))[FOUND] == 1
-    assert sum(count_fates(read_fates(path)).values()) == 1
+    assert read_fates(path, 0.5, 0.5) == {"7": found}
+    assert read_fates(path, 0.7, 0.5) == read_fates(path, 0.5, 0.6) == {}  # nothing is known at those
+    assert count_fates(read_fates(path, 0.5, 0.5))[FOUND] == 1
+    assert sum(count_fates(read_fates(path, 0.5, 0.5)).values()) == 1
     assert len(truth) == 1
 
 

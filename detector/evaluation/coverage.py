@@ -102,8 +102,7 @@ def measure_coverage(dataset: Dataset, config: CoverageConfig) -> dict[str, Cove
         ImageError: a photograph cannot be read.
         StoreError: a store is absent, unfinished, or lacks an image.
     """
-    counted = [~(record.difficult | record.crowd) for record in dataset.records]
-    labels = np.concatenate([record.labels[mine] for record, mine in zip(dataset.records, counted, strict=True)])
+    labels = np.concatenate([record.labels[_counts(record)] for record in dataset.records])
     if not len(labels):
         raise DataError(f"{dataset.name}: no objects to cover (those marked difficult or crowd do not count)")
     existing = {name: ProposalStore(Path(folder)) for name, folder in config.stores.items()}  # refused before the work

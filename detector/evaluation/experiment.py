@@ -215,10 +215,17 @@ def analyse(
     if stages:
         from detector.evaluation.stages import ORACLES, count_fates, read_fates
 
-        fates = count_fates(read_fates(config.folder / "fates.jsonl"))
-        for stage in ORACLES:
-            ideal = read_results(oracle_path(config, stage), truth).table
-            perfect[stage] = evaluate(config, truth, ideal).mean_ap
+        recorded = read_fates(config.folder / "fates.jsonl", config.score, config.min_iou)
+        if recorded.keys() == truth.index_of.keys():
+            fates = count_fates(recorded)
+            for stage in ORACLES:
+                ideal = read_results(oracle_path(config, stage), truth).table
+                perfect[stage] = evaluate(config, truth, ideal).mean_ap
+        else:
+            warnings += (
+                f"stages are left out: {config.folder} does not hold them of every image at score {config.score:g} and "
+                f"IoU {config.min_iou:g}; they are recorded while the detector runs",
+            )
     return Report(
         evaluation,
         interval=interval,
@@ -364,7 +371,7 @@ def _diagnose(
     fates = [replace(fate, label=int(labels[fate.label])) for fate in fates]
     for box, label in zip(record.boxes[counts & ~known].tolist(), record.labels[counts & ~known].tolist(), strict=True):
         fates.append(stages.Fate(label, box, stages.UNKNOWN, 0.0))
-    stages.append_fates(config.folder / "fates.jsonl", record, fates)
+    stages.append_fates(config.folder / "fates.jsonl", record, fates, config.score, config.min_iou)
 
 
 def _some(names: tuple[str, ...]) -> str:

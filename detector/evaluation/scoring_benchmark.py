@@ -40,7 +40,7 @@ class Cost:
         seconds: median of the repetitions, after loading.
         memory: peak of its process, MB.
         loaded: the same before it began, with the data in memory.
-        value: the mean AP that it found; seconds of reading alone have none.
+        value: the mean AP that it found; None where it only reads.
     """
 
     seconds: float

@@ -235,18 +235,37 @@ ORACLES = ("proposals", "classifier", "suppression")
 # ---- on disk
 
 
-def append_fates(path: Path, record: Record, found: Sequence[Fate]) -> None:
-    """Add a line for an image; a line that comes again replaces the earlier one."""
+def append_fates(path: Path, record: Record, found: Sequence[Fate], score: float, min_iou: float) -> None:
+    """Add a line for an image; a line that comes again replaces the earlier one.
+
+    Args:
+        path: the file.
+        record: the image.
+        found: what became of its objects.
+        score: from which a detection was shown.
+        min_iou: from which a box covered an object.
+    """
+    line = {
+        "image_id": record.image_id,
+        "score": score,
+        "min_iou": min_iou,
+        "objects": [asdict(fate) for fate in found],
+    }
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"image_id": record.image_id, "objects": [asdict(fate) for fate in found]}) + "\n")
+        file.write(f"\n{json.dumps(line)}\n")  # on a line of its own, even behind one that a kill has torn
 
 
-def read_fates(path: Path) -> dict[str, list[Fate]]:
-    """Fates by image; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
-    return {line["image_id"]: [Fate(**item) for item in line["objects"]] for line in lines}
+def read_fates(path: Path, score: float, min_iou: float) -> dict[str, list[Fate]]:
+    """Fates by image, those recorded at this score and overlap; empty where there is no such file."""
+    found: dict[str, list[Fate]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:  # blank, or torn by a kill: the resumed run wrote that image again
+            continue
+        if (line["score"], line["min_iou"]) == (score, min_iou):
+            found[line["image_id"]] = [Fate(**item) for item in line["objects"]]
+    return found
 
 
 def count_fates(found: dict[str, list[Fate]], stages: Sequence[tuple[str, Left]] = STAGES) -> dict[str, int]:
