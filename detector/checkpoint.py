@@ -1,4 +1,4 @@
-"""A trained region classifier in one file: weights, architecture, input, classes and provenance.
+"""A trained classifier, of regions or of whole images, in one file: weights, architecture, input, classes, provenance.
 
 The file is safetensors (no pickle); everything but the tensors is JSON in its header, under metadata "header".
 """
@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
+from detector.pretrained import load_caffe, load_torchvision
 from detector.regions import RegionConfig
 
-FORMAT = "googlenet-rcnn region classifier 1"
+REGION_FORMAT = "googlenet-rcnn region classifier 1"
+IMAGE_FORMAT = "googlenet-rcnn image classifier 1"
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -54,8 +58,31 @@ class RegionClassifier:
             )
 
 
-def save_checkpoint(path: Path, classifier: RegionClassifier, *, half: bool = False) -> None:
-    """Write a region classifier; the file appears whole or not at all.
+@dataclass(frozen=True)
+class ImageClassifier:
+    """A network that tells K classes of whole images apart, and all it takes to use it.
+
+    Attributes:
+        network: K logits.
+        convention: how it wants its input scaled.
+        size: side of the square it was trained on, px.
+        classes: K names, WordNet ids for ImageNet; empty where the weights' file states none.
+        provenance: free text by topic: data, recipe, command, results.
+    """
+
+    network: GoogLeNet
+    convention: InputConvention
+    size: int = 224
+    classes: tuple[str, ...] = ()
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.classes and self.network.config.classes != len(self.classes):
+            raise ValueError(f"a network of {self.network.config.classes} outputs, {len(self.classes)} class names")
+
+
+def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, *, half: bool = False) -> None:
+    """Write a classifier; the file appears whole or not at all.
 
     Args:
         path: ends in .safetensors by custom.
@@ -67,18 +94,22 @@ def save_checkpoint(path: Path, classifier: RegionClassifier, *, half: bool = Fa
         for name, tensor in classifier.network.state_dict().items()
         if not name.startswith("auxiliary")
     }
-    header = {
+    header: dict[str, Any] = {
         "network": asdict(classifier.network.config) | {"auxiliary_heads": 0},
         "convention": asdict(classifier.convention),
-        "regions": asdict(classifier.regions),
-        "classes": asdict(classifier.classes),
         "provenance": classifier.provenance,
     }
+    if isinstance(classifier, RegionClassifier):
+        format_ = REGION_FORMAT
+        header |= {"regions": asdict(classifier.regions), "classes": asdict(classifier.classes)}
+    else:
+        format_ = IMAGE_FORMAT
+        header |= {"size": classifier.size, "classes": classifier.classes}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # Not save_file: it leaves a file that only its owner can read.
-        temporary.write_bytes(save(state, metadata={"format": FORMAT, "header": json.dumps(header)}))
+        temporary.write_bytes(save(state, metadata={"format": format_, "header": json.dumps(header)}))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -110,37 +141,87 @@ def load_checkpoint(path: Path) -> RegionClassifier:
         CheckpointError: the file is missing, is no safetensors file, is another kind of checkpoint, or its tensors do
             not fit the network that its header describes.
     """
-    header = _read_header(path)
-    try:
-        network = GoogLeNet(GoogLeNetConfig(**header["network"]))
-        classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
-        convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
-        network.load_state_dict(state)
-        return RegionClassifier(
-            network.eval(), convention, RegionConfig(**header["regions"]), classes, header["provenance"]
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its tensors and its header do not fit: {reason}") from error
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
+    metadata = _metadata(path)
+    if metadata.get("format") != REGION_FORMAT:
         raise CheckpointError(
             f"{path} is no region classifier of this project; tools/train_classifier.py writes them, "
             "and takes weights of other origin as init"
         )
+    with _fitting(path):
+        header = _header(path, metadata)
+        network, convention = _network(path, header)
+        classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
+        return RegionClassifier(network, convention, RegionConfig(**header["regions"]), classes, header["provenance"])
+
+
+def load_any_classifier(path: Path) -> ImageClassifier:
+    """Read weights of any origin as a classifier of whole images, in float32 and evaluation mode, on the CPU.
+
+    Args:
+        path: a safetensors file of ours, or with the layer names of Caffe or of torchvision. A region classifier tells
+            its classes and "background" apart.
+
+    Raises:
+        CheckpointError: the file is missing, is no safetensors file or none of these, or its tensors do not fit.
+    """
+    metadata = _metadata(path)
+    with _fitting(path):
+        if metadata.get("format") == REGION_FORMAT:
+            regions = load_checkpoint(path)
+            names = ("background", *regions.classes.names)
+            return ImageClassifier(regions.network, regions.convention, regions.regions.size, names, regions.provenance)
+        if metadata.get("format") == IMAGE_FORMAT:
+            header = _header(path, metadata)
+            network, convention = _network(path, header)
+            return ImageClassifier(network, convention, header["size"], tuple(header["classes"]), header["provenance"])
+        with safe_open(path, framework="pt") as file:
+            names = tuple(file.keys())
+        if "loss3/classifier.weight" in names:
+            return ImageClassifier(*load_caffe(path))
+        if "inception3a.branch1.conv.weight" in names:
+            return ImageClassifier(*load_torchvision(load_file(path), str(path)))
+    raise CheckpointError(
+        f"{path}: neither weights of tools/train_classifier.py nor of Caffe's or torchvision's GoogLeNet; "
+        f"its first tensor is {min(names, default='none')!r}"
+    )
+
+
+def _network(path: Path, header: dict[str, Any]) -> tuple[GoogLeNet, InputConvention]:
+    network = GoogLeNet(GoogLeNetConfig(**header["network"]))
+    convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    network.load_state_dict(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    )
+    return network.eval(), convention
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+
+
+def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged: {error}") from error
     return header
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Whatever tensors and header disagree on becomes one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its tensors and its header do not fit: {reason}") from error

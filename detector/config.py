@@ -63,6 +63,18 @@ def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[st
     return cast(T, result)
 
 
+def peek(path: str | Path, overrides: Sequence[str], key: str) -> object:
+    """The value of one top-level key before a schema is chosen; None where neither file nor overrides state it.
+
+    Raises:
+        ConfigError: as load_config, as far as it is read.
+    """
+    value: object = None
+    for content in (*(layer for _, layer in _layers(find_config(path), ())), *map(_parse_override, overrides)):
+        value = content.get(key, value)
+    return value
+
+
 def find_config(name: str | Path) -> Path:
     """The YAML file of that path, else the shipped preset of that name ("detect" or "detect.yaml").
 

@@ -203,7 +203,7 @@ def test_a_header_that_does_not_fit(saved: Path, change: Callable[[dict[str, Any
 @pytest.mark.parametrize("header", [None, "{not json", "[]"])
 def test_a_damaged_header(tmp_path: Path, header: str | None) -> None:
     path = tmp_path / "damaged.safetensors"
-    metadata = {"format": checkpoint.FORMAT} | ({} if header is None else {"header": header})
+    metadata = {"format": checkpoint.REGION_FORMAT} | ({} if header is None else {"header": header})
     save_file({"x": torch.zeros(1)}, path, metadata=metadata)
     assert "header" in refusal(path)
 

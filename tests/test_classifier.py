@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from detector.checkpoint import CheckpointError
+from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, load_checkpoint, save_checkpoint
 from detector.classifier import ensemble
 from detector.classifier.crops import SCALES, Crop, cut, distinct, plan, resized_size
 from detector.classifier.ensemble import (
-    Classifier,
     Predictions,
     classify,
     combine,
     format_predictions,
     interval,
-    load_classifier,
 )
-from detector.data.ground_truth import DataError
-from detector.data.imagefolder import read_image_folder
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
-from detector.pretrained import TORCHVISION_VARIANT, to_caffe, to_torchvision
+from detector.pretrained import CAFFE_INPUT, TORCHVISION_VARIANT, to_caffe, to_torchvision
 
 Main = Callable[[list[str]], int]
 
@@ -120,7 +117,7 @@ def network() -> GoogLeNet:
 
 def test_a_classification_is_the_mean_over_all_crops(network: GoogLeNet) -> None:
     """Also of a square image, whose crops are computed once and weigh as often as they occur."""
-    classifier = Classifier("toy", network, InputConvention(std=(60.0, 60.0, 60.0)), None)
+    classifier = ImageClassifier(network, InputConvention(std=(60.0, 60.0, 60.0)))
     generator = np.random.default_rng(0)
     for height, width in ((90, 120), (100, 100)):
         image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -135,7 +132,7 @@ def test_a_classification_is_the_mean_over_all_crops(network: GoogLeNet) -> None
 
 def test_duplicates_weigh_as_often_as_they_occur(network: GoogLeNet, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    classifier = Classifier("toy", network, InputConvention(), None)
+    classifier = ImageClassifier(network, InputConvention())
     ten = plan(10, 40, 40)
     monkeypatch.setattr(ensemble, "plan", lambda *_: [ten[0], ten[1], ten[0], ten[0]])
     mixed = classify(classifier, image, 10)
@@ -211,45 +208,50 @@ def test_hits_and_their_interval() -> None:
 
 def test_classifiers_of_every_origin(tmp_path: Path, toy_checkpoint: Path) -> None:
     torch.manual_seed(0)
-    save_file(to_caffe(GoogLeNet(GoogLeNetConfig(classes=5))), tmp_path / "caffe.safetensors")
-    torchvisions = GoogLeNet(GoogLeNetConfig(**{**vars(TORCHVISION_VARIANT), "classes": 5}))
-    save_file(to_torchvision(torchvisions), tmp_path / "torchvision.safetensors")
-    assert load_classifier(str(tmp_path / "caffe.safetensors")).network.config.norm == "lrn"
-    assert load_classifier(str(tmp_path / "torchvision.safetensors")).network.config.norm == "batch"
-    assert load_classifier(str(toy_checkpoint)).classes == ("background", "square", "disc")
+    caffe, torchvision = GoogLeNet(GoogLeNetConfig(classes=5)), GoogLeNet(replace(TORCHVISION_VARIANT, classes=5))
+    own = GoogLeNet(GoogLeNetConfig(classes=5, width=0.25, norm="batch", stem="separable"))
+    save_file(to_caffe(caffe), tmp_path / "caffe.safetensors")
+    save_file(to_torchvision(torchvision), tmp_path / "torchvision.safetensors")
+    save_checkpoint(tmp_path / "own.safetensors", ImageClassifier(own, CAFFE_INPUT, 64, tuple("abcde"), {"data": "x"}))
+    x = torch.rand(1, 3, 64, 64)
+    for name, network in (("caffe", caffe), ("torchvision", torchvision), ("own", own)):
+        found = load_any_classifier(tmp_path / f"{name}.safetensors")
+        with torch.no_grad():
+            torch.testing.assert_close(found.network(x), network.eval()(x))
+    assert (found.size, found.classes, found.provenance, found.convention) == (
+        64,
+        tuple("abcde"),
+        {"data": "x"},
+        CAFFE_INPUT,
+    )
+    assert load_any_classifier(toy_checkpoint).classes == ("background", "square", "disc")
+    with pytest.raises(CheckpointError, match="no region classifier of this project"):
+        load_checkpoint(tmp_path / "own.safetensors")
     (tmp_path / "text.safetensors").write_text("x")
-    with pytest.raises(CheckpointError, match=r"text.safetensors is no safetensors file"):
-        load_classifier(str(tmp_path / "text.safetensors"))
-    with pytest.raises(CheckpointError, match="no checkpoint nowhere"):
-        load_classifier("nowhere")
+    save_file({"a.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for name, message in (
+        ("text", "text.safetensors is no safetensors file"),
+        ("other", "its first tensor is 'a.weight'"),
+        ("none", "no checkpoint"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load_any_classifier(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="a network of 5 outputs, 2 class names"):
+        ImageClassifier(own, CAFFE_INPUT, classes=("a", "b"))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three classes of two images."""
     generator = np.random.default_rng(0)
-    for name in ("b", "a", "c"):
+    for name in ("disc", "background", "square"):  # folders in another order than the toy network's outputs
         for number in range(2):
             path = tmp_path / "images" / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.fromarray(generator.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(path)
-    (tmp_path / "images" / "a" / ".hidden.png").write_text("")
-    (tmp_path / "images" / "a" / "notes.txt").write_text("")
+    (tmp_path / "images" / "background" / ".hidden.png").write_text("")
+    (tmp_path / "images" / "background" / "notes.txt").write_text("")
     return tmp_path / "images"
-
-
-def test_a_folder_of_classes(folder: Path, tmp_path: Path) -> None:
-    found = read_image_folder(folder)
-    assert found.classes == ("a", "b", "c")
-    assert found.labels == (0, 0, 1, 1, 2, 2)
-    assert [path.relative_to(folder).as_posix() for path in found.paths][:3] == ["a/0.png", "a/1.png", "b/0.png"]
-    (folder / "d").mkdir()
-    with pytest.raises(DataError, match="d: a class without images"):
-        read_image_folder(folder)
-    (tmp_path / "empty").mkdir()
-    for name, message in (("empty", "no folders in it"), ("nowhere", "no folder")):
-        with pytest.raises(DataError, match=message):
-            read_image_folder(tmp_path / name)
 
 
 def test_eval_classifier(
@@ -279,13 +281,14 @@ def test_eval_classifier(
 
 
 def test_eval_classifier_refuses(
-    folder: Path, toy_checkpoint: Path, tool: Callable[[str], Main], capsys: pytest.CaptureFixture[str]
+    folder: Path, toy_checkpoint: Path, tool: Callable[[str], Main], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "c" / "0.png").unlink()
-    (folder / "c" / "1.png").unlink()
-    (folder / "c").rmdir()
+    (folder / "disc").rename(folder / "disk")
     assert tool("eval_classifier")([str(folder), "--models", str(toy_checkpoint)]) == 1
-    assert "tells 3 classes apart" in capsys.readouterr().err
+    assert "knows no class 'disk' (1 of 3 are unknown); it knows background, square, disc" in capsys.readouterr().err
+    save_file(to_caffe(GoogLeNet(GoogLeNetConfig(classes=5))), tmp_path / "five.safetensors")
+    assert tool("eval_classifier")([str(folder), "--models", str(tmp_path / "five.safetensors")]) == 1
+    assert "tells 5 classes apart" in capsys.readouterr().err
     for arguments in ([], [str(folder)], ["--combine"], [str(folder), "--models", "x", "--every", "0"]):
         with pytest.raises(SystemExit) as caught:
             tool("eval_classifier")(arguments)
@@ -295,7 +298,7 @@ def test_eval_classifier_refuses(
 def test_classify(
     toy_checkpoint: Path, folder: Path, tool: Callable[[str], Main], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = folder / "a" / "0.png"
+    path = folder / "background" / "0.png"
     assert tool("classify")([str(path), "--models", str(toy_checkpoint), "--crops", "1", "--device", "cpu"]) == 0
     name, *lines = capsys.readouterr().out.splitlines()
     assert name == str(path)

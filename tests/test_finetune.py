@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
@@ -27,8 +27,10 @@ from detector.extraction import dataset_proposals
 from detector.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pretrained import CAFFE_INPUT, to_caffe
 from detector.regions import RegionConfig, warp
-from detector.training.finetune import FineTuneConfig, FineTuning, TrainingError, WindowBatches, load_batches
-from detector.training.run import start_classifier, train
+from detector.training.finetune import FineTuneConfig, FineTuning, WindowBatches, load_batches, start_classifier
+from detector.training.loop import Batch, Loop
+from detector.training.record import TrainingError
+from detector.training.run import train
 from detector.training.windows import BatchSampler, collect_windows
 from proposals.settings import ProposalConfig
 
@@ -53,7 +55,7 @@ def settings(shapes: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPa
         "batch": 8,
         "foreground": 3,
         "warmup": 2,
-        "averaging": 0.5,
+        "average_decay": 0.5,
         "val_batches": 1,
         "workers": 0,
         "cache": str(tmp_path_factory.mktemp("cache")),
@@ -69,8 +71,8 @@ def toy_train(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
         (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            train("toy.yaml", [], device="cpu", resume=resume)
-        return folder / "runs" / "toy"
+            (run_folder,) = train("toy.yaml", [], device="cpu", resume=resume)
+            return run_folder.resolve()
 
     return run
 
@@ -90,22 +92,22 @@ def batches(settings: dict[str, Any], shapes: Path) -> WindowBatches:
     return WindowBatches(dataset, sampler, RegionConfig(64, 4), (120.0, 120.0, 120.0))
 
 
-def fine_tuning(batches: WindowBatches, checkpoint: Path, folder: Path, **changes: Any) -> FineTuning:
+def fine_tuning(batches: WindowBatches, checkpoint: Path, folder: Path, **changes: Any) -> Loop:
     data = DataConfig(DatasetKind.voc, "", "train", SHAPES)
-    config = FineTuneConfig(data, data, batch=8, foreground=3, val_batches=1, workers=0)
-    template = load_checkpoint(checkpoint)
-    return FineTuning(replace(config, **changes), template, batches, batches, folder, torch.device("cpu"))
+    config = FineTuneConfig(train=data, val=data, init="", batch=8, foreground=3, val_batches=1, workers=0)
+    config = replace(config, **changes)
+    return Loop(FineTuning(config, load_checkpoint(checkpoint), batches, batches), config, folder)
 
 
 def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    learn = FineTuning.learn
+    learn = Loop.learn
 
-    def stopped(self: FineTuning, squares: Tensor, labels: Tensor) -> float:
+    def stopped(self: Loop, batch: Batch) -> float:
         if self.step == step:
             raise KeyboardInterrupt
-        return learn(self, squares, labels)
+        return learn(self, batch)
 
-    patch.setattr(FineTuning, "learn", stopped)
+    patch.setattr(Loop, "learn", stopped)
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -126,8 +128,9 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 
 def test_a_run_leaves_its_record(whole: Path, settings: dict[str, Any], toy_checkpoint: Path) -> None:
-    names = ["best.safetensors", "config.yaml", "last.safetensors", "linear.safetensors", "metrics.jsonl", "run.json"]
-    assert sorted(path.name for path in whole.iterdir()) == [*names, "state.pt"]
+    weights = {"best.safetensors", "last.safetensors", "linear.safetensors"}
+    record = {"config.yaml", "curves.png", "metrics.jsonl", "run.json", "state.pt"}
+    assert {path.name for path in whole.iterdir()} - {"tensorboard"} == weights | record
     assert [row["epoch"] for row in rows(whole)] == [0, 1, 2]
     for row in rows(whole):
         assert all(math.isfinite(value) for value in row.values())
@@ -175,14 +178,14 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 def test_a_signal_saves_in_the_middle_of_an_epoch(
     whole: Path, toy_train: Train, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = FineTuning.learn
+    learn = Loop.learn
 
-    def learn_and_signal(self: FineTuning, squares: Tensor, labels: Tensor) -> float:
+    def learn_and_signal(self: Loop, batch: Batch) -> float:
         os.kill(os.getpid(), number)
-        return learn(self, squares, labels)
+        return learn(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FineTuning, "learn", learn_and_signal)
+        patch.setattr(Loop, "learn", learn_and_signal)
         with pytest.raises(KeyboardInterrupt):
             toy_train(tmp_path)
     assert torch.load(tmp_path / "runs/toy/state.pt", weights_only=True)["step"] == 1  # of two batches in an epoch
@@ -204,7 +207,6 @@ def test_an_interrupted_linear_fit_begins_anew(
     again = toy_train(tmp_path, train_from="none", resume=True)
     assert list(map(timeless, rows(again))) == [timeless(rows(whole)[0])]
     assert_same_weights(again / "best.safetensors", whole / "linear.safetensors")
-    assert not (again / "last.safetensors").exists()
 
 
 def test_a_finished_run_is_neither_overwritten_nor_resumed_with_other_settings(whole: Path, toy_train: Train) -> None:
@@ -231,7 +233,7 @@ def test_weights_with_caffes_names_start_a_run(settings: dict[str, Any], tmp_pat
     network = GoogLeNet(GoogLeNetConfig(classes=10))
     save_file(to_caffe(network), tmp_path / "caffe.safetensors")
     data = DataConfig(DatasetKind.voc, settings["train"]["root"], "train", SHAPES)
-    config = FineTuneConfig(data, data, init=str(tmp_path / "caffe.safetensors"))
+    config = FineTuneConfig(train=data, val=data, init=str(tmp_path / "caffe.safetensors"))
     classifier = start_classifier(config, open_dataset(data).classes)
     assert classifier.convention == CAFFE_INPUT
     assert classifier.network.fc.weight.shape == (3, 1024)
@@ -246,7 +248,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
         toy_train(learning_rate=1e30, warmup=0, momentum=0.0)
     message = str(caught.value)
     assert message.startswith("the loss is ")
-    assert "of runs/toy: lower learning_rate (now 1e+30) and start another run with name=OTHER" in message
+    assert "in epoch 1 at batch 1 of runs/toy: lower learning_rate (now 1e+30) and start another run" in message
+    assert re.search(r"The batch: \S+\.png", message)
     assert "\n" not in message
 
 
@@ -258,7 +261,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
         ({"batches": 4}, ConfigError, r"toy.yaml: has no key 'batches'. Did you mean"),
         ({"foreground": 8}, ConfigError, r"foreground must be in 1..7 \(batch - 1\), not 8"),
         ({"epochs": 0}, ConfigError, "epochs must be at least 1, not 0"),
-        ({"averaging": 1.0}, ConfigError, r"averaging must be in \[0, 1\), not 1.0"),
+        ({"average_decay": 1.0}, ConfigError, r"average_decay must be in \[0, 1\), not 1.0"),
+        ({"task": "image"}, ConfigError, "toy.yaml: task must be one of regions, images, not 'image'"),
+        ({"batch": 9, "accumulate": 2}, ConfigError, "accumulate must divide batch, and 2 does not divide 9"),
         ({"regions": {"size": 16}}, ConfigError, "regions.size must be at least 32 px, not 16"),
     ],
 )
@@ -317,35 +322,23 @@ def test_the_learning_rate_rises_then_falls(batches: WindowBatches, toy_checkpoi
 def test_the_loss_falls_on_a_fixed_batch(batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path) -> None:
     # Random features are large and much alike, hence the small steps.
     run = fine_tuning(batches, toy_checkpoint, tmp_path, learning_rate=1e-4, warmup=1, train_from="inception_5b")
-    squares, labels = batches[0]
-    losses = [run.learn(squares, labels) for _ in range(16)]
+    losses = [run.learn(batches[0]) for _ in range(16)]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
-
-
-def test_the_average_is_exponential(batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path) -> None:
-    run = fine_tuning(batches, toy_checkpoint, tmp_path, averaging=0.75, train_from="inception_5b")
-    squares, labels = batches[0]
-    expected = None
-    for _ in range(3):
-        run.learn(squares, labels)
-        now = run.network.fc.weight.detach().clone()
-        expected = now if expected is None else 0.75 * expected + 0.25 * now
-        torch.testing.assert_close(run.averaged.fc.weight, expected)
 
 
 def test_measure_counts_foreground_and_background_apart(
     batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = fine_tuning(batches, toy_checkpoint, tmp_path)
+    task = fine_tuning(batches, toy_checkpoint, tmp_path).task
     with torch.no_grad():
-        run.averaged.fc.weight.zero_()
-        run.averaged.fc.bias.copy_(torch.tensor([2.0, 1.0, 0.0]))
-    row = run.measure()
+        task.network.fc.weight.zero_()
+        task.network.fc.bias.copy_(torch.tensor([2.0, 1.0, 0.0]))
+    row = task.measure(task.network.eval())
     assert (row["val_foreground_accuracy"], row["val_background_accuracy"]) == (0, 1)
     probability = torch.tensor([2.0, 1.0, 0.0]).softmax(dim=0)
     _, labels = batches[0]
     assert row["val_loss"] == pytest.approx(float(-probability[labels].log().mean()), rel=1e-5)
-    assert run.measure() == row
+    assert task.measure(task.network) == row
 
 
 def test_a_fork_after_opencv_used_its_threads(batches: WindowBatches) -> None:

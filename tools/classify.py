@@ -29,13 +29,16 @@ def main(arguments: list[str] | None = None) -> int:
 
         import numpy as np
 
-        from detector.classifier.ensemble import classify, load_classifier
+        from detector.checkpoint import find_checkpoint, load_any_classifier
+        from detector.classifier.ensemble import classify
         from detector.device import choose_device
 
         device = choose_device(options.device)
-        members = [load_classifier(name, device) for name in options.models]
-        if len({member.network.config.classes for member in members}) > 1:
-            raise ValueError("the models tell different numbers of classes apart")
+        members = [load_any_classifier(find_checkpoint(name)) for name in options.models]
+        if len({(member.network.config.classes, member.classes) for member in members}) > 1:
+            raise ValueError("the models tell different classes apart")
+        for member in members:
+            member.network.to(device)
         names = members[0].classes or _imagenet_names(members[0].network.config.classes)
         for path in paths:
             image = read_image(path)

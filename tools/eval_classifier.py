@@ -11,6 +11,8 @@ EXAMPLES = """examples:
   python tools/eval_classifier.py ImageNet/val --models bvlc_googlenet.safetensors --crops 1 10
   python tools/eval_classifier.py ImageNet/val --models a.safetensors b.safetensors --crops 144 --save runs/predictions
   python tools/eval_classifier.py --combine runs/predictions/*.npz
+  python tools/eval_classifier.py imagenet --set kind=clsloc split=val --models bvlc_googlenet.safetensors
+  python tools/eval_classifier.py VOC2012 --set kind=voc split=val 'only=[cat,dog]' --models runs/pets/best.safetensors
 """
 
 
@@ -19,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="?", type=Path, help="folder of one folder per class")
+    parser.add_argument("data", nargs="?", type=Path, help="folder of one folder per class; with --set of another kind")
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of ImagesConfig")
     parser.add_argument("--models", nargs="+", metavar="FILE", default=[], help="weights of the ensemble's members")
     parser.add_argument("--crops", nargs="+", type=int, choices=(1, 10, 144), default=[1], help="(default: 1)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth image only")
@@ -58,35 +61,38 @@ def _predict(options: argparse.Namespace, crops: int) -> list:
     import numpy as np
     from tqdm import tqdm
 
-    from detector.classifier.ensemble import Predictions, classify, load_classifier
-    from detector.data.image import read_image
-    from detector.data.imagefolder import read_image_folder
+    from detector.checkpoint import find_checkpoint, load_any_classifier
+    from detector.classifier.ensemble import Predictions, classify
+    from detector.config import load_config
+    from detector.data.labelled_images import ImagesConfig, open_images
     from detector.device import choose_device, keep_freed_memory
 
     keep_freed_memory()
     device = choose_device(options.device)
-    folder = read_image_folder(options.data)
-    chosen = range(0, len(folder), options.every)
-    labels = np.array(folder.labels, np.int64)[chosen]
+    images = open_images(load_config(ImagesConfig, None, [f"root={options.data}", *options.set]))
+    chosen = range(0, len(images), options.every)
     found = []
     for name in options.models:
-        classifier = load_classifier(name, device)
+        classifier = load_any_classifier(find_checkpoint(name))
+        classifier.network.to(device)
         outputs = classifier.network.config.classes
-        if outputs != len(folder.classes):
-            raise ValueError(
-                f"{name} tells {outputs} classes apart, {options.data} has folders of {len(folder.classes)}"
-            )
+        if classifier.classes:
+            images = images.with_classes(classifier.classes, name)
+        elif outputs != len(images.classes):
+            raise ValueError(f"{name} tells {outputs} classes apart, {options.data} has {len(images.classes)}")
+        title = Path(name).stem if Path(name).stem not in ("best", "last") else Path(name).parent.name
         rows, spent = [], 0.0
-        for index in tqdm(chosen, desc=f"{classifier.name}, {crops} crops", unit="image", dynamic_ncols=True):
-            image = read_image(folder.paths[index])
+        for index in tqdm(chosen, desc=f"{title}, {crops} crops", unit="image", dynamic_ncols=True):
+            image = images.read(index)
             started = time.perf_counter()
             rows.append(classify(classifier, image, crops, device=device))
             spent += time.perf_counter() - started
-        images = tuple(folder.paths[index].relative_to(options.data).as_posix() for index in chosen)
-        probabilities = np.array(rows, np.float32)
-        found.append(Predictions(1, crops, images, labels, probabilities, spent / len(chosen)))
+        names = tuple(images.describe(index) for index in chosen)
+        found.append(
+            Predictions(1, crops, names, images.labels[chosen], np.array(rows, np.float32), spent / len(chosen))
+        )
         if options.save:
-            found[-1].save(options.save / f"{classifier.name}_{crops}.npz")
+            found[-1].save(options.save / f"{title}_{crops}.npz")
     return found
 
 

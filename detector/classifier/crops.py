@@ -4,7 +4,7 @@ In: image [H, W, 3] uint8 RGB.  Out: [N, 224, 224, 3] uint8 RGB.
 144 = 4 scales (shorter side 256, 288, 320, 352) × 3 squares along the longer side × (4 corners, the centre, the whole
 square resized) × mirror. What the paper leaves open: the order (ours: scale, square, crop, mirror; a mean does not see
 it); how to resize (ours: bilinear with antialiasing); the scale of its 1 and 10 crops (ours: shorter side 256, the 10
-of the middle square, as Krizhevsky's).
+of the middle square, as Krizhevsky's). A network of another input size gets the same geometry in proportion.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from detector.data.image import Image
 
-SIZE = 224  # px, the network's input
-SCALES = (256, 288, 320, 352)
+SIZE = 224  # px, the paper's input
+SCALES = (256, 288, 320, 352)  # px, at that input
 COUNTS = (1, 10, 144)
 
 
@@ -30,7 +30,7 @@ class Crop(NamedTuple):
         scale: px.
         left: of the square, px.
         top: of the square, px.
-        side: of the square, px; where it is not 224 the square is resized to that.
+        side: of the square, px; where it is not the network's input the square is resized to that.
         mirrored: left to right, after cutting.
     """
 
@@ -41,13 +41,14 @@ class Crop(NamedTuple):
     mirrored: bool
 
 
-def plan(count: int, width: int, height: int) -> list[Crop]:
+def plan(count: int, width: int, height: int, size: int = SIZE) -> list[Crop]:
     """The crops of an image of that size, in order; of a square image some occur more than once.
 
     Args:
         count: 1, 10 or 144.
         width: of the image, px.
         height: of the image, px.
+        size: side of the network's input, px.
 
     Raises:
         ValueError: another count, or an image without pixels.
@@ -56,17 +57,18 @@ def plan(count: int, width: int, height: int) -> list[Crop]:
         raise ValueError(f"crops must be one of {', '.join(map(str, COUNTS))}, not {count}")
     if width < 1 or height < 1:
         raise ValueError(f"an image of {width} x {height} px has no crops")
+    scales = [round(scale * size / SIZE) for scale in SCALES]
     if count == 144:
         places = [
             (scale, *square, *crop)
-            for scale in SCALES
+            for scale in scales
             for square in _squares(scale, width, height)
-            for crop in (*_five(scale), (0, 0, scale))
+            for crop in (*_five(scale, size), (0, 0, scale))
         ]
     else:
-        square = _squares(SCALES[0], width, height)[1]
-        five = _five(SCALES[0])
-        places = [(SCALES[0], *square, *crop) for crop in (five if count == 10 else five[-1:])]
+        square = _squares(scales[0], width, height)[1]
+        five = _five(scales[0], size)
+        places = [(scales[0], *square, *crop) for crop in (five if count == 10 else five[-1:])]
     mirrors = (False,) if count == 1 else (False, True)
     return [
         Crop(scale, left + x, top + y, side, mirrored)
@@ -75,17 +77,17 @@ def plan(count: int, width: int, height: int) -> list[Crop]:
     ]
 
 
-def cut(image: Image, crops: Sequence[Crop]) -> NDArray[np.uint8]:
-    """The crops of an image; [H, W, 3] RGB -> [len(crops), 224, 224, 3]."""
+def cut(image: Image, crops: Sequence[Crop], size: int = SIZE) -> NDArray[np.uint8]:
+    """The crops of an image for a network of that input size; [H, W, 3] RGB -> [len(crops), size, size, 3]."""
     picture = PIL.Image.fromarray(image)
     resized: dict[int, Image] = {}
-    result = np.empty((len(crops), SIZE, SIZE, 3), np.uint8)
+    result = np.empty((len(crops), size, size, 3), np.uint8)
     for position, crop in enumerate(crops):
         if crop.scale not in resized:
             resized[crop.scale] = np.asarray(_resized(picture, resized_size(crop.scale, *picture.size)))
         square = resized[crop.scale][crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
-        if crop.side != SIZE:
-            square = np.asarray(_resized(PIL.Image.fromarray(square), (SIZE, SIZE)))
+        if crop.side != size:
+            square = np.asarray(_resized(PIL.Image.fromarray(square), (size, size)))
         result[position] = square[:, ::-1] if crop.mirrored else square
     return result
 
@@ -111,10 +113,10 @@ def _squares(scale: int, width: int, height: int) -> list[tuple[int, int]]:
     return [(0, 0), (spare_x // 2, spare_y // 2), (spare_x, spare_y)]
 
 
-def _five(scale: int) -> list[tuple[int, int, int]]:
+def _five(scale: int, size: int) -> list[tuple[int, int, int]]:
     """Left, top and side of the corners (top left, top right, bottom left, bottom right) and the centre of a square."""
-    end = scale - SIZE
-    return [(x, y, SIZE) for x, y in ((0, 0), (end, 0), (0, end), (end, end), (end // 2, end // 2))]
+    end = scale - size
+    return [(x, y, size) for x, y in ((0, 0), (end, 0), (0, end), (end, end), (end // 2, end // 2))]
 
 
 def _resized(picture: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:

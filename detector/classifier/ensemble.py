@@ -16,83 +16,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from detector.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
+from detector.checkpoint import ImageClassifier
 from detector.classifier.crops import cut, distinct, plan
 from detector.data.image import Image
-from detector.googlenet import GoogLeNet, InputConvention
-from detector.pretrained import load_caffe, load_torchvision
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A network that tells K classes of images apart.
-
-    Attributes:
-        name: of its file.
-        network: in evaluation mode.
-        convention: how it wants its input.
-        classes: K names; None where the file has none.
-    """
-
-    name: str
-    network: GoogLeNet
-    convention: InputConvention
-    classes: tuple[str, ...] | None
-
-
-def load_classifier(name: str, device: torch.device | str = "cpu") -> Classifier:
-    """Read weights under Caffe's or torchvision's names, or a region classifier of ours, which knows background too.
-
-    Args:
-        name: a safetensors file, or the name of shipped weights.
-        device: where the network runs.
-
-    Raises:
-        CheckpointError: no such file, or none of the three.
-        ValueError: tensors that do not fit.
-    """
-    path = find_checkpoint(name)
-    try:
-        names = load_file(path).keys()
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-    classes = None
-    if "loss3/classifier.weight" in names:
-        network, convention = load_caffe(path)
-    elif "inception3a.branch1.conv.weight" in names:
-        network, convention = load_torchvision(load_file(path), str(path))
-    else:
-        checkpoint = load_checkpoint(path)
-        network, convention = checkpoint.network, checkpoint.convention
-        classes = ("background", *checkpoint.classes.names)
-    return Classifier(path.stem, network.eval().to(device), convention, classes)
+from detector.regions import network_input
 
 
 def classify(
-    classifier: Classifier, image: Image, crops: int = 10, *, batch: int = 8, device: torch.device | str = "cpu"
+    classifier: ImageClassifier, image: Image, crops: int = 10, *, batch: int = 8, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
     """Mean softmax over an image's crops; [H, W, 3] uint8 RGB -> [K].
 
     Crops that occur more than once, as in square images, are computed once and counted as often as they occur.
 
     Args:
-        classifier: the network.
+        classifier: the network, in evaluation mode.
         image: the image.
-        crops: 1, 10 or 144.
+        crops: 1, 10 or 144; of another size than 224 all of their geometry is in that proportion.
         batch: crops at a time.
         device: where the network is.
     """
-    different, counts = distinct(plan(crops, image.shape[1], image.shape[0]))
+    different, counts = distinct(plan(crops, image.shape[1], image.shape[0], classifier.size))
     total = np.zeros(classifier.network.config.classes)
-    mean, std = (
-        torch.tensor(values)[:, None, None] for values in (classifier.convention.mean, classifier.convention.std)
-    )
     for start in range(0, len(different), batch):
-        squares = torch.from_numpy(cut(image, different[start : start + batch]))  # [B, 224, 224, 3]
-        x = ((squares.permute(0, 3, 1, 2) - mean) / std).to(device)  # [B, 3, 224, 224]
+        squares = cut(image, different[start : start + batch], classifier.size)  # [B, 224, 224, 3]
+        x = network_input(squares, classifier.convention, device)  # [B, 3, 224, 224]
         with torch.inference_mode():
             probabilities = classifier.network(x).double().softmax(dim=1).cpu().numpy()  # [B, K]
         total += counts[start : start + batch] @ probabilities

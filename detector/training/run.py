@@ -1,171 +1,158 @@
-"""A training run from its config to its folder: read, propose, fine-tune, record.
+"""A training run from its config to its folder: read, train, record.
 
-runs/<name>/ holds config.yaml (resolved, reloadable), run.json (command, versions, device), metrics.jsonl (a row an
-epoch, 0 being the linear fit), linear.safetensors, best.safetensors, last.safetensors (region classifiers) and state.pt
-(to resume).
+A config's `task` says what is learned: "regions" (finetune.py) or "images" (images.py). runs/<name>/ gets, beside what
+record.py lists, best.safetensors, last.safetensors (classifiers; of regions also linear.safetensors) and state.pt (to
+resume). With `members` several runs follow each other, each with a folder and a state of its own.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import shlex
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 
-from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoint
-from detector.config import load_config, save_config
+from detector.config import ConfigError, load_config, peek
 from detector.data.dataset import open_dataset
-from detector.data.ground_truth import ClassTable, DataError, Dataset
-from detector.device import choose_device, keep_freed_memory
+from detector.data.ground_truth import DataError, Dataset
+from detector.data.labelled_images import open_images
+from detector.device import keep_freed_memory
 from detector.extraction import dataset_proposals
-from detector.googlenet import GoogLeNet
-from detector.pretrained import load_caffe
-from detector.training.finetune import FineTuneConfig, FineTuning, TrainingError, WindowBatches, append_row
+from detector.training.finetune import FineTuneConfig, FineTuning, WindowBatches, start_classifier
+from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier
+from detector.training.loop import Loop
+from detector.training.ranks import Ranks, joined
+from detector.training.record import TrainingError, begin, check_folder, forget_after, report
 from detector.training.windows import BatchSampler, collect_windows
 
 RUNS = Path("runs")
+SCHEMAS: dict[str, type[FineTuneConfig] | type[ImageTrainingConfig]] = {
+    "regions": FineTuneConfig,
+    "images": ImageTrainingConfig,
+}
 
 
-def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
-    """Carry out the experiment of a config; returns the folder of the run.
+def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> list[Path]:
+    """Carry out the experiment of a config; returns the folders of its runs, one a member.
 
     Args:
-        config_name: YAML file or preset of FineTuneConfig.
+        config_name: YAML file or preset of FineTuneConfig or ImageTrainingConfig.
         overrides: key=value texts.
         device: as detector.device names it.
-        resume: go on where the run of that name stopped; without one, start.
+        resume: go on where the runs of that name stopped; what has not begun, starts.
 
     Raises:
         ConfigError, DataError, ImageError, CheckpointError, TrainingError, OSError, ValueError: a message for the user.
+        KeyboardInterrupt: stopped, and saved.
     """
-    config = load_config(FineTuneConfig, config_name, overrides)
-    where = choose_device(device)
+    task = str(peek(config_name, overrides, "task") or "regions")
+    if task not in SCHEMAS:
+        raise ConfigError(f"{config_name}: task must be one of {', '.join(SCHEMAS)}, not {task!r}")
+    config = load_config(SCHEMAS[task], config_name, overrides)
     keep_freed_memory()
-    folder = RUNS / config.name
-    resuming = _check_folder(folder, config, resume)
+    with joined(device) as ranks:
+        folders = []
+        for member in members(config):
+            folders.append(RUNS / member.name)
+            if isinstance(member, ImageTrainingConfig):
+                _train_images(member, folders[-1], ranks, resume)
+            else:
+                _train_regions(member, folders[-1], ranks, resume)
+    if ranks.leads:
+        weights = ",".join(f"{folder}/best.safetensors" for folder in folders)
+        if task == "images":
+            print(f"done: python tools/classify.py image.jpg --models {weights.replace(',', ' ')}")
+        else:
+            print(f"done: python tools/detect.py image.jpg models=[{weights}]")
+    return folders
+
+
+def members(config: FineTuneConfig | ImageTrainingConfig) -> list[FineTuneConfig | ImageTrainingConfig]:
+    """The runs of an ensemble: they differ in seed, and in sampling where the config says so; one stays itself."""
+    if config.members == 1:
+        return [config]
+    runs: list[FineTuneConfig | ImageTrainingConfig] = []
+    for number in range(config.members):
+        run = replace(config, name=f"{config.name}-{number + 1}", seed=config.seed + number, members=1)
+        if isinstance(run, ImageTrainingConfig) and run.member_areas:
+            low, high = run.member_areas[number % len(run.member_areas)]
+            run = replace(run, sampling=replace(run.sampling, area=(low, high)), member_areas=[])
+        runs.append(run)
+    return runs
+
+
+def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> None:
+    resuming = check_folder(folder, config, resume=resume)
+    train_set = open_images(config.train)
+    val_set = check_images(train_set, open_images(config.val))
+    classifier = start_image_classifier(config, train_set.classes)
+    loop = Loop(ImageTraining(config, classifier, train_set, val_set, ranks), config, folder, ranks)
+    if ranks.leads and not resuming:
+        print(f"{folder}: {len(train_set):,} images of {len(train_set.classes)} classes", file=sys.stderr)
+    _carry_on(loop, config, resuming)
+
+
+def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> None:
+    resuming = check_folder(folder, config, resume=resume)
     train_set, val_set = open_dataset(config.train), open_dataset(config.val)
     for dataset in (train_set, val_set):
-        for warning in dataset.warnings:
+        for warning in dataset.warnings if ranks.leads else ():
             print(f"train_classifier: warning: {warning}", file=sys.stderr)
     if train_set.classes != val_set.classes:
         raise DataError(f"train and val have different classes: {train_set.classes.names}, {val_set.classes.names}")
 
     torch.manual_seed(config.seed)
-    template = start_classifier(config, train_set.classes)
+    classifier = start_classifier(config, train_set.classes)
     if config.train_from != "none":
-        template.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
+        classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
 
     def batches(dataset: Dataset, seed: int) -> WindowBatches:
+        if ranks.leads:
+            dataset_proposals(dataset, config.proposals, Path(config.cache), max(1, config.workers))
+        ranks.wait()
         store = dataset_proposals(dataset, config.proposals, Path(config.cache), max(1, config.workers))
         proposals = [store.get(record.image_id, record.path.read_bytes()).boxes for record in dataset.records]
         windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
         sampler = BatchSampler(
             windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background
         )
-        return WindowBatches(dataset, sampler, config.regions, template.convention.mean)
+        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean)
 
-    run = FineTuning(
-        config, template, batches(train_set, config.seed), batches(val_set, 0), folder=folder, device=where
-    )
+    task = FineTuning(config, classifier, batches(train_set, config.seed), batches(val_set, 0), ranks)
+    loop = Loop(task, config, folder, ranks)
+    if not resuming:
+        started = time.perf_counter()
+        if ranks.leads:
+            begin(folder, config, ranks.device)
+            task.fit_last_layer()
+        ranks.wait()
+        ranks.copy_from_first(task.network)
+        row = {"epoch": 0.0} | loop.finish_epoch() | {"seconds": time.perf_counter() - started}
+        if ranks.leads:
+            task.save(loop.evaluated(), folder / "linear.safetensors")
+            report(folder, row)
+        loop.save_state()
+    _carry_on(loop, config, resuming, begun=True)
+
+
+def _carry_on(loop: Loop, config: FineTuneConfig | ImageTrainingConfig, resuming: bool, begun: bool = False) -> None:
+    folder, ranks = loop.folder, loop.ranks
     if resuming:
-        run.load_state()
-        print(f"resumed {folder} at batch {run.step} of {run.steps}", file=sys.stderr)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-        save_config(config, folder / "config.yaml")
-        (folder / "run.json").write_text(json.dumps(describe_run(where), indent=1) + "\n", encoding="utf-8")
-        _report(folder, run.fit_last_layer())
-        run.save_state()
-    if config.train_from != "none":
-        with _stop_after_batch(run):
-            for row in run.run():
-                _report(folder, row)
-    print(f"done: python tools/detect.py image.jpg models=[{folder}/best.safetensors]")
-    return folder
-
-
-def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClassifier:
-    """The pretrained network with a fresh last layer for the classes and background."""
-    path = Path(config.init).expanduser()
-    if not path.is_file():
-        raise CheckpointError(
-            f"no pretrained weights {path}; set init=FILE (safetensors with Caffe's or our layer names)"
-        )
-    network: GoogLeNet
-    try:
-        previous = load_checkpoint(path)
-        network, convention = previous.network, previous.convention
-    except CheckpointError:
-        network, convention = load_caffe(path)
-    network.replace_classifier(len(classes) + 1)
-    return RegionClassifier(network, convention, config.regions, classes)
-
-
-def describe_run(device: torch.device) -> dict[str, str]:
-    """What a reader needs to repeat a run: command, commit, versions, device."""
-    try:
-        git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "commit": commit,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": f"{device} ({name})",
-    }
-
-
-def _check_folder(folder: Path, config: FineTuneConfig, resume: bool) -> bool:
-    """Whether to resume; refuses to overwrite a run, or to resume one with other settings."""
-    if not (folder / "state.pt").is_file():
-        return False
-    if not resume:
-        raise TrainingError(f"{folder} has a run already; --resume auto continues it, name=OTHER starts another")
-    before, now = load_config(FineTuneConfig, folder / "config.yaml"), config
-    for item in fields(FineTuneConfig):
-        old, new = getattr(before, item.name), getattr(now, item.name)
-        if old != new and item.name not in ("workers", "cache"):
-            raise TrainingError(
-                f"{folder} was trained with {item.name} = {old}, not {new}; name=OTHER starts another run"
-            )
-    return True
-
-
-@contextmanager
-def _stop_after_batch(run: FineTuning) -> Iterator[None]:
-    """Ctrl-C and SIGTERM let the batch under way finish and be saved; a second one stops at once."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if run.stopping:
-            raise KeyboardInterrupt
-        run.stopping = True
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _report(folder: Path, row: dict[str, float]) -> None:
-    append_row(folder, row)
-    print("  ".join(f"{key} {value:.5g}" for key, value in row.items()), flush=True)
+        loop.load_state()
+        if ranks.leads:
+            forget_after(folder, loop.step // loop.task.batches_per_epoch)
+            print(f"resumed {folder} at batch {loop.step} of {loop.steps}", file=sys.stderr)
+    elif ranks.leads and not begun:
+        begin(folder, config, ranks.device)
+    ranks.wait()
+    if isinstance(config, FineTuneConfig) and config.train_from == "none":
+        return
+    for row in loop.run():
+        if ranks.leads:
+            report(folder, row)
 
 
 USER_ERRORS = (OSError, TrainingError, ValueError)

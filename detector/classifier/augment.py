@@ -1,0 +1,170 @@
+"""How an image becomes a training example: a random crop, mirrored, distorted, relit (paper §6).
+
+In: image [H, W, 3] uint8 RGB.  Out: [S, S, 3] uint8 RGB, the same for the same seed, image number and pass.
+The paper: a patch of 8 % to 100 % of the area, aspect ratio 3/4 to 4/3, "photometric distortions by Andrew Howard".
+arXiv v1 adds random interpolation, "not clear" whether of use. What it leaves open, and whose choice this is:
+
+    ratio          log-uniform                        torchvision RandomResizedCrop
+    distortions    brightness, contrast and colour by factors of 0.5-1.5, in random order  Howard 2013, as BVLC reads it
+    lighting       Krizhevsky's noise along the colours' principal axes, with the constants of the Torch ResNet code
+
+Cropping and mirroring are albumentations'. Its colour jitter and FancyPCA are others than these (they round the mean
+otherwise, and take each image's own axes), so distortion and lighting are transforms of ours, on Pillow's enhancers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks a server for its newest version
+
+import albumentations as A
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageEnhance
+from numpy.typing import NDArray
+
+from detector.data.image import Image
+
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+"""Principal axes of ImageNet's colours, RGB in 0..1: rows red, green, blue; a column is an axis."""
+
+INTERPOLATIONS = {
+    "bilinear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "nearest": cv2.INTER_NEAREST,
+    "cubic": cv2.INTER_CUBIC,
+}
+
+ENHANCERS: tuple[Callable[[PIL.Image.Image], Any], ...] = (
+    PIL.ImageEnhance.Brightness,
+    PIL.ImageEnhance.Contrast,
+    PIL.ImageEnhance.Color,
+)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which patches of the training images a network sees. Members of an ensemble differ here (§7).
+
+    Attributes:
+        area: smallest and largest share of the image's area, in (0, 1].
+        ratio: smallest and largest width / height of the patch.
+        interpolation: bilinear, area, nearest, cubic; "random" draws one of the four each time.
+        mirror: show half of them mirrored.
+        distortion: brightness, contrast and colour change by factors of 1 ± this, in [0, 1).
+        lighting: standard deviation of the noise along each principal axis, in units of its eigenvalue.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)  # §6
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # §6
+    interpolation: str = "random"  # arXiv v1
+    mirror: bool = True
+    distortion: float = 0.5  # Howard 2013
+    lighting: float = 0.1  # Krizhevsky 2012
+
+    def __post_init__(self) -> None:
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"sampling.area must be two shares, 0 < low <= high <= 1, not {list(self.area)}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"sampling.ratio must be two numbers, 0 < low <= high, not {list(self.ratio)}")
+        if self.interpolation not in (*INTERPOLATIONS, "random"):
+            raise ValueError(
+                f"sampling.interpolation must be random, {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}"
+            )
+        if not 0 <= self.distortion < 1:
+            raise ValueError(f"sampling.distortion must be in [0, 1), not {self.distortion}")
+        if self.lighting < 0:
+            raise ValueError(f"sampling.lighting must be at least 0, not {self.lighting}")
+
+
+class Distortion(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Brightness, contrast and colour, in random order, each by a factor uniform in 1 ± strength (Howard 2013)."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(p=1.0)
+        self.strength = strength
+
+    def get_params(self) -> dict[str, Any]:
+        """The order, and a factor each."""
+        order = self.random_generator.permutation(len(ENHANCERS))
+        return {"order": order, "factors": self.random_generator.uniform(1 - self.strength, 1 + self.strength, 3)}
+
+    def apply(self, img: Image, order: NDArray[np.int64], factors: NDArray[np.float64], **_: Any) -> Image:
+        """[H, W, 3] uint8 -> the same."""
+        return distort(img, order.tolist(), factors.tolist())
+
+
+class Lighting(A.ImageOnlyTransform):  # type: ignore[misc]
+    """The same shift of every pixel along the principal axes of ImageNet's colours (Krizhevsky 2012)."""
+
+    def __init__(self, deviation: float) -> None:
+        super().__init__(p=1.0)
+        self.deviation = deviation
+
+    def get_params(self) -> dict[str, Any]:
+        """How far along each axis."""
+        return {"amounts": self.random_generator.normal(0, self.deviation, 3)}
+
+    def apply(self, img: Image, amounts: NDArray[np.float64], **_: Any) -> Image:
+        """[H, W, 3] uint8 -> the same."""
+        return relight(img, amounts)
+
+
+def distort(image: Image, order: list[int], factors: list[float]) -> Image:
+    """Apply Pillow's enhancers; [H, W, 3] uint8 -> the same.
+
+    Args:
+        image: RGB.
+        order: positions in ENHANCERS, first to last.
+        factors: of brightness, contrast, colour; 1 changes nothing.
+    """
+    picture = PIL.Image.fromarray(image)
+    for enhancer in order:
+        picture = ENHANCERS[enhancer](picture).enhance(factors[enhancer])
+    return np.asarray(picture)
+
+
+def relight(image: Image, amounts: NDArray[np.float64]) -> Image:
+    """Add amounts · eigenvalues along the axes to each pixel; [H, W, 3] uint8 -> the same, cut to 0..255."""
+    shift = 255 * EIGENVECTORS @ (amounts * EIGENVALUES)  # [3]
+    table = np.arange(256)[:, None] + shift  # what each level of red, green, blue becomes
+    levels = np.clip(np.rint(table), 0, 255).astype(np.uint8)[None]  # [1, 256, 3]
+    return np.asarray(cv2.LUT(image, levels), dtype=np.uint8)
+
+
+def sampler(config: SamplingConfig, size: int) -> A.Compose:
+    """The transforms of a config, made for squares of `size` px; seeded anew for every image by `example`."""
+    names = list(INTERPOLATIONS) if config.interpolation == "random" else [config.interpolation]
+    crops = [
+        A.RandomResizedCrop(
+            (size, size), scale=tuple(config.area), ratio=tuple(config.ratio), interpolation=INTERPOLATIONS[name]
+        )
+        for name in names
+    ]
+    transforms: list[A.BasicTransform] = [A.OneOf(crops, p=1.0)]
+    if config.mirror:
+        transforms.append(A.HorizontalFlip(p=0.5))
+    if config.distortion:
+        transforms.append(Distortion(config.distortion))
+    if config.lighting:
+        transforms.append(Lighting(config.lighting))
+    return A.Compose(transforms)
+
+
+def example(image: Image, transforms: A.Compose, seed: tuple[int, ...]) -> Image:
+    """A training example of an image; [H, W, 3] -> [S, S, 3] uint8 RGB.
+
+    Args:
+        image: RGB.
+        transforms: of `sampler`.
+        seed: any whole numbers from 0; the same ones give the same example, whoever computes it.
+    """
+    transforms.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    result: Image = transforms(image=image)["image"]
+    return result

@@ -1,0 +1,260 @@
+"""Images that are of one class each -> LabelledImages: what classification is trained and tested on.
+
+kind=folder  root=photos                    photos/cat/1.jpg: the folder's name is the class, a WordNet id or any name
+kind=clsloc  root=imagenet  split=train     ILSVRC's classification tree, as downloaded (or as Kaggle lays it)
+kind=voc     root=VOC2012   split=train     the objects of a detection data set, each cut out; ilsvrc, coco too
+
+Classes are numbered in the order of their names as texts (ImageNet's 1,000 stand so in everybody's weights), those of
+objects in the order of their data set's table.
+"""
+
+from __future__ import annotations
+
+import csv
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.ground_truth import DataError
+from detector.data.image import IMAGE_SUFFIXES, Image, read_image
+
+SOLUTION = "LOC_val_solution.csv"  # Kaggle's
+
+
+class ImagesKind(Enum):
+    """How the files are laid out."""
+
+    folder = "folder"
+    clsloc = "clsloc"
+    voc = "voc"
+    ilsvrc = "ilsvrc"
+    coco = "coco"
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """Which labelled images to work on.
+
+    Attributes:
+        kind: the layout of the files.
+        root: the data set's folder.
+        split: the part to read; none for folder.
+        classes: voc only: the data set's class names; empty for PASCAL VOC's own 20.
+        annotations: coco only, as in DataConfig.
+        images: coco only, as in DataConfig.
+        only: of a detection data set: the classes whose objects are taken, in label order; empty for all.
+        context: of a detection data set: how much of its side a box is enlarged by on each side.
+        min_side: of a detection data set: objects of a smaller side, px, are left out, and so are
+            difficult ones and crowds.
+    """
+
+    root: str
+    kind: ImagesKind = ImagesKind.folder
+    split: str = ""
+    classes: list[str] = field(default_factory=list)
+    annotations: str = ""
+    images: str = ""
+    only: list[str] = field(default_factory=list)
+    context: float = 0.1
+    min_side: float = 32.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.context <= 4:
+            raise ValueError(f"context must be in [0, 4] of a box's side, not {self.context}")
+        objects = self.kind not in (ImagesKind.folder, ImagesKind.clsloc)
+        for key in ("classes", "annotations", "images", "only"):
+            if getattr(self, key) and not objects:
+                raise ValueError(f"{key} is a setting of detection data sets; leave it out with kind={self.kind.name}")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """N images of K classes.
+
+    Attributes:
+        classes: K names.
+        paths: N files; a file may hold several of the images.
+        labels: [N] int64, positions in classes.
+        boxes: [N, 4] px, the part of the file's picture that an image is; None for all of it.
+    """
+
+    classes: tuple[str, ...]
+    paths: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> Image:
+        """The image, [H, W, 3] uint8 RGB; raises ImageError naming the file."""
+        image = read_image(self.paths[index])
+        if self.boxes is None:
+            return image
+        height, width, _ = image.shape
+        x1, y1, x2, y2 = self.boxes[index]
+        left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+        return np.ascontiguousarray(image[top : max(top + 1, round(y2)), left : max(left + 1, round(x2))])
+
+    def describe(self, index: int) -> str:
+        """The file's name, and the part of it."""
+        if self.boxes is None:
+            return str(self.paths[index])
+        return f"{self.paths[index]} [{', '.join(f'{side:.0f}' for side in self.boxes[index])}]"
+
+    def with_classes(self, classes: Sequence[str], owner: str) -> LabelledImages:
+        """The same images under another numbering, matched by name, so that an absent class shifts no label.
+
+        Args:
+            classes: the numbering to take on.
+            owner: whose it is, for the message.
+
+        Raises:
+            DataError: a class here is unknown there.
+        """
+        position = {name: label for label, name in enumerate(classes)}
+        unknown = [name for name in self.classes if name not in position]
+        if unknown:
+            raise DataError(
+                f"{owner} knows no class {unknown[0]!r} ({len(unknown)} of {len(self.classes)} are unknown); "
+                f"it knows {', '.join(list(classes)[:5])}{', ...' if len(classes) > 5 else ''}"
+            )
+        renumbered = np.array([position[name] for name in self.classes], np.int64)[self.labels]
+        return replace(self, classes=tuple(classes), labels=renumbered)
+
+
+def open_images(config: ImagesConfig) -> LabelledImages:
+    """Read the list of images that the config names.
+
+    Raises:
+        DataError: no such folder, or whatever the kind's reader refuses.
+    """
+    root = Path(config.root).expanduser()
+    if config.kind is ImagesKind.folder:
+        return read_image_folder(root / config.split)
+    if config.kind is ImagesKind.clsloc:
+        return read_clsloc(root, config.split)
+    return _objects(config)
+
+
+def read_image_folder(root: Path) -> LabelledImages:
+    """List the images of a folder of one folder per class; hidden files and foreign suffixes are passed over.
+
+    Raises:
+        DataError: no such folder, no folder of a class in it, or a class without images.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}, where each class has a folder of images")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise DataError(f"{root}: no folders in it; each class has a folder of images, named after it")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        found = sorted(_images_below(folder))
+        if not found:
+            raise DataError(f"{folder}: a class without images; fill the folder or take it away")
+        paths += found
+        labels += [label] * len(found)
+    return LabelledImages(tuple(folder.name for folder in folders), tuple(paths), np.array(labels, np.int64))
+
+
+def read_clsloc(root: Path, split: str) -> LabelledImages:
+    """ILSVRC's classification and localisation tree: Data/CLS-LOC/train/WNID/*.JPEG, Data/CLS-LOC/val/*.JPEG.
+
+    Labels of val come from Kaggle's LOC_val_solution.csv where it lies in the tree or beside it, else from
+    Annotations/CLS-LOC/val/*.xml.
+
+    Args:
+        root: holds Data/, or ILSVRC/Data/.
+        split: "train" or "val".
+
+    Raises:
+        DataError: another split, no such tree, or a val image without label.
+    """
+    if split not in ("train", "val"):
+        raise DataError(f"kind=clsloc has the splits train and val, not {split!r}")
+    base = root if (root / "Data").is_dir() else root / "ILSVRC"
+    folder = base / "Data" / "CLS-LOC" / split
+    if not folder.is_dir():
+        raise DataError(f"no folder {root / 'Data' / 'CLS-LOC' / split}; set root to the folder that holds Data")
+    if split == "train" or any(path.is_dir() for path in folder.iterdir()):  # val is often sorted into folders
+        return read_image_folder(folder)
+    paths = sorted(_images_below(folder))
+    wnids = _val_wnids(base, paths)
+    train = folder.parent / "train"
+    folders = (path.name for path in train.iterdir() if path.is_dir()) if train.is_dir() else ()
+    classes = tuple(sorted(set(folders) | set(wnids)))
+    position = {wnid: label for label, wnid in enumerate(classes)}
+    return LabelledImages(classes, tuple(paths), np.array([position[wnid] for wnid in wnids], np.int64))
+
+
+def _val_wnids(base: Path, paths: Sequence[Path]) -> list[str]:
+    solution = next((folder / SOLUTION for folder in (base, base.parent) if (folder / SOLUTION).is_file()), None)
+    if solution:
+        with solution.open(newline="", encoding="utf-8") as file:
+            known = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        missing = [path for path in paths if path.stem not in known]
+        if missing:
+            raise DataError(f"{solution}: no label for {missing[0].name} ({len(missing)} of {len(paths)} have none)")
+        return [known[path.stem] for path in paths]
+    wnids = []
+    for path in paths:
+        note = base / "Annotations" / "CLS-LOC" / "val" / f"{path.stem}.xml"
+        try:
+            wnid = ET.parse(note).findtext("object/name")
+        except (OSError, ET.ParseError) as error:
+            raise DataError(f"{path}: no label: neither {SOLUTION} nor {note} ({error})") from error
+        if not wnid:
+            raise DataError(f"{note}: no object with a name, hence no label for {path.name}")
+        wnids.append(wnid)
+    return wnids
+
+
+def _objects(config: ImagesConfig) -> LabelledImages:
+    dataset = open_dataset(
+        DataConfig(
+            DatasetKind[config.kind.name],
+            config.root,
+            config.split,
+            classes=config.classes,
+            annotations=config.annotations,
+            images=config.images,
+        )
+    )
+    # Two classes may share a display name, never an id.
+    names = tuple(wnid or name for wnid, name in zip(dataset.classes.wnids, dataset.classes.names, strict=True))
+    unknown = [name for name in config.only if name not in dataset.classes.label_of]
+    if unknown:
+        raise DataError(f"{dataset.name} has no class {unknown[0]!r}; it has {', '.join(dataset.classes.names)}")
+    taken = [dataset.classes.label_of[name] for name in config.only] or list(range(len(names)))
+    paths: list[Path] = []
+    labels: list[int] = []
+    boxes: list[NDArray[np.float64]] = []
+    for record in dataset.records:
+        sides = record.boxes[:, 2:] - record.boxes[:, :2]
+        good = (sides.min(axis=1) >= config.min_side) & ~record.difficult & ~record.crowd
+        for box, label in zip(record.boxes[good], record.labels[good].tolist(), strict=True):
+            if label in taken:
+                paths.append(record.path)
+                labels.append(taken.index(label))
+                margin = (box[2:] - box[:2]) * config.context
+                boxes.append(np.concatenate([box[:2] - margin, box[2:] + margin]))
+    if not paths:
+        raise DataError(f"{dataset.name}: no object of a side of {config.min_side:g} px or more")
+    chosen = tuple(config.only) or names
+    return LabelledImages(chosen, tuple(paths), np.array(labels, np.int64), np.array(boxes))
+
+
+def _images_below(folder: Path) -> Iterable[Path]:
+    return (
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
