@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.backends import build_backend
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
@@ -60,7 +61,8 @@ class Detector:
         device: where the networks run.
 
     Raises:
-        ValueError: no member, or members that know different classes.
+        ValueError: no member, members that know different classes, or a backend that the device does not have.
+        ImportError: the config wants onnxruntime, which is not installed.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class Detector:
                 )
         self.device = torch.device(device)
         self.members = list(members)
-        for member in self.members:
-            member.network.eval().to(self.device)
+        self._networks = [
+            build_backend(config.backend, member.network, self.device, size=member.regions.size)
+            for member in self.members
+        ]
         self.config = config
 
     @classmethod
@@ -140,14 +144,14 @@ class Detector:
         for start in range(0, len(boxes), self.config.batch):
             part = slice(start, start + self.config.batch)
             inputs: dict[tuple[RegionConfig, InputConvention], Tensor] = {}  # members mostly share theirs
-            for member in self.members:
+            for member, network in zip(self.members, self._networks, strict=True):
                 key = (member.regions, member.convention)
                 if key not in inputs:
                     with _timed(seconds, "warp"):
                         regions = warp(image, boxes[part], member.regions, member.convention.mean)  # [B, S, S, 3]
                         inputs[key] = network_input(regions, member.convention, self.device)  # [B, 3, S, S]
                 with _timed(seconds, "network"), torch.inference_mode():
-                    logits = member.network(inputs[key])  # [B, K + 1]
+                    logits = network(inputs[key])  # [B, K + 1]
                     scores[part] += logits.float().softmax(dim=1).cpu().numpy()
         scores /= len(self.members)
         return scores

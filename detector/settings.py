@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from proposals.settings import ProposalConfig
 
+BACKENDS = ("auto", "torch", "onnxruntime")
+
 
 @dataclass(frozen=True)
 class SuppressionConfig:
@@ -38,15 +40,20 @@ class DetectorConfig:
         proposals: where objects might be.
         suppression: which scored boxes become detections.
         batch: regions scored at a time.
+        backend: what runs the networks: torch, onnxruntime (an optional extra, on a CPU), or auto: the faster of those
+            that are there, which for the paper's network is torch.
     """
 
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
     batch: int = 8  # larger ones are slower on a CPU: their maps leave the cache and cost page faults
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("models must name at least one region classifier")
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, not {self.batch}")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")

@@ -316,7 +316,7 @@ def test_images_of_any_size(size: tuple[int, int], side: int) -> None:
 
 
 def test_grey_stays_grey() -> None:
-    """Under distortion, and where light is equal, which it never is, under that."""
+    """Under distortion; light has a colour."""
     grey = np.repeat(noise(50, 50)[:, :, :1], 3, axis=2)
     transforms = sampler(SamplingConfig(lighting=0), 32)
     for number in range(20):

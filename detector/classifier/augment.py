@@ -127,7 +127,7 @@ def distort(image: Image, order: list[int], factors: list[float]) -> Image:
     picture = PIL.Image.fromarray(image)
     for enhancer in order:
         picture = ENHANCERS[enhancer](picture).enhance(factors[enhancer])
-    return np.asarray(picture)
+    return np.array(picture)  # a copy: what Pillow holds is read-only
 
 
 def relight(image: Image, amounts: NDArray[np.float64]) -> Image:
@@ -165,6 +165,9 @@ def example(image: Image, transforms: A.Compose, seed: tuple[int, ...]) -> Image
         transforms: of `sampler`.
         seed: any whole numbers from 0; the same ones give the same example, whoever computes it.
     """
-    transforms.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    # Compose.set_random_seed would give all of them one seed, and the crop's size would decide on the mirror.
+    seeds = np.random.SeedSequence(seed).generate_state(len(transforms.transforms)).tolist()
+    for transform, own in zip(transforms.transforms, seeds, strict=True):
+        transform.set_random_seed(own)
     result: Image = transforms(image=image)["image"]
     return result

@@ -99,7 +99,7 @@ class LabelledImages:
             return image
         height, width, _ = image.shape
         x1, y1, x2, y2 = self.boxes[index]
-        left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+        left, top = min(max(round(x1), 0), width - 1), min(max(round(y1), 0), height - 1)
         return np.ascontiguousarray(image[top : max(top + 1, round(y2)), left : max(left + 1, round(x2))])
 
     def describe(self, index: int) -> str:
@@ -151,7 +151,7 @@ def read_image_folder(root: Path) -> LabelledImages:
     """
     if not root.is_dir():
         raise DataError(f"no folder {root}, where each class has a folder of images")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = _folders(root)
     if not folders:
         raise DataError(f"{root}: no folders in it; each class has a folder of images, named after it")
     paths: list[Path] = []
@@ -184,13 +184,14 @@ def read_clsloc(root: Path, split: str) -> LabelledImages:
     folder = base / "Data" / "CLS-LOC" / split
     if not folder.is_dir():
         raise DataError(f"no folder {root / 'Data' / 'CLS-LOC' / split}; set root to the folder that holds Data")
-    if split == "train" or any(path.is_dir() for path in folder.iterdir()):  # val is often sorted into folders
+    if split == "train" or _folders(folder):  # val is often sorted into folders
         return read_image_folder(folder)
     paths = sorted(_images_below(folder))
+    if not paths:
+        raise DataError(f"{folder}: no images in it")
     wnids = _val_wnids(base, paths)
-    train = folder.parent / "train"
-    folders = (path.name for path in train.iterdir() if path.is_dir()) if train.is_dir() else ()
-    classes = tuple(sorted(set(folders) | set(wnids)))
+    # Train's folders, so that a class which val lacks shifts no label.
+    classes = tuple(sorted({path.name for path in _folders(folder.parent / "train")} | set(wnids)))
     position = {wnid: label for label, wnid in enumerate(classes)}
     return LabelledImages(classes, tuple(paths), np.array([position[wnid] for wnid in wnids], np.int64))
 
@@ -198,8 +199,13 @@ def read_clsloc(root: Path, split: str) -> LabelledImages:
 def _val_wnids(base: Path, paths: Sequence[Path]) -> list[str]:
     solution = next((folder / SOLUTION for folder in (base, base.parent) if (folder / SOLUTION).is_file()), None)
     if solution:
-        with solution.open(newline="", encoding="utf-8") as file:
-            known = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        try:
+            with solution.open(newline="", encoding="utf-8") as file:
+                known = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        except (KeyError, IndexError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(
+                f"{solution}: not Kaggle's columns ImageId and PredictionString (WNID x1 y1 x2 y2): {error!r}"
+            ) from error
         missing = [path for path in paths if path.stem not in known]
         if missing:
             raise DataError(f"{solution}: no label for {missing[0].name} ({len(missing)} of {len(paths)} have none)")
@@ -228,12 +234,14 @@ def _objects(config: ImagesConfig) -> LabelledImages:
             images=config.images,
         )
     )
-    # Two classes may share a display name, never an id.
-    names = tuple(wnid or name for wnid, name in zip(dataset.classes.wnids, dataset.classes.names, strict=True))
-    unknown = [name for name in config.only if name not in dataset.classes.label_of]
+    table = dataset.classes
+    names = tuple(  # two ImageNet classes may share a name, never an id
+        name if name in table.label_of else str(wnid) for name, wnid in zip(table.names, table.wnids, strict=True)
+    )
+    unknown = [name for name in config.only if name not in table.label_of]
     if unknown:
-        raise DataError(f"{dataset.name} has no class {unknown[0]!r}; it has {', '.join(dataset.classes.names)}")
-    taken = [dataset.classes.label_of[name] for name in config.only] or list(range(len(names)))
+        raise DataError(f"{dataset.name} has no class {unknown[0]!r}; it has {', '.join(table.names)}")
+    taken = list(dict.fromkeys(table.label_of[name] for name in config.only)) or list(range(len(names)))
     paths: list[Path] = []
     labels: list[int] = []
     boxes: list[NDArray[np.float64]] = []
@@ -248,13 +256,23 @@ def _objects(config: ImagesConfig) -> LabelledImages:
                 boxes.append(np.concatenate([box[:2] - margin, box[2:] + margin]))
     if not paths:
         raise DataError(f"{dataset.name}: no object of a side of {config.min_side:g} px or more")
-    chosen = tuple(config.only) or names
-    return LabelledImages(chosen, tuple(paths), np.array(labels, np.int64), np.array(boxes))
+    return LabelledImages(
+        tuple(names[label] for label in taken), tuple(paths), np.array(labels, np.int64), np.array(boxes)
+    )
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in a folder, sorted, hidden ones left out; none where there is no such folder."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _images_below(folder: Path) -> Iterable[Path]:
     return (
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
     )

@@ -110,6 +110,11 @@ class Loop:
         """Batches of the whole run."""
         return self.config.epochs * self.task.batches_per_epoch
 
+    @property
+    def finished_epochs(self) -> int:
+        """Epochs that were measured; one that was stopped after its last batch still has its losses."""
+        return (self.step - bool(self.losses)) // self.task.batches_per_epoch
+
     def run(self) -> Iterator[dict[str, float]]:
         """Train to the end; yields the row of metrics of each epoch, and saves the state when the caller has taken it.
 
@@ -119,9 +124,9 @@ class Loop:
         """
         with self._stop_after_batch():
             saved = time.monotonic()
-            while self.step < self.steps:
+            while self.finished_epochs < self.config.epochs:
                 started, begin = time.perf_counter(), self.step
-                epoch = self.step // self.task.batches_per_epoch + 1
+                epoch = self.finished_epochs + 1
                 stop = epoch * self.task.batches_per_epoch
                 bar = tqdm(
                     self.task.batches(begin, stop),

@@ -85,13 +85,21 @@ class OptimisationConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name in ("learning_rate", "decay_epochs", "decay", "power"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("momentum", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in ("weight_decay", "average_start", "batch_norm_batches", "workers", "warmup", "seed"):
-            if getattr(self, name) < 0:
+        for name in (
+            "weight_decay",
+            "average_start",
+            "batch_norm_batches",
+            "workers",
+            "warmup",
+            "seed",
+            "save_minutes",
+        ):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
 
 

@@ -143,7 +143,7 @@ def _carry_on(loop: Loop, config: FineTuneConfig | ImageTrainingConfig, resuming
     if resuming:
         loop.load_state()
         if ranks.leads:
-            forget_after(folder, loop.step // loop.task.batches_per_epoch)
+            forget_after(folder, loop.finished_epochs)
             print(f"resumed {folder} at batch {loop.step} of {loop.steps}", file=sys.stderr)
     elif ranks.leads and not begun:
         begin(folder, config, ranks.device)

@@ -1,0 +1,46 @@
+"""What runs a network at test: PyTorch, or onnxruntime where it is installed and faster.
+
+In: a network, a device.  Out: a function from images [N, 3, S, S] to logits [N, K].
+Measured on two AVX-512 cores (`python tools/benchmark_network.py`): with the paper's local response normalisation
+PyTorch and our kernel are faster, since onnxruntime's own operator for it is slow; without it onnxruntime is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from detector.folding import fold_batch_norm
+from detector.googlenet import GoogLeNet
+from detector.onnx_export import OnnxNetwork, to_onnx
+from detector.settings import BACKENDS
+
+Network = Callable[[Tensor], Tensor]
+
+
+def build_backend(name: str, network: GoogLeNet, device: torch.device | str = "cpu", *, size: int = 224) -> Network:
+    """The network ready to score, batch normalisation folded.
+
+    Args:
+        name: torch; onnxruntime; or auto: the faster of those that are there.
+        network: set to evaluation mode.
+        device: where the images will be.
+        size: side of the images, px.
+
+    Raises:
+        ValueError: no such backend, or onnxruntime on another device than the CPU.
+        ImportError: onnxruntime is wanted and not installed; names the command.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
+    device = torch.device(device)
+    if name == "onnxruntime" and device.type != "cpu":
+        raise ValueError(f"backend=onnxruntime computes on the CPU, not on {device}; set backend=torch")
+    installed = all(importlib.util.find_spec(package) for package in ("onnx", "onnxscript", "onnxruntime"))
+    faster = device.type == "cpu" and network.config.norm != "lrn" and installed
+    if name == "onnxruntime" or (name == "auto" and faster):
+        return OnnxNetwork(to_onnx(network, size))
+    return fold_batch_norm(network.eval()).to(device)

@@ -1,0 +1,208 @@
+"""Time GoogLeNet in one process beside what others would run, taking turns: inference by batch, and a training step.
+
+    ours           this network, its compiled local response normalisation, channels last
+    plain          the same layers and weights with F.local_response_norm, channels first: what one writes at first
+    compile        torch.compile of the plain one
+    onnxruntime    the ONNX export
+    torchvision    its googlenet: batch normalisation, 3×3 for 5×5, no local response normalisation; another network
+
+Rates are images/s, medians with quartiles: the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from detector.device import keep_freed_memory
+from detector.evaluation.benchmark import peak_memory
+from detector.evaluation.text import columns
+from detector.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
+from detector.lrn import ALPHA, BETA, SIZE, LocalResponseNorm
+from detector.model_table import count
+
+CONTESTANTS = ("ours", "plain", "compile", "onnxruntime", "torchvision")
+SIDE = 224  # px
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One contestant at one batch.
+
+    Attributes:
+        name: of CONTESTANTS.
+        batch: images.
+        quartiles: images/s: lower, median, upper.
+        peak: memory of a process of its own that did nothing else, MB, Python and PyTorch included; 0: not measured.
+    """
+
+    name: str
+    batch: int
+    quartiles: tuple[float, float, float]
+    peak: float = 0.0
+
+
+def plain_copy(network: GoogLeNet) -> GoogLeNet:
+    """The same layers and weights with torch's own normalisation, channels first in memory."""
+    plain = copy.deepcopy(network)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, LocalResponseNorm):
+            plain.set_submodule(name, nn.LocalResponseNorm(SIZE, ALPHA, BETA, 1.0))
+    return plain.to(memory_format=torch.contiguous_format)
+
+
+def build_contestant(name: str) -> Callable[[Tensor], object]:
+    """A function of images [N, 3, 224, 224], as each contestant likes them in memory."""
+    torch.manual_seed(0)
+    network = GoogLeNet().eval()
+    if name == "ours":
+        return lambda x: network(x.contiguous(memory_format=torch.channels_last))
+    if name == "plain":
+        return plain_copy(network)
+    if name == "compile":
+        compiled: Callable[[Tensor], object] = torch.compile(plain_copy(network))
+        return compiled
+    if name == "onnxruntime":
+        from detector.onnx_export import OnnxNetwork, to_onnx
+
+        return OnnxNetwork(to_onnx(network, SIDE))
+    from torchvision.models import googlenet
+
+    torchvision: Callable[[Tensor], object] = googlenet(weights=None, aux_logits=False, init_weights=False).eval()
+    return torchvision
+
+
+def time_inference(names: Sequence[str], batches: Sequence[int], repetitions: int) -> list[Rate]:
+    """Every contestant at every batch, taking turns.
+
+    Args:
+        names: of CONTESTANTS.
+        batches: images a call.
+        repetitions: timed calls of each, after one that is not.
+
+    Raises:
+        ImportError: onnxruntime is among them and not installed.
+    """
+    keep_freed_memory()
+    built = {name: build_contestant(name) for name in names}
+    rates = []
+    for batch in batches:
+        x = torch.randn(batch, 3, SIDE, SIDE)
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        with torch.inference_mode():
+            for repetition in range(repetitions + 1):
+                for name, run in built.items():
+                    started = time.perf_counter()
+                    run(x)
+                    if repetition:
+                        seconds[name].append(time.perf_counter() - started)
+        rates += [Rate(name, batch, _rates(batch, seconds[name]), _peak(name, batch)) for name in names]
+    return rates
+
+
+def time_training(batch: int, repetitions: int) -> dict[str, tuple[float, float, float]]:
+    """Images/s of a training step with auxiliary heads: our loop's, and a plain one's over the same network."""
+    from detector.training.loop import Loop, Task
+    from detector.training.optimisation import OptimisationConfig
+
+    keep_freed_memory()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, SIDE, SIDE, generator=generator).to(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (batch,), generator=generator)
+    networks = [GoogLeNet(GoogLeNetConfig(auxiliary_heads=2)) for _ in range(3)]
+    config = OptimisationConfig(batch=batch, averaging="none", learning_rate=1e-4)
+    loop = Loop(cast(Task, _Fixed(networks[0])), config, Path())
+
+    def plain_step(network: GoogLeNet) -> Callable[[], object]:
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=2e-4)
+
+        def step() -> None:
+            network.train()
+            optimiser.zero_grad()
+            loss = training_loss(network.forward_with_auxiliary(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            loss.item()
+
+        return step
+
+    steps: dict[str, Callable[[], object]] = {
+        "our loop": lambda: loop.learn((images, labels)),
+        "plain loop, our network": plain_step(networks[1]),
+        "plain loop, plain network": plain_step(plain_copy(networks[2])),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for repetition in range(repetitions + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if repetition:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: _rates(batch, times) for name, times in seconds.items()}
+
+
+class _Fixed:
+    """What the loop asks of a `Task` for one step."""
+
+    criterion, unit, batches_per_epoch = "", "images", 1_000_000
+
+    def __init__(self, network: GoogLeNet) -> None:
+        self.network = network
+
+    def loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        return training_loss(self.network.forward_with_auxiliary(batch[0]), batch[1])
+
+
+def matrix_rate(side: int = 2048, repetitions: int = 9) -> float:
+    """What the machine's matrix product reaches, in G multiply-adds/s: the limit of all of them without tricks."""
+    a = torch.randn(side, side)
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - started)
+    return side**3 / statistics.median(seconds) / 1e9
+
+
+def format_rates(rates: Sequence[Rate], limit: float) -> str:
+    """A line per batch and contestant; limit in G multiply-adds/s."""
+    per_image = sum(row.multiply_adds for row in count(GoogLeNet())) / 1e9
+    rows: list[tuple[str, ...]] = [("network", "batch", "images/s", "quartiles", "of sgemm", "process MB")]
+    for rate in rates:
+        low, median, high = rate.quartiles
+        # torchvision's network has other multiply-adds
+        share = "" if rate.name == "torchvision" else f"{median * per_image / limit:.0%}"
+        peak = f"{rate.peak:.0f}" if rate.peak else ""
+        rows.append((rate.name, str(rate.batch), f"{median:.1f}", f"{low:.1f}-{high:.1f}", share, peak))
+    return "\n".join([*columns(rows), f"sgemm: {limit:.0f} G multiply-adds/s; an image: {per_image:.2f} G"])
+
+
+def _rates(batch: int, seconds: Sequence[float]) -> tuple[float, float, float]:
+    low, median, high = statistics.quantiles([batch / value for value in seconds], n=4)
+    return low, median, high
+
+
+def _peak(name: str, batch: int) -> float:
+    if name == "compile":  # its compiler's memory is not its own
+        return 0.0
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_process, name, batch).result()
+
+
+def _process(name: str, batch: int) -> float:
+    run = build_contestant(name)
+    x = torch.randn(batch, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        for _ in range(2):
+            run(x)
+    return peak_memory()

@@ -1,0 +1,52 @@
+"""Write a classifier as an ONNX model, and check that onnxruntime gives what torch gives."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EXAMPLES = """examples:
+  python tools/export_onnx.py googlenet_voc googlenet_voc.onnx
+  python tools/export_onnx.py runs/objects_voc-1/best.safetensors animals.onnx
+"""
+TOLERANCE = 1e-4
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, export, compare, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="weights of any origin: a safetensors file, or the name of shipped ones")
+    parser.add_argument("target", type=Path, help="the file to write")
+    options = parser.parse_args(arguments)
+
+    try:
+        import torch
+
+        from detector.checkpoint import find_checkpoint, load_any_classifier
+        from detector.onnx_export import largest_difference, to_onnx
+
+        classifier = load_any_classifier(find_checkpoint(options.source))
+        model = to_onnx(classifier.network, classifier.size)
+        torch.manual_seed(0)
+        images = 50 * torch.randn(4, 3, classifier.size, classifier.size) / max(classifier.convention.std)
+        difference = largest_difference(classifier.network, model, images)
+        if difference > TOLERANCE:
+            raise ValueError(f"onnxruntime's logits differ from torch's by {difference:.1e}; nothing was written")
+        options.target.write_bytes(model)
+    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
+        print(f"export_onnx: {error}", file=sys.stderr)
+        return 1
+    convention = classifier.convention
+    print(
+        f"{options.target}: {len(model) / 2**20:.1f} MiB; logits as torch's to {difference:.1e} of the largest\n"
+        f"input images [N, 3, {classifier.size}, {classifier.size}] float32, RGB 0-255 minus {list(convention.mean)}, "
+        f"divided by {list(convention.std)}; output logits [N, {classifier.network.config.classes}]"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
