@@ -24,6 +24,7 @@ from detector.evaluation.experiment import EvaluationConfig
 from detector.pipeline import Detector, Run
 from detector.settings import DetectorConfig
 from detector.training.finetune import FineTuneConfig
+from detector.training.images import ImageTrainingConfig
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
@@ -37,6 +38,8 @@ COMMANDS = (
     "benchmark_evaluation",
     "eval_classifier",
     "classify",
+    "export_onnx",
+    "benchmark_network",
 )
 Main = Callable[[list[str]], int]
 
@@ -76,7 +79,8 @@ def test_help_comes_at_once_and_ends_with_commands_to_paste(name: str) -> None:
     assert lines[-1] == "slow imports: [] exit 0"
     examples = lines[lines.index("examples:") + 1 : -1]
     assert examples
-    assert all(line.startswith((f"  python tools/{name}.py ", "      ")) for line in examples)  # or goes on
+    beginnings = (f"  python tools/{name}.py ", "  torchrun --nproc-per-node 2 tools/", "      ")  # or goes on
+    assert all(line.startswith(beginnings) for line in examples)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +114,19 @@ def test_the_packages_are_imported_without_torch() -> None:
     [
         ("default", DetectorConfig),
         ("regions_voc", FineTuneConfig),
+        ("objects_voc", ImageTrainingConfig),
+        ("googlenet_imagenet", ImageTrainingConfig),
         ("voc_test", EvaluationConfig),
         ("ilsvrc_val2", EvaluationConfig),
     ],
 )
 def test_shipped_configs_load_and_name_their_command(name: str, schema: type[object]) -> None:
     assert load_config(schema, name) == load_config(schema, ROOT / "configs" / f"{name}.yaml")
-    command = {DetectorConfig: "detect", FineTuneConfig: "train_classifier", EvaluationConfig: "eval_map"}[schema]
-    assert f"# python tools/{command}.py " in (ROOT / "configs" / f"{name}.yaml").read_text()
+    commands = {DetectorConfig: "detect", EvaluationConfig: "eval_map"}
+    assert (
+        f"# python tools/{commands.get(schema, 'train_classifier')}.py "
+        in (ROOT / "configs" / f"{name}.yaml").read_text()
+    )
 
 
 # ---- detect
@@ -561,7 +570,7 @@ def test_train_interrupted(
     ("arguments", "message"),
     [
         (["init=nowhere.safetensors"], "no pretrained weights nowhere.safetensors; set init=FILE"),
-        (["init=toy.yaml"], "toy.yaml is not a safetensors file"),
+        (["init=toy.yaml"], "toy.yaml is no safetensors file"),
         (["train.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
         (["train.root=empty"], "no folder empty/ImageSets/Main; check data.root and data.kind"),
         (["train.root=bare"], "bare train: all 4 images are not there"),

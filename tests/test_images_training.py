@@ -223,6 +223,8 @@ def test_members_differ_in_order_and_sampling_and_share_the_start(settings: dict
         (0.08, 0.5),
         (0.3, 1.0),
     ]
+    (alone,) = members(make_config(settings, member_areas=[[0.3, 1.0]]))
+    assert (alone.name, alone.sampling.area) == ("toy", (0.3, 1.0))  # type: ignore[union-attr]
     starts = [start_image_classifier(run, ("a", "b")) for run in runs if isinstance(run, ImageTrainingConfig)]
     for other in starts[1:]:
         assert torch.equal(starts[0].network.fc.weight, other.network.fc.weight)

@@ -7,7 +7,7 @@ import sys
 
 NAMES = ("ours", "plain", "compile", "onnxruntime", "torchvision")
 EXAMPLES = """examples:
-  python tools/benchmark_network.py
+  python tools/benchmark_network.py --repetitions 11
   python tools/benchmark_network.py --networks ours plain --batches 16
   python tools/benchmark_network.py --training
 """

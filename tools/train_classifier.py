@@ -1,4 +1,4 @@
-"""Fine-tune a GoogLeNet to classify the regions of a data set (R-CNN §2.3, paper §8)."""
+"""Train GoogLeNet: on whole images (paper §6), or fine-tune it to the regions of a data set (R-CNN §2.3, paper §8)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ EXAMPLES = """examples:
   python tools/train_classifier.py --config configs/regions_voc.yaml init=bvlc_googlenet.safetensors
   python tools/train_classifier.py --config configs/regions_voc.yaml --resume auto
   python tools/train_classifier.py --config configs/regions_voc.yaml name=second seed=1
+  python tools/train_classifier.py --config configs/googlenet_imagenet.yaml train.root=imagenet val.root=imagenet
+  python tools/train_classifier.py --config configs/objects_voc.yaml name=again init_from=runs/objects_voc-1
+  torchrun --nproc-per-node 2 tools/train_classifier.py --config configs/googlenet_imagenet.yaml
 """
 
 

@@ -72,11 +72,10 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
 
 def members(config: FineTuneConfig | ImageTrainingConfig) -> list[FineTuneConfig | ImageTrainingConfig]:
     """The runs of an ensemble: they differ in seed, and in sampling where the config says so; one stays itself."""
-    if config.members == 1:
-        return [config]
     runs: list[FineTuneConfig | ImageTrainingConfig] = []
     for number in range(config.members):
-        run = replace(config, name=f"{config.name}-{number + 1}", seed=config.seed + number, members=1)
+        name = config.name if config.members == 1 else f"{config.name}-{number + 1}"
+        run = replace(config, name=name, seed=config.seed + number, members=1)
         if isinstance(run, ImageTrainingConfig) and run.member_areas:
             low, high = run.member_areas[number % len(run.member_areas)]
             run = replace(run, sampling=replace(run.sampling, area=(low, high)), member_areas=[])
