@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from multiprocessing import parent_process
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,8 +28,10 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import ImageError, read_image
 from detector.opencv import one_opencv_thread
-from proposals.settings import ProposalConfig
-from proposals.sources import Proposals, propose
+from proposals.own import identity
+from proposals.result import Proposals, Source, source_names
+from proposals.settings import MultiBoxSettings, ProposalConfig
+from proposals.sources import propose
 from proposals.store import ProposalStore, StoreError, StoreWriter, digest, store_settings
 
 
@@ -77,10 +81,13 @@ def extract(
     Raises:
         StoreError: the store was made otherwise, is damaged or in use, or a worker process died.
     """
+    settings = settings_of(config)  # refuses weights and sources that are not there
     # Refuses what is not installed before the store exists, and compiles once, not in every worker.
-    propose(np.zeros((32, 32, 3), np.uint8), config)
+    propose(
+        np.zeros((32, 32, 3), np.uint8), replace(config, selective_search=True, multibox=MultiBoxSettings(), own={})
+    )
     failures = []
-    with StoreWriter(folder, store_settings(config), list(images), shard=shard) as writer:
+    with StoreWriter(folder, settings, list(images), shard=shard, sources=source_names(config)) as writer:
         if writer.todo:
             done = len(writer.done)
             bar = tqdm(total=done + len(writer.todo), initial=done, desc=label, unit="image", dynamic_ncols=True)
@@ -109,12 +116,27 @@ def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, wor
     if failures:
         more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
         raise ImageError(f"{failures[0]}{more}")
-    return ProposalStore(folder, store_settings(config))
+    return ProposalStore(folder, settings_of(config))
+
+
+def settings_of(config: ProposalConfig) -> dict[str, Any]:
+    """What the proposals of a config depend on, the contents of the files it names included.
+
+    Raises:
+        CheckpointError: no such MultiBox weights.
+        ValueError: no such source of one's own.
+    """
+    files = {f"own.{name}": identity(name, where) for name, where in config.own.items()}
+    if config.multibox.weights:
+        from detector.multibox import weights_sha256  # needs torch
+
+        files["multibox"] = weights_sha256(config.multibox.weights)
+    return store_settings(config, files)
 
 
 def cache_folder(names: Sequence[str], config: ProposalConfig, cache: Path) -> Path:
     """Where in the cache the store of these images and settings is."""
-    key = json.dumps([store_settings(config), sorted(names)], sort_keys=True)
+    key = json.dumps([settings_of(config), sorted(names)], sort_keys=True)
     return cache / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -157,9 +179,24 @@ def _propose_file(config: ProposalConfig, path: Path) -> Outcome | str:
         return f"{path}: {(error.strerror or str(error)).lower()}"
     except ImageError as error:
         return str(error)
+    network = _multibox(config)
     started = time.perf_counter()
-    found = propose(image, config)
+    found = propose(image, config, multibox=network, content=content)
     return digest(content), (image.shape[1], image.shape[0]), found, time.perf_counter() - started
+
+
+@lru_cache(maxsize=1)
+def _multibox_of(settings: MultiBoxSettings) -> Source:
+    import torch
+
+    from detector.multibox import load_source
+
+    torch.set_num_threads(1)  # the processes share the cores, and a fork has lost its parent's threads
+    return load_source(settings)
+
+
+def _multibox(config: ProposalConfig) -> Source | None:
+    return _multibox_of(config.multibox) if config.multibox.weights else None
 
 
 def _start_worker() -> None:

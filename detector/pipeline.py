@@ -28,10 +28,12 @@ from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import choose_device
 from detector.googlenet import InputConvention
+from detector.multibox import load_source
 from detector.postprocess import suppress
 from detector.regions import RegionConfig, network_input, warp
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes
+from proposals.result import Proposals
 from proposals.sources import propose
 
 
@@ -62,6 +64,7 @@ class Detector:
 
     Raises:
         ValueError: no member, members that know different classes, or a backend that the device does not have.
+        CheckpointError: the config names MultiBox weights that are not there.
         ImportError: the config wants onnxruntime, which is not installed.
     """
 
@@ -82,6 +85,9 @@ class Detector:
             build_backend(config.backend, member.network, self.device, size=member.regions.size)
             for member in self.members
         ]
+        self._multibox = (
+            load_source(config.proposals.multibox, self.device) if config.proposals.multibox.weights else None
+        )
         self.config = config
 
     @classmethod
@@ -128,11 +134,15 @@ class Detector:
         seconds: dict[str, float] = {}
         if boxes is None:
             with _timed(seconds, "proposals"):
-                boxes = propose(image, self.config.proposals, threads=torch.get_num_threads()).boxes  # [N, 4]
+                boxes = self.propose(image).boxes  # [N, 4]
         scores = self.score(image, boxes, seconds)  # [N, K + 1]
         with _timed(seconds, "suppression"):
             detections = suppress(boxes, scores, self.config.suppression)
         return Run(boxes.astype(np.float32), scores, detections, seconds)
+
+    def propose(self, image: Image) -> Proposals:
+        """The boxes to classify, of all the sources that the config names."""
+        return propose(image, self.config.proposals, multibox=self._multibox, threads=torch.get_num_threads())
 
     def score(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> NDArray[np.float32]:
         """Mean softmax of the members on each warped box; [H, W, 3], [N, 4] px -> [N, K + 1], column 0 background.

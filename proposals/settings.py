@@ -6,7 +6,7 @@ Sources of the modes: Uijlings et al., IJCV 2013, the code released with it, R-C
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -51,20 +51,52 @@ RANKINGS = ("large-first", "small-first")
 
 
 @dataclass(frozen=True)
-class ProposalConfig:
-    """How boxes are proposed.
+class MultiBoxSettings:
+    """Which boxes MultiBox adds.
 
     Attributes:
+        weights: a file, or the name of shipped ones; empty for no MultiBox.
+        limit: at most so many boxes an image.
+        max_iou: overlap with a better one above this drops a box, in (0, 1]; 1 keeps all.
+        crops: look at overlapping squares of the image too, at many times the price.
+    """
+
+    weights: str = ""
+    limit: int = 200  # §8
+    max_iou: float = 0.8  # ours: the release has no suppression, and near-copies occur
+    crops: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"proposals.multibox.limit must be at least 1, not {self.limit}")
+        if not 0 < self.max_iou <= 1:
+            raise ValueError(f"proposals.multibox.max_iou must be in (0, 1], not {self.max_iou}")
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """How boxes are proposed: by selective search, by MultiBox, by sources of one's own, or by several together.
+
+    Attributes:
+        selective_search: whether it takes part.
+        multibox: whether and how MultiBox does.
+        own: further sources by name: "package.module:function" (image [H, W, 3] uint8 RGB -> boxes [N, 4] px and scores
+            [N], best first), or the folder of a store (proposals.store), which holds boxes of image files.
+        near: a box that overlaps one of an earlier source by more than this is left out, in (0, 1]; 1 keeps all.
         method: native (this package's selective search), or a baseline: opencv, selectivesearch (proposals.baselines).
         mode: fast (R-CNN's), quality, single, opencv-fast, opencv-quality.
         superpixel_scale: 1 is R-CNN's selective search, 2 GoogLeNet's (§8).
         ranking: large-first (the authors') or small-first; baselines keep their own order.
         width: images are resized to this width first, px; 0 keeps their own (R-CNN: 500 on ILSVRC).
         min_width: boxes narrower or lower than this in the resized image are dropped, px (R-CNN: 20).
-        max_boxes: keep the best of each image; 0 keeps all.
+        max_boxes: of all sources together; selective search, whose boxes come last, is cut. 0 keeps all.
         seed: of the random ranking.
     """
 
+    selective_search: bool = True
+    multibox: MultiBoxSettings = field(default_factory=MultiBoxSettings)
+    own: dict[str, str] = field(default_factory=dict)
+    near: float = 0.95  # ours
     method: str = "native"
     mode: str = "fast"
     superpixel_scale: float = 2.0
@@ -75,6 +107,13 @@ class ProposalConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.selective_search and not self.multibox.weights and not self.own:
+            raise ValueError("proposals has no source: set selective_search, multibox.weights or own")
+        for name in ("selective search", "multibox"):
+            if name in self.own:
+                raise ValueError(f"proposals.own cannot be called {name!r}: that is another source's name")
+        if not 0 < self.near <= 1:
+            raise ValueError(f"proposals.near must be in (0, 1], not {self.near}")
         check_search(self.method, self.mode, self.superpixel_scale, self.ranking, "proposals.")
         for name in ("width", "min_width", "max_boxes", "seed"):
             if getattr(self, name) < 0:

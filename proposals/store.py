@@ -27,10 +27,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proposals.result import MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.settings import ProposalConfig
-from proposals.sources import SOURCES, Proposals
 
-CODE = 2
+CODE = 3
 """Part of every store's settings; raised when the code proposes other boxes for the same image and settings."""
 
 _ARRAYS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
@@ -44,9 +44,14 @@ class StoreError(ValueError):
     """A store that cannot be used or gone on with; the message names the folder and what to do."""
 
 
-def store_settings(config: ProposalConfig) -> dict[str, Any]:
-    """What the boxes of our own proposals depend on."""
-    return {"code": CODE, **asdict(config)}
+def store_settings(config: ProposalConfig, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the boxes of our own proposals depend on.
+
+    Args:
+        config: the settings.
+        files: hashes of what they name: MultiBox's weights, sources of one's own.
+    """
+    return {"code": CODE, **asdict(config), "files": dict(files or {})}
 
 
 def digest(content: bytes) -> str:
@@ -91,7 +96,7 @@ class StoreWriter:
         names: Sequence[str],
         *,
         shard: tuple[int, int] = (1, 1),
-        sources: Sequence[str] = SOURCES,
+        sources: Sequence[str] = (SELECTIVE_SEARCH, MULTIBOX),
     ) -> None:
         number, shards = shard
         if not 1 <= number <= shards:
@@ -241,6 +246,7 @@ class ProposalStore:
         settings: what the boxes were made with.
         sources: names that Proposals.sources counts.
         names: of its images.
+        digests: of their files, in the same order.
 
     Raises:
         StoreError: there is none, it is unfinished or damaged, a shard is absent, shards do not belong together, or it
@@ -253,7 +259,7 @@ class ProposalStore:
         self._parts = []
         self._where: dict[str, tuple[int, int]] = {}
         self.names: list[str] = []
-        self._digests: list[str] = []
+        self.digests: list[str] = []
         self._seconds: list[list[float]] = []
         first: dict[str, Any] = {}
         for number, part in enumerate(parts):
@@ -265,12 +271,12 @@ class ProposalStore:
             images = manifest["images"]
             self._where |= {sha256: (number, row) for row, sha256 in enumerate(images["sha256"])}
             self.names += images["name"]
-            self._digests += images["sha256"]
+            self.digests += images["sha256"]
             self._seconds.append(images["seconds"])
             self._parts.append(_map_arrays(part, manifest))
         self.settings: dict[str, Any] = first["settings"]
         self.sources: tuple[str, ...] = tuple(first["sources"])
-        self._by_name = dict(zip(self.names, self._digests, strict=True))
+        self._by_name = dict(zip(self.names, self.digests, strict=True))
         if settings is not None:
             wanted = json.loads(json.dumps(dict(settings)))
             _compare(folder, first, {**first, "settings": wanted})

@@ -25,6 +25,7 @@ from detector.pipeline import Detector, Run
 from detector.settings import DetectorConfig
 from detector.training.finetune import FineTuneConfig
 from detector.training.images import ImageTrainingConfig
+from detector.training.multibox import MultiBoxTrainingConfig
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
@@ -40,6 +41,7 @@ COMMANDS = (
     "classify",
     "export_onnx",
     "benchmark_network",
+    "train_multibox",
 )
 Main = Callable[[list[str]], int]
 
@@ -116,13 +118,18 @@ def test_the_packages_are_imported_without_torch() -> None:
         ("regions_voc", FineTuneConfig),
         ("objects_voc", ImageTrainingConfig),
         ("googlenet_imagenet", ImageTrainingConfig),
+        ("multibox_voc", MultiBoxTrainingConfig),
         ("voc_test", EvaluationConfig),
         ("ilsvrc_val2", EvaluationConfig),
     ],
 )
 def test_shipped_configs_load_and_name_their_command(name: str, schema: type[object]) -> None:
     assert load_config(schema, name) == load_config(schema, ROOT / "configs" / f"{name}.yaml")
-    commands = {DetectorConfig: "detect", EvaluationConfig: "eval_map"}
+    commands = {
+        DetectorConfig: "detect",
+        EvaluationConfig: "eval_map",
+        MultiBoxTrainingConfig: "train_multibox",
+    }
     assert (
         f"# python tools/{commands.get(schema, 'train_classifier')}.py "
         in (ROOT / "configs" / f"{name}.yaml").read_text()

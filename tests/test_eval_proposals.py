@@ -15,8 +15,9 @@ from detector.config import ConfigError, load_config
 from detector.data import open_dataset
 from detector.evaluation.coverage import CoverageConfig, format_coverage, measure_coverage
 from detector.extraction import extract
+from proposals.result import Proposals
 from proposals.settings import ProposalConfig
-from proposals.sources import Proposals, propose
+from proposals.sources import propose
 from proposals.store import StoreWriter, digest
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,9 @@ import pytest
 import skimage.data
 
 from proposals import selective_search
+from proposals.result import source_names
 from proposals.settings import ProposalConfig
-from proposals.sources import SOURCES, TALLEST, propose
+from proposals.sources import TALLEST, propose
 
 
 def photograph():
@@ -82,7 +83,7 @@ def test_boxes_are_inside_the_image_and_unlike(image, min_width):
     assert boxes.shape == (len(scores), 4)
     assert boxes.dtype == scores.dtype == np.float32
     assert sources.dtype == np.uint8
-    assert [SOURCES[source] for source in sources] == ["selective search"] * len(boxes)
+    assert [source_names(ProposalConfig())[source] for source in sources] == ["selective search"] * len(boxes)
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 2:] <= [width, height]).all()
     assert (boxes[:, 2:] > boxes[:, :2]).all()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from proposals.result import Proposals
 from proposals.settings import ProposalConfig
-from proposals.sources import Proposals
 from proposals.store import ProposalStore, StoreError, StoreWriter, digest, shard_of, store_settings
 
 NAMES = tuple(f"image {number}.jpg" for number in range(9))
@@ -214,7 +214,8 @@ def test_other_settings_are_refused_by_name(tmp_path, settings, message):
 
 def test_every_setting_of_proposals_counts():
     config = ProposalConfig()
-    assert store_settings(config).keys() == {"code", *config.__dataclass_fields__}
+    assert store_settings(config).keys() == {"code", "files", *config.__dataclass_fields__}
+    assert store_settings(config, {"multibox": "a"}) != store_settings(config, {"multibox": "b"})
 
 
 def test_a_changed_image_is_refused_by_name(tmp_path):

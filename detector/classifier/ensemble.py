@@ -24,7 +24,7 @@ from detector.regions import network_input
 
 
 def classify(
-    classifier: ImageClassifier, image: Image, crops: int = 10, *, batch: int = 8, device: torch.device | str = "cpu"
+    classifier: ImageClassifier, image: Image, crops: int = 10, *, batch: int = 32, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
     """Mean softmax over an image's crops; [H, W, 3] uint8 RGB -> [K].
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from detector.extraction import dataset_proposals
 from proposals.recall import (
     average_best_overlap,
     average_recall,
+    best_overlaps,
     best_overlaps_of_first,
     recall,
     unique_recall,
@@ -79,6 +80,7 @@ class Coverage:
         recall_by_boxes: by number of boxes per image, the best ones, at IoU 0.5.
         average_recall_by_boxes: the same of average_recall.
         seconds: lower quartile, median and upper quartile of an image; None where the store does not say.
+        gains: of proposals from several sources: by source, the objects that its boxes cover and no other source's.
     """
 
     boxes: float
@@ -92,6 +94,7 @@ class Coverage:
     recall_by_boxes: dict[int, float]
     average_recall_by_boxes: dict[int, float]
     seconds: tuple[float, float, float] | None
+    gains: dict[str, float] = field(default_factory=dict)
 
 
 def measure_coverage(dataset: Dataset, config: CoverageConfig) -> dict[str, Coverage]:
@@ -111,11 +114,14 @@ def measure_coverage(dataset: Dataset, config: CoverageConfig) -> dict[str, Cove
         for name, setting in config.settings.items()
     } | existing
     found = {name: _overlaps(dataset, store) for name, store in stores.items()}
-    unique = unique_recall([overlaps[-1] for overlaps, _, _ in found.values()])
+    unique = unique_recall([overlaps[-1] for overlaps, *_ in found.values()])
     first = float(np.mean(next(iter(found.values()))[1]))
     return {
-        name: summarise(dataset, labels, overlaps, numbers, seconds, first, alone if len(found) > 1 else None)
-        for (name, (overlaps, numbers, seconds)), alone in zip(found.items(), unique, strict=True)
+        name: replace(
+            summarise(dataset, labels, overlaps, numbers, seconds, first, alone if len(found) > 1 else None),
+            gains=gains,
+        )
+        for (name, (overlaps, numbers, seconds, gains)), alone in zip(found.items(), unique, strict=True)
     }
 
 
@@ -183,9 +189,14 @@ def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
     classes = [("ABO of class", *rows)]
     for name in next(iter(rows.values())).abo:
         classes.append((name, *(_number(row.abo[name]) for row in rows.values())))
+    gains = [
+        f"{name}: only {source} covers {share:.3f} of the objects"
+        for name, row in rows.items()
+        for source, share in row.gains.items()
+    ]
     objects = sum(len(record.boxes[_counts(record)]) for record in dataset.records)
     title = f"{dataset.name}: {len(dataset)} images, {objects} objects"
-    return "\n".join([title, *columns(lines), "", *columns(classes)])
+    return "\n".join([title, *columns(lines), *gains, "", *columns(classes)])
 
 
 def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: Mapping[str, Coverage]) -> None:
@@ -234,16 +245,24 @@ def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) ->
 
 def _overlaps(
     dataset: Dataset, store: ProposalStore
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Overlaps, numbers and seconds as summarise takes them."""
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], dict[str, float]]:
+    """Overlaps, numbers and seconds as summarise takes them, and the gain of each source where there are several."""
     overlaps, numbers, seconds = [], [], []
+    by_source: dict[int, list[NDArray[np.float64]]] = {number: [] for number in range(len(store.sources))}
     for record in dataset.records:
         content = record.path.read_bytes()
-        boxes = store.get(record.image_id, content).boxes
-        overlaps.append(best_overlaps_of_first(record.boxes[_counts(record)], boxes, (*COUNTS, len(boxes))))
-        numbers.append(len(boxes))
+        found = store.get(record.image_id, content)
+        objects = record.boxes[_counts(record)]
+        overlaps.append(best_overlaps_of_first(objects, found.boxes, (*COUNTS, len(found.boxes))))
+        for number, parts in by_source.items():
+            parts.append(best_overlaps(objects, found.boxes[found.sources == number]))
+        numbers.append(len(found.boxes))
         seconds.append(store.seconds(content))
-    return np.concatenate(overlaps, axis=1), np.array(numbers), np.array(seconds)
+    best = {store.sources[number]: np.concatenate(parts) for number, parts in by_source.items()}
+    present = {name: values for name, values in best.items() if values.any()}
+    shares = unique_recall(list(present.values())) if len(present) > 1 else []
+    gains = dict(zip(present, shares, strict=False))
+    return np.concatenate(overlaps, axis=1), np.array(numbers), np.array(seconds), gains
 
 
 def _counts(record: Record) -> NDArray[np.bool_]:

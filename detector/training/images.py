@@ -95,11 +95,12 @@ class Examples(TorchDataset[tuple[Tensor, int]]):
     def index(self, position: int) -> int:
         """Which image stands there."""
         round_, place = divmod(position, len(self.images))
-        return int(_order(self.config.seed, round_, len(self.images))[place])
+        return int(order_of(self.config.seed, round_, len(self.images))[place])
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, round_: int, count: int) -> Any:
+def order_of(seed: int, round_: int, count: int) -> Any:
+    """The order of 0..count - 1 in a pass; [count] int64."""
     return np.random.default_rng((seed, round_)).permutation(count)
 
 

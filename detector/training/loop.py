@@ -167,7 +167,7 @@ class Loop:
         metrics = self.task.measure(network)
         self.losses = []
         if metrics[self.task.criterion] < self.best:
-            self.best = metrics[self.task.criterion]
+            self.best = float(metrics[self.task.criterion])
             if self.ranks.leads:
                 self.task.save(network, self.folder / "best.safetensors")
         if self.ranks.leads:

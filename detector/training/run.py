@@ -24,6 +24,7 @@ from detector.extraction import dataset_proposals
 from detector.training.finetune import FineTuneConfig, FineTuning, WindowBatches, start_classifier
 from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier
 from detector.training.loop import Loop
+from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import TrainingError, begin, check_folder, forget_after, report
 from detector.training.windows import BatchSampler, collect_windows
@@ -91,7 +92,7 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
     loop = Loop(ImageTraining(config, classifier, train_set, val_set, ranks), config, folder, ranks)
     if ranks.leads and not resuming:
         print(f"{folder}: {len(train_set):,} images of {len(train_set.classes)} classes", file=sys.stderr)
-    _carry_on(loop, config, resuming)
+    carry_on(loop, config, resuming)
 
 
 def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> None:
@@ -134,10 +135,19 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
             task.save(loop.evaluated(), folder / "linear.safetensors")
             report(folder, row)
         loop.save_state()
-    _carry_on(loop, config, resuming, begun=True)
+    if config.train_from != "none":
+        carry_on(loop, config, resuming, begun=True)
 
 
-def _carry_on(loop: Loop, config: FineTuneConfig | ImageTrainingConfig, resuming: bool, begun: bool = False) -> None:
+def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, *, begun: bool = False) -> None:
+    """Run a loop from its beginning or its saved state, writing its record.
+
+    Args:
+        loop: not run yet.
+        config: the whole experiment, which its folder keeps.
+        resuming: take up the folder's state.
+        begun: the folder has been made.
+    """
     folder, ranks = loop.folder, loop.ranks
     if resuming:
         loop.load_state()
@@ -147,8 +157,6 @@ def _carry_on(loop: Loop, config: FineTuneConfig | ImageTrainingConfig, resuming
     elif ranks.leads and not begun:
         begin(folder, config, ranks.device)
     ranks.wait()
-    if isinstance(config, FineTuneConfig) and config.train_from == "none":
-        return
     for row in loop.run():
         if ranks.leads:
             report(folder, row)

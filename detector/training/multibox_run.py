@@ -1,0 +1,79 @@
+"""A MultiBox training from its config to its folder: the head alone on cached features, then trunk and head.
+
+runs/<name>/ gets what record.py lists, best.safetensors and last.safetensors (models) and state.pt; its sub-folder
+head/ the same of the first part. Without a second part (train_from=none) the head's best is the run's best.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detector.checkpoint import SHIPPED, find_checkpoint
+from detector.config import load_config
+from detector.data.dataset import open_dataset
+from detector.device import keep_freed_memory
+from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
+from detector.training.loop import Loop
+from detector.training.multibox import (
+    MultiBoxTraining,
+    MultiBoxTrainingConfig,
+    Views,
+    cached_features,
+    start_multibox,
+    val_features,
+)
+from detector.training.ranks import joined
+from detector.training.record import check_folder
+from detector.training.run import RUNS, carry_on
+
+
+def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
+    """Carry out the experiment of a config; returns the folder of the run.
+
+    Args:
+        config_name: YAML file or preset of MultiBoxTrainingConfig.
+        overrides: key=value texts.
+        device: as detector.device names it.
+        resume: go on where the run of that name stopped; without one, start.
+
+    Raises:
+        ConfigError, DataError, ImageError, CheckpointError, TrainingError, OSError, ValueError: a message for the user.
+        KeyboardInterrupt: stopped, and saved.
+    """
+    config = load_config(MultiBoxTrainingConfig, config_name, overrides)
+    keep_freed_memory()
+    folder = RUNS / config.name
+    with joined(device) as ranks:
+        resuming_head = check_folder(folder / "head", config, resume=resume)
+        train_set, val_set = open_dataset(config.train), open_dataset(config.val)
+        for dataset in (train_set, val_set):
+            for warning in dataset.warnings if ranks.leads else ():
+                print(f"train_multibox: warning: {warning}", file=sys.stderr)
+        source = find_checkpoint(config.init)
+        classifier, convention = trunk_of(config.init)
+        network = start_multibox(config, classifier.trunk, classifier.fc.in_features, train_set)
+        sha256 = file_sha256(source)
+        # Of a shipped classifier the trunk need not be stored again.
+        shared = (source.stem, sha256) if source.parent == SHIPPED else ("", "")
+        model = MultiBoxModel(network.eval().to(ranks.device), classifier.config, convention, config.size, *shared)
+        views = Views(train_set, config)
+        features = cached_features(views, model, sha256, ranks)
+        measured = val_features(val_set, model, ranks.device)
+        task = MultiBoxTraining(config, model, features, val_set, features=measured, ranks=ranks)
+        carry_on(Loop(task, config.heads, folder / "head", ranks), config, resuming_head)
+
+        if config.train_from == "none":
+            if ranks.leads:
+                shutil.copyfile(folder / "head" / "best.safetensors", folder / "best.safetensors")
+        else:
+            resuming = check_folder(folder, config, resume=resume)
+            best = load_multibox(folder / "head" / "best.safetensors")
+            model.network.head.load_state_dict(best.network.head.state_dict())
+            task = MultiBoxTraining(config, model, views, val_set, ranks=ranks)
+            carry_on(Loop(task, config, folder, ranks), config, resuming)
+    if ranks.leads:
+        print(f"done: python tools/detect.py image.jpg proposals.multibox.weights={folder}/best.safetensors")
+    return folder

@@ -1,0 +1,209 @@
+"""MultiBox: a network that proposes boxes of any class, best first (Erhan et al., arXiv 1312.2249; paper §8).
+
+In: whole images, warped to S × S.  Out: P boxes each, with a confidence; the best 200 join selective search.
+The paper says "200 region proposals coming from multi-box" and no more. Head, priors and encoding are those of the
+network that the authors released later (google/multibox): the trunk's last map averaged to 3 × 3, two hidden layers,
+then four offsets and a confidence for each of P prior boxes, which are plain corners in units of 0.01 of the image.
+The trunk is passed in: anything that makes [N, C, h, w] of images, h and w at least 3.
+
+N images, P priors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+DEVIATION = 0.01
+"""What an offset of 1 is, as a share of the image's side; of the released priors."""
+
+GRID = 3
+
+
+@dataclass(frozen=True)
+class MultiBoxConfig:
+    """The head. The release has 800 priors and hidden layers of unknown width; these were chosen on val recall.
+
+    Attributes:
+        priors: P.
+        hidden: width of both hidden layers.
+        dropout: share of the second hidden layer dropped in training.
+    """
+
+    priors: int = 200
+    hidden: int = 512
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("priors", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+
+
+class MultiBoxHead(nn.Module):
+    """Pooled features -> offsets and confidences of P boxes.
+
+    Attributes:
+        priors: [P, 4] x1, y1, x2, y2 as shares of the image.
+    """
+
+    priors: Tensor
+
+    def __init__(self, channels: int, priors: Tensor, config: MultiBoxConfig) -> None:
+        """Begin with boxes at their priors.
+
+        Raises:
+            ValueError: priors are not [P, 4] with corners in order.
+        """
+        super().__init__()
+        if priors.shape != (config.priors, 4) or not (priors[:, :2] < priors[:, 2:]).all():
+            raise ValueError(f"priors must be [{config.priors}, 4] with x1 < x2, y1 < y2, got {list(priors.shape)}")
+        self.config = config
+        self.register_buffer("priors", priors.float())
+        self.fc1 = nn.Linear(channels * GRID * GRID, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.locations = nn.Linear(config.hidden, 4 * config.priors)
+        self.confidences = nn.Linear(config.hidden, config.priors)
+        for layer in (self.locations, self.confidences):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def expect(self, objects: float) -> None:
+        """Let every confidence begin at the share of priors that an image's objects take, `objects` of P."""
+        share = min(max(objects / self.config.priors, 1e-4), 0.5)
+        nn.init.constant_(self.confidences.bias, math.log(share / (1 - share)))
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, 9 C] -> offsets [N, P, 4] in units of DEVIATION, logits [N, P]."""
+        x = F.relu6(self.fc1(pooled))  # [N, hidden]
+        x = self.dropout(F.relu6(self.fc2(x)))  # [N, hidden]
+        return self.locations(x).unflatten(1, (-1, 4)), self.confidences(x)
+
+
+class MultiBox(nn.Module):
+    """Trunk and head.
+
+    Args:
+        trunk: images [N, 3, S, S] -> [N, C, h, w].
+        head: of C channels.
+    """
+
+    def __init__(self, trunk: nn.Module, head: MultiBoxHead) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [N, 3, S, S] -> offsets [N, P, 4], logits [N, P]."""
+        offsets, logits = self.head(pool(self.trunk(x)))
+        return offsets, logits
+
+
+def pool(features: Tensor) -> Tensor:
+    """Average the trunk's map to 3 × 3; [N, C, h, w] -> [N, 9 C]. Of 7 × 7: windows of 3 at stride 2, as released."""
+    if features.shape[2:] == (7, 7):
+        return F.avg_pool2d(features, 3, stride=2).flatten(1)
+    return F.adaptive_avg_pool2d(features, GRID).flatten(1)
+
+
+def encode(boxes: Tensor, priors: Tensor) -> Tensor:
+    """Boxes [..., 4] as shares of the image -> offsets from the priors [..., 4], in units of DEVIATION."""
+    return (boxes - priors) / DEVIATION
+
+
+def decode(offsets: Tensor, priors: Tensor) -> Tensor:
+    """The inverse of encode."""
+    return priors + DEVIATION * offsets
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of an image that the network is shown; see `views`.
+
+    Attributes:
+        box: x1, y1, x2, y2 px.
+        keep: so many of its best boxes take part.
+    """
+
+    box: tuple[int, int, int, int]
+    keep: int
+
+
+def views(width: int, height: int, keep: int, *, crops: bool = False) -> list[View]:
+    """The whole image and, on request, overlapping squares of two thirds and of a third of its shorter side.
+
+    Several crops are beyond the 2014 entry; MSC-MultiBox (arXiv 1412.1441) gains a tenth of its precision by them.
+    The sizes are ours.
+
+    Args:
+        width: of the image, px.
+        height: of the image, px.
+        keep: boxes of the whole image; a crop may add a quarter of that.
+        crops: whether to add the squares.
+    """
+    found = [View((0, 0, width, height), keep)]
+    for share in (2 / 3, 1 / 3) if crops else ():
+        side = round(share * min(width, height))
+        if side < 32:
+            continue
+        starts = [
+            [round(step * (length - side) / count) for step in range(count + 1)] if length > side else [0]
+            for length in (width, height)
+            for count in [max(1, math.ceil(2 * (length - side) / side))]
+        ]
+        found += [View((x, y, x + side, y + side), max(1, keep // 4)) for y in starts[1] for x in starts[0]]
+    return found
+
+
+def select(
+    boxes: NDArray[np.float32],
+    confidences: NDArray[np.float32],
+    *,
+    limit: int,
+    max_iou: float = 1.0,
+    min_side: float = 10.0,
+) -> NDArray[np.int64]:
+    """Which boxes to propose, best first.
+
+    Args:
+        boxes: [M, 4] px.
+        confidences: [M].
+        limit: at most so many.
+        max_iou: overlap with a better one above this drops a box, in (0, 1]; 1 keeps all.
+        min_side: narrower or lower ones are dropped, px.
+
+    Returns:
+        positions in boxes.
+    """
+    from torchvision.ops import nms
+
+    large = np.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= min_side
+    order = np.argsort(-confidences, kind="stable")
+    order = order[large[order]]
+    if max_iou < 1 and len(order):
+        # Ranks as scores: of equals the first stays, on every device.
+        ranks = torch.arange(len(order), 0, -1, dtype=torch.float32)
+        order = order[nms(torch.from_numpy(boxes[order]), ranks, max_iou).numpy()]
+    best: NDArray[np.int64] = order[:limit]
+    return best
+
+
+def inside_view(boxes: NDArray[np.float32], view: View, width: int, height: int) -> NDArray[np.bool_]:
+    """Whether boxes [M, 4] px keep a tenth of the view's side away from those of its sides that are not the image's.
+
+    What touches such a side is probably cut by it (gvanhorn38/multibox).
+    """
+    x1, y1, x2, y2 = view.box
+    margin_x, margin_y = 0.1 * (x2 - x1), 0.1 * (y2 - y1)
+    low = np.array([x1 + margin_x if x1 > 0 else -np.inf, y1 + margin_y if y1 > 0 else -np.inf])
+    high = np.array([x2 - margin_x if x2 < width else np.inf, y2 - margin_y if y2 < height else np.inf])
+    away = np.concatenate([boxes[:, :2] - low, high - boxes[:, 2:]], axis=1)
+    return np.asarray(away.min(axis=1) >= 0)

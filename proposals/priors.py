@@ -1,0 +1,72 @@
+"""Prior boxes of MultiBox: where objects usually are.
+
+In: the boxes of a training set, as shares of their images.  Out: [P, 4] centres of k-means, or the authors' own.
+Lloyd's algorithm from a k-means++ start on corner coordinates; each box takes part mirrored too, so that the priors are
+mirror-symmetric in distribution. The authors' release: google/multibox, ipriors800.txt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+
+Shares = NDArray[np.float64]
+"""[N, 4] x1, y1, x2, y2 in [0, 1] of the image's width and height."""
+
+LARGEST = 1_000_000  # boxes that k-means works on
+
+
+def mirrored(boxes: Shares) -> Shares:
+    """The boxes of the mirrored images; [N, 4] -> [N, 4]."""
+    return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+
+
+def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int = 50) -> Shares:
+    """The centres of `count` clusters, the largest box first.
+
+    Args:
+        boxes: [N, 4], corners in order.
+        count: P.
+        seed: of the start, and of the subsample of more than a million boxes.
+        iterations: of Lloyd's algorithm.
+
+    Raises:
+        ValueError: fewer different boxes, mirrored ones counted, than priors.
+    """
+    both = np.concatenate([boxes, mirrored(boxes)])
+    generator = np.random.default_rng(seed)
+    if len(both) > LARGEST:
+        both = both[generator.choice(len(both), LARGEST, replace=False)]
+    different = len(np.unique(both, axis=0))
+    if different < count:
+        raise ValueError(f"{different} different boxes cannot have {count} priors; set priors to at most {different}")
+    centres, labels = kmeans2(both, count, iter=iterations, minit="++", missing="warn", seed=generator)
+    centres = np.asarray(centres, np.float64)
+    for empty in np.setdiff1d(np.arange(count), labels):  # a centre that lost all its boxes takes one of them
+        centres[empty] = both[generator.integers(len(both))]
+    areas = (centres[:, 2:] - centres[:, :2]).prod(axis=1)
+    result: Shares = centres[np.argsort(-areas, kind="stable")]
+    return result
+
+
+def read_priors(path: Path) -> Shares:
+    """The release's text format: four lines "deviation mean" for each prior, in the order x1, y1, x2, y2.
+
+    Raises:
+        ValueError: another format, another deviation than 0.01, or corners out of order; names the file.
+    """
+    try:
+        rows = np.loadtxt(path, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: no file of lines 'deviation mean' ({' '.join(str(error).split())})") from error
+    if rows.ndim != 2 or rows.shape[1] != 2 or len(rows) == 0 or len(rows) % 4:
+        raise ValueError(f"{path}: expected four lines 'deviation mean' a prior, found {list(rows.shape)} numbers")
+    if not np.allclose(rows[:, 0], 0.01):
+        raise ValueError(f"{path}: a deviation other than 0.01")
+    priors: Shares = rows[:, 1].reshape(-1, 4)
+    if not (priors[:, :2] < priors[:, 2:]).all():
+        raise ValueError(f"{path}: a prior whose corners are out of order")
+    return priors

@@ -1,0 +1,256 @@
+"""Prior boxes: clusters that are there are found, mirrored ones too; the authors' file, and what is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from re import escape
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+
+from proposals.priors import cluster_priors, mirrored, read_priors
+
+Floats = NDArray[np.float64]
+
+
+def random_boxes(count: int, seed: int) -> Floats:
+    """[count, 4] shares of the image, corners in order."""
+    generator = np.random.default_rng(seed)
+    sides = generator.uniform(0.05, 0.5, (count, 2))
+    corners = generator.uniform(0, 1 - sides)
+    return np.concatenate([corners, corners + sides], axis=1)
+
+
+def distances(first: Floats, second: Floats) -> Floats:
+    """Of every pair of boxes, corner to corner; [N, 4], [M, 4] -> [N, M]."""
+    result: Floats = np.sqrt(((first[:, None] - second[None]) ** 2).sum(axis=2))
+    return result
+
+
+def same_set(first: Floats, second: Floats, *, within: float) -> bool:
+    """Whether each box has one of its own in the other set."""
+    near = distances(first, second) <= within
+    return first.shape == second.shape and bool((near.sum(axis=0) == 1).all() and (near.sum(axis=1) == 1).all())
+
+
+def areas_of(boxes: Floats) -> Floats:
+    result: Floats = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return result
+
+
+def test_mirrored_boxes_are_those_of_the_mirrored_image() -> None:
+    """Painted on an image of 64 px, flipped, and read off again."""
+    for x1, y1, x2, y2 in ((0, 0, 64, 64), (0, 3, 16, 5), (10, 20, 63, 41), (31, 7, 33, 64)):
+        image = np.zeros((64, 64), np.bool_)
+        image[y1:y2, x1:x2] = True
+        rows, columns = np.nonzero(image[:, ::-1])
+        expected = [columns.min() / 64, rows.min() / 64, (columns.max() + 1) / 64, (rows.max() + 1) / 64]
+        assert mirrored(np.array([[x1, y1, x2, y2]]) / 64).tolist() == [expected]
+
+
+# ---- clusters
+
+CENTRES = np.array(
+    [
+        [0.0, 0.0, 1.0, 1.0],  # the first two are their own mirror images
+        [0.375, 0.625, 0.625, 0.75],
+        [0.125, 0.25, 0.375, 0.75],
+        [0.5, 0.125, 1.0, 0.375],
+        [0.0, 0.75, 0.25, 1.0],
+    ]
+)
+
+
+def clustered(per_cluster: int, seed: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Boxes within 0.005 of a centre, and which."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.repeat(np.arange(len(CENTRES)), per_cluster))
+    return CENTRES[labels] + generator.uniform(-0.005, 0.005, (len(labels), 4)), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_finds_the_clusters_and_their_mirror_images(seed: int) -> None:
+    """Each prior is the mean of its cluster; boxes that lie on one side only are mirrored to the other."""
+    boxes, labels = clustered(30, seed)
+    means = np.array([boxes[labels == label].mean(axis=0) for label in range(len(CENTRES))])
+    other_side = mirrored(means)
+    expected = np.concatenate([(means[:2] + other_side[:2]) / 2, means[2:], other_side[2:]])
+    priors = cluster_priors(boxes, len(expected), seed=seed)
+    assert same_set(priors, expected, within=1e-9)
+    assert same_set(priors, mirrored(priors), within=1e-9)
+    assert (np.diff(areas_of(priors)) <= 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 17, 200])
+def test_priors_are_boxes_the_largest_first(count: int) -> None:
+    boxes = random_boxes(300, seed=count)
+    priors = cluster_priors(boxes, count)
+    assert priors.shape == (count, 4)
+    assert priors.dtype == np.float64
+    assert (priors[:, :2] < priors[:, 2:]).all()
+    assert priors.min() >= 0
+    assert priors.max() <= 1
+    assert (np.diff(areas_of(priors)) <= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_priors_are_the_means_of_the_boxes_nearest_to_them(seed: int) -> None:
+    """Where Lloyd's algorithm comes to rest; 50 steps are plenty for so few."""
+    boxes = random_boxes(40, seed)
+    both = np.concatenate([boxes, mirrored(boxes)])
+    priors = cluster_priors(boxes, 5, seed=seed)
+    nearest = distances(both, priors).argmin(axis=1)
+    means = np.array([both[nearest == number].mean(axis=0) for number in range(5)])
+    assert priors == pytest.approx(means, abs=1e-9)
+
+
+def test_priors_lie_closer_to_the_boxes_than_boxes_drawn_at_random() -> None:
+    boxes = random_boxes(300, seed=0)
+    error = distances(boxes, cluster_priors(boxes, 20)).min(axis=1).mean()
+    for seed in range(5):
+        drawn = np.random.default_rng(seed).choice(boxes, 20, replace=False)
+        assert error < 0.9 * distances(boxes, drawn).min(axis=1).mean()
+
+
+def test_mirror_symmetric_in_distribution() -> None:
+    """Of boxes on the left half alone as many priors come to lie right as left: by chance within 4 deviations."""
+    boxes = random_boxes(400, seed=0) * [0.5, 1, 0.5, 1]
+    priors = cluster_priors(boxes, 100)
+    centres = (priors[:, 0] + priors[:, 2]) / 2
+    assert abs(int((centres < 0.5).sum()) - 50) <= 4 * 5
+    assert centres.mean() == pytest.approx(0.5, abs=4 * centres.std() / 10)
+    assert (priors[centres < 0.4, 2] <= 0.5).all()  # none is a mean over both sides, but in the middle
+    assert (priors[centres > 0.6, 0] >= 0.5).all()
+
+
+def test_the_same_seed_gives_the_same_priors() -> None:
+    boxes = random_boxes(200, seed=0)
+    kept = boxes.copy()
+    first = cluster_priors(boxes, 30, seed=4)
+    np.random.seed(9)  # noqa: NPY002 - the global generator decides nothing
+    assert np.array_equal(cluster_priors(boxes, 30, seed=4), first)
+    assert not np.array_equal(cluster_priors(boxes, 30, seed=5), first)
+    assert np.array_equal(boxes, kept)  # the caller's
+
+
+def test_as_many_priors_as_different_boxes() -> None:
+    """Coordinates are eighths, so that mirroring is exact: the first box is its own mirror image."""
+    boxes = np.array([[2, 1, 6, 7], [0, 0, 1, 2], [0, 0, 1, 2], [4, 3, 7, 4]]) / 8
+    different = np.concatenate([boxes[[0, 1, 3]], mirrored(boxes[[1, 3]])])
+    assert same_set(cluster_priors(boxes, 5), different, within=1e-9)
+    message = "5 different boxes cannot have 6 priors; set priors to at most 5"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        cluster_priors(boxes, 6)
+
+
+def test_refuses_no_boxes() -> None:
+    with pytest.raises(ValueError, match=r"^0 different boxes cannot have 1 priors; set priors to at most 0$"):
+        cluster_priors(np.zeros((0, 4)), 1)
+
+
+def test_of_too_many_boxes_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the seed, boxes and mirrored ones alike."""
+    monkeypatch.setattr("proposals.priors.LARGEST", 100)
+    seen: list[Floats] = []
+
+    def spy(boxes: Floats, *arguments: Any, **settings: Any) -> Any:
+        seen.append(boxes.copy())
+        return kmeans2(boxes, *arguments, **settings)
+
+    monkeypatch.setattr("proposals.priors.kmeans2", spy)
+    boxes = random_boxes(1000, seed=0)
+    priors = cluster_priors(boxes, 10, seed=3)
+    assert np.array_equal(cluster_priors(boxes, 10, seed=3), priors)
+    cluster_priors(boxes, 10, seed=4)
+    assert [len(part) for part in seen] == [100, 100, 100]
+    assert np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], seen[2])
+    known, others = set(map(tuple, boxes.tolist())), set(map(tuple, mirrored(boxes).tolist()))
+    drawn = set(map(tuple, seen[0].tolist()))
+    assert len(drawn) == 100  # none twice
+    assert drawn <= known | others
+    assert 30 <= len(drawn & known) <= 70  # standard deviation 5
+
+
+def test_a_centre_that_lost_its_boxes_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def losing(boxes: Floats, count: int, **_: Any) -> tuple[Floats, NDArray[np.int64]]:
+        return np.concatenate([boxes[: count - 1], np.full((1, 4), np.nan)]), np.zeros(len(boxes), np.int64)
+
+    monkeypatch.setattr("proposals.priors.kmeans2", losing)
+    boxes = random_boxes(20, seed=0)
+    priors = cluster_priors(boxes, 4)
+    both = np.concatenate([boxes, mirrored(boxes)])
+    assert (distances(priors, both).min(axis=1) == 0).all()
+
+
+# ---- the authors' file
+
+
+def lines(priors: Floats, deviation: object = 0.01) -> str:
+    return "".join(f"{deviation} {number}\n" for number in priors.ravel().tolist())
+
+
+def test_reads_four_lines_a_prior(tmp_path: Path) -> None:
+    path = tmp_path / "priors.txt"
+    for count in (1, 3, 50):
+        priors = random_boxes(count, seed=count)  # to the last digit
+        path.write_text(lines(priors))
+        assert np.array_equal(read_priors(path), priors)
+
+
+GOOD = lines(np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0]]))
+FORMAT = "no file of lines 'deviation mean' ("
+ROWS = "expected four lines 'deviation mean' a prior, found "
+ORDER = "a prior whose corners are out of order"
+
+
+@pytest.mark.filterwarnings("ignore:loadtxt")  # NumPy's own, of a file without numbers
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x1 y1\n" * 4, FORMAT),
+        (GOOD + "0.01\n", FORMAT),  # lines of different lengths
+        ("\xff\x00\x89PNG" * 9, FORMAT),
+        ("", f"{ROWS}[0, 1] numbers"),
+        (GOOD + "0.01 0.5\n" * 3, f"{ROWS}[11, 2] numbers"),
+        ("0.01 0.1 0.2\n" * 4, f"{ROWS}[4, 3] numbers"),
+        ("0.1\n0.2\n0.3\n0.4\n", f"{ROWS}[4, 1] numbers"),
+        (GOOD + lines(np.array([[0.1, 0.2, 0.3, 0.4]]), 0.02), "a deviation other than 0.01"),
+        (GOOD + lines(np.array([[0.1, 0.2, 0.3, 0.4]]), "nan"), "a deviation other than 0.01"),
+        (GOOD + lines(np.array([[0.3, 0.2, 0.1, 0.4]])), ORDER),
+        (GOOD + lines(np.array([[0.1, 0.4, 0.3, 0.2]])), ORDER),
+        (GOOD + lines(np.array([[0.1, 0.2, 0.1, 0.4]])), ORDER),  # no width
+        (GOOD + lines(np.array([[0.1, 0.2, np.nan, 0.4]])), ORDER),
+    ],
+)
+def test_refuses_other_files(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "priors.txt"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=f"^{escape(f'{path}: {message}')}") as caught:
+        read_priors(path)
+    assert "\n" not in str(caught.value)
+    assert message == FORMAT or str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("name", ["", "absent.txt"])
+def test_refuses_no_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(ValueError, match=f"^{escape(f'{path}: {FORMAT}')}"):
+        read_priors(path)
+
+
+@pytest.mark.data
+def test_the_authors_file_has_800_priors(data_dir: Path) -> None:
+    path = data_dir / "multibox" / "ipriors800.txt"
+    numbers = [line.split() for line in path.read_text().splitlines()]
+    priors = read_priors(path)
+    assert priors.shape == (800, 4)
+    for row, column in ((0, 0), (0, 3), (1, 2), (799, 3)):
+        assert priors[row, column] == float(numbers[4 * row + column][1])
+    assert (priors[:, :2] < priors[:, 2:]).all()
+    assert priors.min() >= 0
+    assert priors.max() <= 1
+    assert len(np.unique(priors, axis=0)) == 800
