@@ -454,6 +454,27 @@ def test_refused_before_anything_is_computed(
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_unreadable_image_ends_the_run_and_its_workers(
+    settings: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    """A worker that ignored its parent's farewell once kept the command waiting forever."""
+    (tmp_path / "bad" / "blue").mkdir(parents=True)
+    (tmp_path / "bad" / "red").mkdir()
+    for name in ("blue", "red"):
+        (tmp_path / "bad" / name / "1.jpg").write_text("no image")
+    changes = {
+        "train": {"root": str(tmp_path / "bad")},
+        "val": {"root": str(tmp_path / "bad")},
+        "workers": 1,
+        "batch": 2,
+    }
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
+    command = [sys.executable, str(ROOT / "tools/train_classifier.py"), "--config", "toy.yaml", "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "1.jpg: not an image in a known format" in done.stderr
+
+
 def test_a_val_class_that_train_lacks(toy_train: Train, settings: dict[str, Any], tmp_path: Path) -> None:
     for name in ("blue", "violet"):
         (tmp_path / "odd" / name).mkdir(parents=True)

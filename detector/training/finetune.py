@@ -27,14 +27,13 @@ from detector.checkpoint import CheckpointError, RegionClassifier, load_any_clas
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.googlenet import GoogLeNet
-from detector.opencv import one_opencv_thread
 from detector.regions import RegionConfig, network_input, warp
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
 from detector.training.windows import BatchSampler
-from detector.training.workers import start_worker
+from detector.training.workers import prepared_batches, start_worker
 from proposals.settings import ProposalConfig
 
 PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache
@@ -135,9 +134,7 @@ def load_batches(batches: WindowBatches, start: int, stop: int, workers: int) ->
         prefetch_factor=4 if workers else None,
         worker_init_fn=start_worker,
     )
-    with one_opencv_thread():
-        prepared = iter(loader)
-    yield from prepared
+    yield from prepared_batches(loader)
 
 
 class FineTuning:

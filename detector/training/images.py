@@ -27,12 +27,11 @@ from detector.classifier.crops import cut, plan
 from detector.data.ground_truth import DataError
 from detector.data.labelled_images import ImagesConfig, LabelledImages
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention, training_loss
-from detector.opencv import one_opencv_thread
 from detector.regions import network_input
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
-from detector.training.workers import start_worker
+from detector.training.workers import prepared_batches, start_worker
 
 # The paper: "zero mean", no scale. ImageNet's mean and deviation, as everybody's since.
 INPUT = InputConvention(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
@@ -186,9 +185,7 @@ class ImageTraining:
             worker_init_fn=start_worker,
             pin_memory=self.ranks.device.type == "cuda",
         )
-        with one_opencv_thread():
-            prepared = iter(loader)
-        yield from map(tuple, prepared)
+        yield from map(tuple, prepared_batches(loader))
 
 
 def start_image_classifier(config: ImageTrainingConfig, classes: tuple[str, ...]) -> ImageClassifier:

@@ -32,13 +32,12 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.image import Image
 from detector.multibox import MultiBoxModel, save_multibox, warp_view
-from detector.opencv import one_opencv_thread
 from detector.regions import network_input
 from detector.training.images import order_of
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
-from detector.training.workers import start_worker
+from detector.training.workers import prepared_batches, start_worker
 from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead, decode, pool
 from proposals.multibox_loss import MATCHES, multibox_loss
 from proposals.priors import cluster_priors, read_priors
@@ -391,6 +390,4 @@ def _load(views: TorchDataset[Any], rows: Sequence[range], workers: int) -> Iter
         prefetch_factor=4 if workers else None,
         worker_init_fn=start_worker,
     )
-    with one_opencv_thread():
-        prepared = iter(loader)
-    yield from map(tuple, prepared)
+    yield from map(tuple, prepared_batches(loader))
