@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader
 
+from detector.data.image import ImageError
 from detector.opencv import one_opencv_thread
 
 GRACE = 30  # s
@@ -29,6 +30,9 @@ def prepared_batches(loader: DataLoader[Any]) -> Iterator[Any]:
         prepared = iter(loader)
     try:
         yield from prepared
+    except ImageError as error:  # from another process it comes with that one's traceback
+        last = str(error).strip().splitlines()[-1]
+        raise ImageError(last.removeprefix(f"{ImageError.__module__}.{ImageError.__name__}: ")) from None
     finally:
         shutdown = getattr(prepared, "_shutdown_workers", None)  # a traceback would keep them until exit
         if shutdown:
