@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
@@ -105,6 +106,11 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
     else:
         format_ = IMAGE_FORMAT
         header |= {"size": classifier.size, "classes": classifier.classes}
+    write_weights(path, state, format_, header)
+
+
+def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: dict[str, Any]) -> None:
+    """Write tensors and a JSON header as safetensors; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,10 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from detector.checkpoint import SHIPPED, CheckpointError, find_checkpoint, load_any_classifier
+from detector.checkpoint import SHIPPED, CheckpointError, find_checkpoint, load_any_classifier, write_weights
 from detector.data.image import Image
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import network_input
@@ -203,13 +201,7 @@ def save_multibox(path: Path, model: MultiBoxModel, *, half: bool = False) -> No
         "trunk_sha256": model.trunk_sha256,
         "provenance": model.provenance,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(save(state, metadata={"format": FORMAT, "header": json.dumps(header)}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_weights(path, state, FORMAT, header)
 
 
 def load_multibox(path: Path) -> MultiBoxModel:

@@ -205,7 +205,8 @@ def start_image_classifier(config: ImageTrainingConfig, classes: tuple[str, ...]
         )
     network = GoogLeNet(wanted)
     state = previous.network.state_dict()
-    if previous.classes != classes and not (not previous.classes and len(classes) == previous.network.config.classes):
+    nameless = not previous.classes and previous.network.config.classes == len(classes)
+    if previous.classes != classes and not nameless:
         state = {name: tensor for name, tensor in state.items() if name.split(".")[-2] not in ("fc", "fc2")}
     missing = set(network.load_state_dict(state, strict=False).missing_keys)
     if not missing <= {name for name in network.state_dict() if name.startswith(("auxiliary", "fc."))}:

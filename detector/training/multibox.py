@@ -102,6 +102,8 @@ class MultiBoxTrainingConfig(OptimisationConfig):
         super().__post_init__()
         if self.task != "multibox":
             raise ValueError(f"task must be multibox here, not {self.task!r}")
+        if self.members != 1 or self.heads.members != 1:
+            raise ValueError("members is a setting of classifiers; MultiBox is one network")
         if self.match not in MATCHES:
             raise ValueError(f"match must be one of {', '.join(MATCHES)}, not {self.match!r}")
         for name in ("whole", "visible"):
@@ -228,9 +230,14 @@ class MultiBoxTraining:
         objects = [
             boxes[:count].to(self.ranks.device) for boxes, count in zip(batch[1], batch[2].tolist(), strict=True)
         ]
-        priors = self.model.network.head.priors
-        settings: dict[str, Any] = {"match": self.config.match, "alpha": self.config.alpha}
-        return multibox_loss(offsets.float(), logits.float(), priors, objects, **settings)
+        return multibox_loss(
+            offsets.float(),
+            logits.float(),
+            self.model.network.head.priors,
+            objects,
+            match=self.config.match,
+            alpha=self.config.alpha,
+        )
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Recall of the best 10, 50, 100 and 200 boxes of whole val images at IoU 0.5 and 0.7, no suppression."""
@@ -241,11 +248,9 @@ class MultiBoxTraining:
         mine = range(self.ranks.rank, len(self.val), self.ranks.world)
         for index, (offsets, logits) in zip(mine, self._outputs(network, mine), strict=True):
             boxes = decode(offsets, head.priors).clamp(0, 1).double().cpu().numpy()
-            record = self.val.records[index]
-            objects = shares(record)
+            objects = shares(self.val.records[index])
             order = np.argsort(-logits.float().cpu().numpy(), kind="stable")
-            stretch = np.array([record.width, record.height] * 2, np.float64)  # overlap is the same, but for clarity
-            overlaps = best_overlaps_of_first(objects * stretch, boxes[order] * stretch, COUNTS)
+            overlaps = best_overlaps_of_first(objects, boxes[order], COUNTS)  # in shares as in pixels
             found += [(overlaps >= threshold).sum(axis=1) for threshold in (0.5, 0.7)]
             total += len(objects)
         *sums, total = self.ranks.total([*found.ravel().tolist(), total])

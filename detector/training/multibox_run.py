@@ -54,6 +54,8 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
                 print(f"train_multibox: warning: {warning}", file=sys.stderr)
         source = find_checkpoint(config.init)
         classifier, convention = trunk_of(config.init)
+        if config.train_from not in ("conv1", "none"):
+            classifier.trunk_slice(config.train_from)  # a wrong name is refused before the head is trained
         network = start_multibox(config, classifier.trunk, classifier.fc.in_features, train_set)
         sha256 = file_sha256(source)
         # Of a shipped classifier the trunk need not be stored again.

@@ -160,6 +160,7 @@ def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, *, begun: b
     for row in loop.run():
         if ranks.leads:
             report(folder, row)
+    ranks.wait()  # the others may read what the first has written
 
 
 USER_ERRORS = (OSError, TrainingError, ValueError)
