@@ -2,26 +2,31 @@
 
 In: a network, a device.  Out: a function from images [N, 3, S, S] to logits [N, K].
 Measured on two AVX-512 cores (`python tools/benchmark_network.py`): with the paper's local response normalisation
-PyTorch and our kernel are faster, since onnxruntime's own operator for it is slow; without it onnxruntime is.
+PyTorch and our kernel are faster, since onnxruntime's own operator for it is slow; without it onnxruntime is, unless
+the processor multiplies bfloat16.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from detector.device import choose_precision
 from detector.folding import fold_batch_norm
-from detector.googlenet import GoogLeNet
+from detector.googlenet import GoogLeNet, check_input
 from detector.onnx_export import OnnxNetwork, to_onnx
 from detector.settings import BACKENDS
 
 Network = Callable[[Tensor], Tensor]
 
 
-def build_backend(name: str, network: GoogLeNet, device: torch.device | str = "cpu", *, size: int = 224) -> Network:
+def build_backend(
+    name: str, network: GoogLeNet, device: torch.device | str = "cpu", *, size: int = 224, precision: str = "float32"
+) -> Network:
     """The network ready to score, batch normalisation folded.
 
     Args:
@@ -29,9 +34,10 @@ def build_backend(name: str, network: GoogLeNet, device: torch.device | str = "c
         network: set to evaluation mode.
         device: where the images will be.
         size: side of the images, px.
+        precision: as detector.device.choose_precision names it; the classifier and its softmax stay float32.
 
     Raises:
-        ValueError: no such backend, or onnxruntime on another device than the CPU.
+        ValueError: no such backend or precision, or onnxruntime on another device than the CPU.
         ImportError: onnxruntime is wanted and not installed; names the command.
     """
     if name not in BACKENDS:
@@ -40,7 +46,19 @@ def build_backend(name: str, network: GoogLeNet, device: torch.device | str = "c
     if name == "onnxruntime" and device.type != "cpu":
         raise ValueError(f"backend=onnxruntime computes on the CPU, not on {device}; set backend=torch")
     installed = all(importlib.util.find_spec(package) for package in ("onnx", "onnxscript", "onnxruntime"))
-    faster = device.type == "cpu" and network.config.norm != "lrn" and installed
+    half = choose_precision(precision, device) == torch.bfloat16
+    faster = device.type == "cpu" and network.config.norm != "lrn" and installed and not half
     if name == "onnxruntime" or (name == "auto" and faster):
         return OnnxNetwork(to_onnx(network, size))
-    return fold_batch_norm(network.eval()).to(device)
+    folded = fold_batch_norm(network.eval()).to(device)
+    return _in_bfloat16(folded) if half else folded
+
+
+def _in_bfloat16(network: GoogLeNet) -> Network:
+    trunk = copy.deepcopy(network.trunk).bfloat16()
+
+    def run(x: Tensor) -> Tensor:
+        check_input(x)
+        return network.classify(trunk(x.bfloat16()))
+
+    return run

@@ -140,6 +140,15 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
+def weights_format(path: Path) -> str:
+    """What a weights file says it holds; empty where another program wrote it.
+
+    Raises:
+        CheckpointError: the file is missing, or is no safetensors file.
+    """
+    return _metadata(path).get("format", "")
+
+
 def load_checkpoint(path: Path) -> RegionClassifier:
     """Read a region classifier, in float32 and evaluation mode, on the CPU.
 

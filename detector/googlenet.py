@@ -311,7 +311,7 @@ class GoogLeNet(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Average pool, dropout, classifier: [N, 1024, h, w] of inception_5b -> logits [N, K]."""
-        pooled = features.mean(dim=(2, 3))  # [N, 1024]
+        pooled = features.mean(dim=(2, 3), dtype=self.fc.weight.dtype)  # [N, 1024]; the trunk may compute in bfloat16
         logits: Tensor = self.fc(self.dropout(pooled))  # [N, K]
         return logits
 

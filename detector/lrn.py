@@ -27,11 +27,12 @@ ALPHA = 1e-4
 BETA = 0.75
 SIZE = 5
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Kernel = Callable[..., None]
 
 _HALF = SIZE // 2
 _ONE = np.float32(1)
+_BIT, _SIXTEEN, _BELOW_HALF = np.uint32(1), np.uint32(16), np.uint32(0x7FFF)
 _SHARE = np.float32(ALPHA / SIZE)  # what each squared channel adds to the sum
 _SLOPE = np.float32(2 * ALPHA * BETA / SIZE)
 _TILE = 256  # pixels; the squares of 192 channels stay in the second-level cache
@@ -48,7 +49,8 @@ def local_response_norm(x: Tensor) -> Tensor:
     Equals `F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)` and keeps the memory format of x.
 
     Args:
-        x: [N, C, H, W], floating point. float32 on the CPU takes the compiled kernels; computed in float32 at least.
+        x: [N, C, H, W], floating point. On the CPU float32 and less take the compiled kernels; computed in float32 at
+            least.
 
     Raises:
         ValueError: x is not [N, C, H, W].
@@ -57,9 +59,14 @@ def local_response_norm(x: Tensor) -> Tensor:
         raise ValueError(f"local response normalisation needs [N, C, H, W], got {list(x.shape)}")
     # What records the network (compile, export, trace) sees torch's own operations only.
     recorded = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not recorded:
-        result: Tensor = _CompiledNorm.apply(x)
-        return result
+    if x.device.type == "cpu" and x.dtype != torch.float64 and not recorded:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        if x.dtype == torch.bfloat16 and last and not (x.requires_grad and torch.is_grad_enabled()):
+            y = torch.empty_like(x)
+            _spread(_forward_rows_bfloat16, [_as_array(tensor.view(torch.uint16), True) for tensor in (x.detach(), y)])
+            return y
+        result: Tensor = _CompiledNorm.apply(x.float())
+        return result.to(x.dtype)
     return _torch_norm(x)
 
 
@@ -146,6 +153,29 @@ def _forward_rows(x: Array, y: Array) -> None:
                 total += squares[c + i]
             root = np.sqrt(_ONE + _SHARE * total)
             y[row, c] = x[row, c] / (root * np.sqrt(root))
+
+
+@_compiled
+def _forward_rows_bfloat16(x: NDArray[np.uint16], y: NDArray[np.uint16]) -> None:
+    """[M, C] -> [M, C]; bits of bfloat16, which are the upper half of a float32's."""
+    rows, channels = x.shape
+    bits = np.zeros(channels, np.uint32)
+    values = bits.view(np.float32)
+    squares = np.zeros(channels + 2 * _HALF, np.float32)
+    for row in range(rows):
+        for c in range(channels):
+            bits[c] = np.uint32(x[row, c]) << _SIXTEEN
+        for c in range(channels):
+            squares[c + _HALF] = values[c] * values[c]
+        for c in range(channels):
+            total = squares[c]
+            for i in range(1, SIZE):
+                total += squares[c + i]
+            root = np.sqrt(_ONE + _SHARE * total)
+            values[c] /= root * np.sqrt(root)
+        for c in range(channels):  # to the nearest, of two as near to the even one
+            odd = (bits[c] >> _SIXTEEN) & _BIT
+            y[row, c] = np.uint16((bits[c] + _BELOW_HALF + odd) >> _SIXTEEN)
 
 
 @_compiled

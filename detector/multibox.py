@@ -22,6 +22,7 @@ from torch import Tensor
 
 from detector.checkpoint import SHIPPED, CheckpointError, find_checkpoint, load_any_classifier, write_weights
 from detector.data.image import Image
+from detector.device import choose_precision
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import network_input
 from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead, decode, inside_view, select, views
@@ -60,7 +61,7 @@ class MultiBoxModel:
         *,
         limit: int = 200,
         max_iou: float = 1.0,
-        crops: bool = False,
+        crops: int = 0,
         min_side: float = 10.0,
         device: torch.device | str = "cpu",
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -70,7 +71,7 @@ class MultiBoxModel:
             images: of any sizes; views of all are computed in common batches.
             limit: N, at most.
             max_iou: overlap with a better box above this drops one; 1 keeps all.
-            crops: look at overlapping squares of each image too.
+            crops: look at overlapping squares of each image too, as proposals.multibox.views says.
             min_side: smaller boxes are dropped, px; at most the image's own shorter side.
             device: where the network is.
         """
@@ -108,10 +109,11 @@ class MultiBoxModel:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """[V, P, 4] shares of the view, clipped to it, and [V, P] confidences."""
         boxes, confidences = [], []
+        dtype = next(self.network.trunk.parameters()).dtype
         with torch.inference_mode():
             for start in range(0, len(squares), BATCH):
                 x = network_input(np.stack(squares[start : start + BATCH]), self.convention, device)
-                offsets, logits = self.network(x)
+                offsets, logits = self.network(x.to(dtype))
                 boxes.append(decode(offsets, self.network.head.priors).clamp(0, 1).float().cpu())
                 confidences.append(logits.float().sigmoid().cpu())
         return torch.cat(boxes).numpy(), torch.cat(confidences).numpy()
@@ -148,6 +150,7 @@ def load_source(settings: MultiBoxSettings, device: torch.device | str = "cpu") 
     """
     model = load_multibox(find_multibox(settings.weights))
     model.network.to(device)
+    model.network.trunk.to(choose_precision(settings.precision, torch.device(device)))
 
     def source(image: NDArray[np.uint8]) -> Found:
         (found,) = model.propose(

@@ -82,7 +82,9 @@ class Detector:
         self.device = torch.device(device)
         self.members = list(members)
         self._networks = [
-            build_backend(config.backend, member.network, self.device, size=member.regions.size)
+            build_backend(
+                config.backend, member.network, self.device, size=member.regions.size, precision=config.precision
+            )
             for member in self.members
         ]
         self._multibox = (

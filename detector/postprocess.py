@@ -7,11 +7,10 @@ R-CNN §2.2, whose overlap threshold is 0.3; the paper names none.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
 from detector.detections import Detections
+from detector.nms import class_nms
 from detector.settings import SuppressionConfig
 from proposals.boxes import Boxes
 
@@ -43,20 +42,6 @@ def surviving(
         raise ValueError(f"{len(boxes)} boxes but {len(scores)} rows of scores")
     if not np.isfinite(scores).all():
         raise ValueError("a score is not finite")
-    found = []
-    for label in range(scores.shape[1] - 1):
-        column = scores[:, label + 1]
-        candidates = np.flatnonzero(column > config.min_score)
-        candidates = candidates[np.argsort(-column[candidates], kind="stable")]  # ties: nms alone promises no order
-        kept = nms(
-            # In float32 an IoU of 3/10 is above 0.3.
-            torch.from_numpy(np.ascontiguousarray(boxes[candidates], dtype=np.float64)),
-            # Sorted already: falling numbers keep that order where scores tie.
-            torch.arange(len(candidates), 0, -1, dtype=torch.float64),
-            config.max_iou,
-        ).numpy()
-        found.append((candidates[kept], np.full(len(kept), label)))
-    rows = np.concatenate([row for row, _ in found])
-    labels = np.concatenate([label for _, label in found])
+    rows, labels = class_nms(boxes, scores[:, 1:], config.min_score, config.max_iou)
     best = np.lexsort((labels, rows, -scores[rows, labels + 1]))
     return rows[best], labels[best]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from proposals.settings import ProposalConfig
+from proposals.settings import PRECISIONS, ProposalConfig
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 
@@ -42,6 +42,8 @@ class DetectorConfig:
         batch: regions scored at a time.
         backend: what runs the networks: torch, onnxruntime (an optional extra, on a CPU), or auto: the faster of those
             that are there, which for the paper's network is torch.
+        precision: what convolutions compute in: float32, bfloat16, or auto: bfloat16 where the device multiplies it
+            faster.
     """
 
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
@@ -49,6 +51,7 @@ class DetectorConfig:
     suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
     batch: int = 8  # larger ones are slower on a CPU: their maps leave the cache and cost page faults
     backend: str = "auto"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -57,3 +60,7 @@ class DetectorConfig:
             raise ValueError(f"batch must be at least 1, not {self.batch}")
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.backend == "onnxruntime" and self.precision == "bfloat16":
+            raise ValueError("backend=onnxruntime computes in float32; leave out precision=bfloat16")

@@ -103,7 +103,8 @@ class MultiBox(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images [N, 3, S, S] -> offsets [N, P, 4], logits [N, P]."""
-        offsets, logits = self.head(pool(self.trunk(x)))
+        pooled = pool(self.trunk(x)).to(self.head.priors.dtype)  # the trunk may compute in bfloat16
+        offsets, logits = self.head(pooled)
         return offsets, logits
 
 
@@ -137,7 +138,7 @@ class View:
     keep: int
 
 
-def views(width: int, height: int, keep: int, *, crops: bool = False) -> list[View]:
+def views(width: int, height: int, keep: int, *, crops: int = 0) -> list[View]:
     """The whole image and, on request, overlapping squares of two thirds and of a third of its shorter side.
 
     Several crops are beyond the 2014 entry; MSC-MultiBox (arXiv 1412.1441) gains a tenth of its precision by them.
@@ -147,10 +148,10 @@ def views(width: int, height: int, keep: int, *, crops: bool = False) -> list[Vi
         width: of the image, px.
         height: of the image, px.
         keep: boxes of the whole image; a crop may add a quarter of that.
-        crops: whether to add the squares.
+        crops: 0: no squares; 1: those of two thirds; 2: all.
     """
     found = [View((0, 0, width, height), keep)]
-    for share in (2 / 3, 1 / 3) if crops else ():
+    for share in (2 / 3, 1 / 3)[:crops]:
         side = round(share * min(width, height))
         if side < 32:
             continue

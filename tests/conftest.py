@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,16 @@ import pytest
 
 TOOLS = Path(__file__).parent.parent / "tools"
 SHAPES = ("square", "disc")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_machine_of_its_own() -> Iterator[None]:
+    """precision=auto is float32 in this process, so that tests see the same numbers on every processor."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -149,4 +149,4 @@ def test_the_benchmark_measures_what_it_says() -> None:
     assert cells[1][:5] == ["ours", "1", "10.0", "9.0-11.0", "10%"]  # 1.58267 G multiply-adds an image
     assert cells[2] == ["torchvision", "4", "2.0", "1.0-3.0"]
     steps = time_training(2, 2)
-    assert set(steps) == {"our loop", "plain loop, our network", "plain loop, plain network"}
+    assert set(steps) == {"our loop", "our loop, bfloat16", "plain loop, our network", "plain loop, plain network"}

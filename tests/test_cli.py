@@ -20,6 +20,7 @@ from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, read_voc_truth, write_coco
+from detector.evaluation.ablation import AblationConfig
 from detector.evaluation.experiment import EvaluationConfig
 from detector.pipeline import Detector, Run
 from detector.settings import DetectorConfig
@@ -32,7 +33,7 @@ COMMANDS = (
     "detect",
     "eval_map",
     "train_classifier",
-    "export_classifier",
+    "export_weights",
     "eval_proposals",
     "extract_proposals",
     "benchmark_proposals",
@@ -42,6 +43,7 @@ COMMANDS = (
     "export_onnx",
     "benchmark_network",
     "train_multibox",
+    "ablate",
 )
 Main = Callable[[list[str]], int]
 
@@ -121,6 +123,7 @@ def test_the_packages_are_imported_without_torch() -> None:
         ("multibox_voc", MultiBoxTrainingConfig),
         ("voc_test", EvaluationConfig),
         ("ilsvrc_val2", EvaluationConfig),
+        ("ablation_voc", AblationConfig),
     ],
 )
 def test_shipped_configs_load_and_name_their_command(name: str, schema: type[object]) -> None:
@@ -605,17 +608,17 @@ def test_train_refuses_in_one_line(
     assert not (workplace / "runs").exists()
 
 
-# ---- export_classifier
+# ---- export_weights
 
 
 def test_export_halves_the_file_and_adds_to_its_origin(
     tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tool("export_classifier")([str(toy_checkpoint), "small.safetensors", "data=three shapes, a=b"]) == 0
+    assert tool("export_weights")([str(toy_checkpoint), "small.safetensors", "data=three shapes, a=b"]) == 0
     assert (workplace / "small.safetensors").stat().st_size < 0.51 * toy_checkpoint.stat().st_size
     assert load_checkpoint(workplace / "small.safetensors").provenance == {"data": "three shapes, a=b"}
-    assert capsys.readouterr().out.endswith(" MiB, 2 classes\n")
-    assert tool("export_classifier")(["nowhere", "small.safetensors"]) == 1
-    assert capsys.readouterr().err == "export_classifier: no checkpoint nowhere\n"
+    assert capsys.readouterr().out.endswith(" MiB\n")
+    assert tool("export_weights")(["nowhere", "small.safetensors"]) == 1
+    assert capsys.readouterr().err == "export_weights: no checkpoint nowhere\n"
     with pytest.raises(SystemExit, match="2"):
-        tool("export_classifier")([str(toy_checkpoint), "small.safetensors", "no topic"])
+        tool("export_weights")([str(toy_checkpoint), "small.safetensors", "no topic"])

@@ -218,6 +218,69 @@ def test_resamples_are_counted_and_seeded() -> None:
         bootstrap(truth, matches, table, resamples=0)
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("classes", [[0], [2, 1], [0, 1, 2], [3, 0]])
+def test_of_some_classes_the_value_is_their_mean(measure: str, classes: list[int]) -> None:
+    """Nothing is known of class 3, and the others do not enter, neither the value nor any resample."""
+    truth, table = random_case(0)
+    matches = match(truth, table, "voc")
+    ap = average_precisions(matches, table, MEASURES[measure])
+    assert ap[3] is None
+    interval = bootstrap(truth, matches, table, measure=measure, resamples=60, classes=classes)
+    assert interval.value == pytest.approx(np.mean([ap[label] for label in classes if label != 3]), abs=1e-12)
+    assert interval.low < interval.value < interval.high
+    kept = np.isin(truth.labels, classes)
+    shown = np.isin(table.labels, classes)
+    images = [
+        [
+            (tuple(box), label)
+            for box, label in zip(truth.boxes[mine].tolist(), truth.labels[mine].tolist(), strict=True)
+        ]
+        for mine in ((truth.image_index == image) & kept for image in range(len(truth)))
+    ]
+    alone, found = make_truth(images, 4), table[shown]
+    assert bootstrap(alone, match(alone, found, "voc"), found, measure=measure, resamples=60) == interval
+
+
+def test_all_classes_are_the_default() -> None:
+    truth, table = random_case(0)
+    _, other = random_case(0, quality=14.0)
+    first, second = ((match(truth, some, "voc"), some) for some in (table, other))
+    everything = bootstrap(truth, *first, resamples=60)
+    for classes in (None, range(4), [3, 2, 1, 0]):
+        found = bootstrap(truth, *first, resamples=60, classes=classes)
+        assert found.value == pytest.approx(everything.value, abs=1e-12)
+        assert (found.low, found.high) == pytest.approx((everything.low, everything.high), abs=1e-12)
+    assert bootstrap(truth, *first, resamples=60, classes=[0, 1]) != everything
+    default, named = (compare(truth, [first, second], resamples=60, classes=classes) for classes in (None, range(4)))
+    assert named.difference.value == pytest.approx(default.difference.value, abs=1e-12)
+    assert named.p_value == default.p_value
+
+
+def test_a_comparison_of_some_classes() -> None:
+    """The two tables differ in class 1 alone."""
+    truth, worse = random_case(0, quality=14.0)
+    _, better = random_case(0, quality=2.0)
+    parts = (worse[worse.labels != 1], better[better.labels == 1])
+    mixed = DetectionTable(
+        np.concatenate([part.image_index for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+    )
+    tables = [(match(truth, table, "voc"), table) for table in (worse, mixed)]
+    same = compare(truth, tables, resamples=100, classes=[0, 2])
+    assert (same.difference.low, same.difference.value, same.difference.high, same.p_value) == (0, 0, 0, 1)
+    changed = compare(truth, tables, resamples=100, classes=[1])
+    for interval, table in zip((changed.first, changed.second), (worse, mixed), strict=True):
+        assert interval.value == pytest.approx(evaluate_voc(truth, table).ap["b"])
+    assert changed.difference.value == pytest.approx(changed.second.value - changed.first.value)
+    assert changed.difference.low > 0
+    assert changed.by_class == same.by_class == compare(truth, tables, resamples=100).by_class  # of all, always
+    both = compare(truth, tables, resamples=100, classes=[0, 1])
+    assert both.difference.value == pytest.approx(changed.difference.value / 2)
+
+
 # ---- stages
 
 

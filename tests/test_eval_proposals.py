@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -233,10 +234,13 @@ def test_bad_usage_exits_2(arguments):
 
 def test_shipped_config():
     config = load_config(CoverageConfig, ROOT / "configs" / "proposals_voc.yaml")
-    scales = {name: setting.superpixel_scale for name, setting in config.settings.items()}
-    assert scales == {"selective search, superpixels x1": 1, "selective search, superpixels x2": 2}
-    # Apart from the superpixels they are the same.
-    assert len({(s.width, s.min_width, s.max_boxes, s.seed) for s in config.settings.values()}) == 1
+    first, second, *_ = config.settings.values()
+    assert (first.superpixel_scale, second.superpixel_scale) == (1, 2)
+    assert replace(first, superpixel_scale=2.0) == second  # apart from the superpixels they are the same
+    for name, setting in list(config.settings.items())[2:]:
+        assert setting.multibox.weights == "multibox_voc"
+        assert setting.selective_search == name.startswith("x2 + ")
+        assert replace(setting, multibox=second.multibox, selective_search=True) == second
 
 
 def test_examples_of_the_help_name_settings_that_exist(monkeypatch):

@@ -44,6 +44,7 @@ def settings(shapes: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPa
     data = {"kind": "voc", "root": str(shapes), "classes": SHAPES}
     return {
         "name": "toy",
+        "precision": "float32",  # the same on every processor
         "init": str(toy_checkpoint),
         "train": data | {"split": "train"},
         "val": data | {"split": "val"},

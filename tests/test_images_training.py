@@ -65,6 +65,7 @@ def settings(photos: Path) -> dict[str, Any]:
     return {
         "task": "images",
         "name": "toy",
+        "precision": "float32",  # the same on every processor
         "train": {"root": str(photos), "split": "train"},
         "val": {"root": str(photos), "split": "val"},
         "network": {"width": 0.25, "norm": "batch", "auxiliary_heads": 1, "initialisation": "xavier"},

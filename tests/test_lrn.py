@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector import lrn
 from detector.lrn import LocalResponseNorm, local_response_norm
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -57,6 +58,94 @@ def test_other_types_take_the_torch_formula(memory_format: torch.memory_format) 
     assert half.stride() == x.stride()
     torch.testing.assert_close(half.float(), reference(x), rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(local_response_norm(x.double()), reference(x.double()), rtol=1e-12, atol=1e-12)
+
+
+# ---- bfloat16
+
+
+def bits(x: Tensor) -> Tensor:
+    """Of the values as they are, with one NaN for all."""
+    x = x.contiguous()
+    return torch.where(x.isnan(), torch.full_like(x, torch.nan), x).view(torch.int16)
+
+
+@pytest.mark.parametrize("spread", [1.0, 200.0, 1e5])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 1, 3, 5), (1, 2, 9, 2), (1, 4, 2, 2), (1, 17, 5, 3)])
+def test_bfloat16_is_the_float32_kernels_result_rounded(shape: tuple[int, ...], spread: float) -> None:
+    """Bit for bit, ties to even, at any number of threads; the sum is over float32 squares."""
+    x = activations(shape, torch.channels_last, spread).bfloat16()
+    expected = local_response_norm(x.float()).bfloat16()
+    y = local_response_norm(x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(bits(y), bits(expected))
+    assert y.stride() == x.stride()
+    assert (x < 0).any() or x.numel() < 10
+    with torch.no_grad():
+        assert torch.equal(bits(local_response_norm(x.clone().requires_grad_())), bits(expected))
+
+
+def test_bfloat16_without_gradient_never_becomes_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = activations((2, 16, 6, 5), torch.channels_last).bfloat16()
+    weights = x.clone().requires_grad_()
+    expected = local_response_norm(x.float()).bfloat16()
+
+    def fail(_: Tensor) -> Tensor:
+        raise AssertionError("took the float32 kernel")
+
+    monkeypatch.setattr(lrn._CompiledNorm, "apply", fail)
+    assert torch.equal(local_response_norm(x), expected)
+    with torch.no_grad():
+        assert torch.equal(local_response_norm(weights), expected)
+    with torch.inference_mode():
+        assert torch.equal(local_response_norm(x), expected)
+    with pytest.raises(AssertionError):
+        local_response_norm(weights)
+
+
+def test_bfloat16_rounds_every_number_as_torch_does() -> None:
+    """All 65,536 of them by themselves: subnormal, infinite and NaN too, each becomes what torch would round it to."""
+    x = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16).reshape(4, 1, 128, 128)
+    x = x.contiguous(memory_format=torch.channels_last)
+    expected = local_response_norm(x.float())
+    assert expected.isnan().sum() > x.isnan().sum() > 0  # of infinity it is NaN
+    y = local_response_norm(x)
+    assert torch.equal(bits(y), bits(expected.bfloat16()))
+    finite = y.isfinite() & (x != 0) & (x.abs() < 1e18)
+    assert torch.equal(y[finite].sign(), x[finite].sign())
+
+
+@pytest.mark.parametrize("odd", [torch.inf, -torch.inf, torch.nan, 3e38])
+def test_bfloat16_spreads_what_is_not_finite_as_far_as_float32(odd: float) -> None:
+    """Two channels on each side of it, and no other pixel."""
+    x = activations((1, 16, 3, 3), torch.channels_last).bfloat16()
+    x[0, 7, 1, 1] = odd
+    y, expected = local_response_norm(x), local_response_norm(x.float()).bfloat16()
+    assert torch.equal(bits(y), bits(expected))
+    clean = local_response_norm(activations((1, 16, 3, 3), torch.channels_last).bfloat16())
+    changed = (bits(y) != bits(clean)).nonzero()
+    assert changed[:, 1].tolist() == [5, 6, 7, 8, 9]
+    assert (changed[:, 2:] == 1).all()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("shape", [(2, 64, 9, 7), (1, 3, 4, 4)])
+def test_bfloat16_learns(shape: tuple[int, ...], memory_format: torch.memory_format) -> None:
+    """Its gradient is float32's, rounded."""
+    x = activations(shape, memory_format).bfloat16()
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    half, full = x.clone().requires_grad_(), x.float().requires_grad_()
+    y, expected = local_response_norm(half), local_response_norm(full)
+    assert y.dtype == torch.bfloat16
+    assert y.stride() == x.stride()
+    assert torch.equal(y, expected.bfloat16())
+    (half_grad,) = torch.autograd.grad(y, half, grad)
+    (full_grad,) = torch.autograd.grad(expected, full, grad.float())
+    assert half_grad.dtype == torch.bfloat16
+    torch.testing.assert_close(half_grad.float(), full_grad, rtol=2**-8, atol=1e-30)
+    assert half_grad.abs().sum() > 0
+
+
+# ---- others
 
 
 def test_gradient_of_the_torch_formula() -> None:

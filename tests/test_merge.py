@@ -579,6 +579,6 @@ def test_defaults_are_selective_search_alone_and_200_of_multibox() -> None:
     """§8: "200 region proposals coming from multi-box"; without weights there are none."""
     config = ProposalConfig()
     assert config.selective_search
-    assert config.multibox == MultiBoxSettings(weights="", limit=200, max_iou=0.8, crops=False)
+    assert config.multibox == MultiBoxSettings(weights="", limit=200, max_iou=0.8, crops=0)
     assert config.own == {}
     assert source_names(config) == (SELECTIVE_SEARCH, MULTIBOX)

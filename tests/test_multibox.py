@@ -270,14 +270,14 @@ SIZES = {
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_the_whole_image_alone_unless_asked(size: tuple[int, int]) -> None:
     assert views(*size, 200) == [View((0, 0, *size), 200)]
-    assert views(*size, 200, crops=True)[0] == View((0, 0, *size), 200)
+    assert views(*size, 200, crops=2)[0] == View((0, 0, *size), 200)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_squares_cover_the_image(size: tuple[int, int]) -> None:
     """Of each size every pixel is in one at least, and neighbours share about half: what one cuts, the next shows."""
     width, height = size
-    _, *squares = views(width, height, 200, crops=True)
+    _, *squares = views(width, height, 200, crops=2)
     sides = [x2 - x1 for x1, y1, x2, y2 in (view.box for view in squares)]
     expected = {round(min(size) * 2 / 3), round(min(size) / 3)}
     assert set(sides) == {side for side in expected if side >= 32}
@@ -298,7 +298,7 @@ def test_squares_cover_the_image(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("keep", "quarter"), [(200, 50), (7, 1), (3, 1), (1, 1)])
 def test_a_square_adds_a_quarter(keep: int, quarter: int) -> None:
-    whole, *squares = views(300, 200, keep, crops=True)
+    whole, *squares = views(300, 200, keep, crops=2)
     assert whole.keep == keep
     assert {view.keep for view in squares} == {quarter}
 
@@ -416,7 +416,7 @@ def test_a_view_is_warped_whatever_its_proportions() -> None:
 
 
 def slow_propose(
-    model: MultiBoxModel, image: Image, limit: int, max_iou: float, crops: bool, min_side: float = 10
+    model: MultiBoxModel, image: Image, limit: int, max_iou: float, crops: int, min_side: float = 10
 ) -> tuple[list[list[float]], list[float]]:
     """View by view, prior by prior."""
     height, width, _ = image.shape
@@ -476,10 +476,10 @@ def check(found: Found, image: Image, limit: int, min_side: float = 10) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
-@pytest.mark.parametrize("crops", [False, True], ids=["whole", "crops"])
+@pytest.mark.parametrize("crops", [0, 1, 2], ids=["whole", "two thirds", "all"])
 @pytest.mark.parametrize(("limit", "max_iou"), [(200, 1.0), (200, 0.4), (60, 1.0), (8, 0.7), (1, 1.0)])
 def test_proposes_what_the_slow_version_does(
-    model: MultiBoxModel, image: Image, crops: bool, limit: int, max_iou: float
+    model: MultiBoxModel, image: Image, crops: int, limit: int, max_iou: float
 ) -> None:
     (found,) = model.propose([image], limit=limit, max_iou=max_iou, crops=crops)
     check(found, image, limit)
@@ -511,8 +511,8 @@ def test_the_least_side_is_settable(model: MultiBoxModel) -> None:
 
 
 @pytest.mark.parametrize("names", [("photograph",), ("one pixel", "a strip"), ("upright", "small", "photograph")])
-@pytest.mark.parametrize("crops", [False, True], ids=["whole", "crops"])
-def test_images_together_are_as_alone(model: MultiBoxModel, names: tuple[str, ...], crops: bool) -> None:
+@pytest.mark.parametrize("crops", [0, 1, 2], ids=["whole", "two thirds", "all"])
+def test_images_together_are_as_alone(model: MultiBoxModel, names: tuple[str, ...], crops: int) -> None:
     images = [IMAGES[name] for name in names]
     kept = [image.copy() for image in images]
     together = model.propose(images, limit=50, max_iou=0.9, crops=crops)
@@ -544,7 +544,7 @@ def test_of_no_images_nothing_is_proposed(model: MultiBoxModel) -> None:
 def test_crops_find_more(model: MultiBoxModel) -> None:
     """A square at a third of the side sees what is small in the whole; at most a quarter of the limit from each."""
     image = IMAGES["upright"]
-    (whole,), (more,) = (model.propose([image], limit=16, crops=crops, min_side=0) for crops in (False, True))
+    (whole,), (more,) = (model.propose([image], limit=16, crops=crops, min_side=0) for crops in (0, 2))
     assert len(whole[0]) == len(more[0]) == 16
     assert not np.array_equal(whole[0], more[0])
     assert more[1].sum() > whole[1].sum()
@@ -856,11 +856,11 @@ def test_refuses_weights_that_are_not_there(tmp_path: Path) -> None:
                 search(name)
 
 
-@pytest.mark.parametrize("crops", [False, True], ids=["whole", "crops"])
-def test_a_source_proposes_as_its_settings_say(own: MultiBoxModel, tmp_path: Path, crops: bool) -> None:
+@pytest.mark.parametrize("crops", [0, 1, 2], ids=["whole", "two thirds", "all"])
+def test_a_source_proposes_as_its_settings_say(own: MultiBoxModel, tmp_path: Path, crops: int) -> None:
     path = tmp_path / "box.safetensors"
     save_multibox(path, own)
-    source = load_source(MultiBoxSettings(str(path), limit=5, max_iou=0.6, crops=crops))
+    source = load_source(MultiBoxSettings(str(path), limit=5, max_iou=0.6, crops=crops, precision="float32"))
     for image in (noise(60, 80), IMAGES["one pixel"], IMAGES["a strip"]):
         found = source(image)
         check(found, image, 5)

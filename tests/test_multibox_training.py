@@ -24,6 +24,7 @@ from detector.extraction import cache_folder, dataset_proposals
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.multibox import MultiBoxModel, load_multibox, load_source, warp_view
 from detector.regions import network_input
+from detector.training import multibox as multibox_training
 from detector.training.loop import Batch, Loop
 from detector.training.multibox import (
     MultiBoxTraining,
@@ -49,7 +50,9 @@ Train = Callable[..., Path]
 
 def make_config(shapes: Path, **changes: Any) -> MultiBoxTrainingConfig:
     data = [DataConfig(DatasetKind.voc, str(shapes), split, SHAPES) for split in ("train", "val")]
-    plain = MultiBoxTrainingConfig(train=data[0], val=data[1], init="", head=MultiBoxConfig(6, 32), size=64, workers=0)
+    plain = MultiBoxTrainingConfig(
+        train=data[0], val=data[1], init="", head=MultiBoxConfig(6, 32), size=64, workers=0, precision="float32"
+    )
     return replace(plain, **changes)
 
 
@@ -170,7 +173,7 @@ def test_difficult_and_crowd_boxes_are_not_learned(tmp_path: Path) -> None:
 # ---- features and measures
 
 
-def test_cached_features_are_the_trunks(shapes: Path, tmp_path: Path) -> None:
+def test_cached_features_are_the_trunks(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", SHAPES))
     config = make_config(shapes, passes=3, cache=str(tmp_path))
     model = make_model(config, dataset)
@@ -187,13 +190,41 @@ def test_cached_features_are_the_trunks(shapes: Path, tmp_path: Path) -> None:
         assert count == expected_count
     seen = [features._row(position) for position in range(len(features.counts))]
     assert sorted(seen) == list(range(len(features.counts)))  # each once a round
-    before = next(tmp_path.iterdir()).stat().st_mtime_ns
-    cached_features(views, model, "sha", Ranks())
-    assert next(tmp_path.iterdir()).stat().st_mtime_ns == before
-    cached_features(Views(dataset, replace(config, head=MultiBoxConfig(4, 8))), model, "sha", Ranks())
-    assert len(list(tmp_path.iterdir())) == 1  # another head, the same views
+    with monkeypatch.context() as patched:
+        patched.setattr(multibox_training, "pool", None)  # nothing is computed again
+        again = cached_features(views, model, "sha", Ranks())
+        assert torch.equal(again.features, features.features)
+        assert torch.equal(again.counts, features.counts)
+        other_head = Views(dataset, replace(config, head=MultiBoxConfig(4, 8)))
+        cached_features(other_head, model, "sha", Ranks())
     cached_features(views, model, "other weights", Ranks())
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_interrupted_features_go_on_where_they_were(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", SHAPES))
+    config = make_config(shapes, passes=5, cache=str(tmp_path / "a"))
+    model = make_model(config, dataset)
+    whole = cached_features(Views(dataset, config), model, "sha", Ranks())
+    views = Views(dataset, replace(config, cache=str(tmp_path / "b")))
+    calls = []
+
+    def stopped(maps: torch.Tensor) -> torch.Tensor:
+        calls.append(len(maps))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return pool(maps)
+
+    monkeypatch.setattr(multibox_training, "pool", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(views, model, "sha", Ranks())
+    resumed = cached_features(views, model, "sha", Ranks())
+    assert calls == [8, 8, 8, 4]  # the first eight were not computed again
+    assert torch.equal(resumed.features, whole.features)
+    assert torch.equal(resumed.boxes, whole.boxes)
+    assert torch.equal(resumed.counts, whole.counts)
 
 
 def test_measure_is_the_recall_of_what_is_proposed(shapes: Path) -> None:
@@ -251,6 +282,7 @@ def toy_train(shapes: Path, trunk_file: Path, tmp_path_factory: pytest.TempPathF
         data = {"kind": "voc", "root": str(shapes), "classes": SHAPES}
         settings: dict[str, Any] = {
             "name": "toy",
+            "precision": "float32",  # the same on every processor
             "init": str(trunk_file),
             "train": data | {"split": "train"},
             "val": data | {"split": "val"},

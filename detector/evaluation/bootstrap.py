@@ -74,6 +74,7 @@ def bootstrap(
     measure: str = "area",
     resamples: int = 1000,
     seed: int = 0,
+    classes: Sequence[int] | None = None,
 ) -> Interval:
     """The 95 % interval of mean AP.
 
@@ -84,12 +85,13 @@ def bootstrap(
         measure: one of MEASURES.
         resamples: how often images are drawn.
         seed: of the drawing.
+        classes: labels of those that the mean is of; None for all.
 
     Raises:
         ValueError: fewer than one resample.
     """
     weights = _weights(len(truth), resamples, seed)
-    value, means = _mean_ap(truth, matches, detections, measure, weights)
+    value, means = _mean_ap(truth, matches, detections, measure, weights, classes)
     return _interval(value, means)
 
 
@@ -100,10 +102,11 @@ def compare(
     measure: str = "area",
     resamples: int = 1000,
     seed: int = 0,
+    classes: Sequence[int] | None = None,
 ) -> Comparison:
     """Two tables, each with its matches, on the same resamples; see bootstrap."""
     weights = _weights(len(truth), resamples, seed)
-    (first, firsts), (second, seconds) = (_mean_ap(truth, *table, measure, weights) for table in tables)
+    (first, firsts), (second, seconds) = (_mean_ap(truth, *table, measure, weights, classes) for table in tables)
     differences = seconds - firsts
     around = np.abs(differences - np.nanmean(differences))
     as_large = float((around >= abs(second - first) - 1e-12).mean())
@@ -136,11 +139,17 @@ def _interval(value: float, means: NDArray[np.float64]) -> Interval:
 
 
 def _mean_ap(
-    truth: Truth, matches: Matches, detections: DetectionTable, measure: str, weights: NDArray[np.int32]
+    truth: Truth,
+    matches: Matches,
+    detections: DetectionTable,
+    measure: str,
+    weights: NDArray[np.int32],
+    classes: Sequence[int] | None,
 ) -> tuple[float, NDArray[np.float64]]:
     """Mean AP on the images themselves, and on each resample: over the classes with objects in it, NaN without any."""
-    value = _class_ap(truth, matches, detections, measure, np.ones((1, len(truth)), np.int32))
-    ap = _class_ap(truth, matches, detections, measure, weights)
+    chosen = slice(None) if classes is None else list(classes)
+    value = _class_ap(truth, matches, detections, measure, np.ones((1, len(truth)), np.int32))[:, chosen]
+    ap = _class_ap(truth, matches, detections, measure, weights)[:, chosen]
     known = (~np.isnan(ap)).sum(axis=1)
     means = np.divide(np.nansum(ap, axis=1), known, out=np.full(len(ap), np.nan), where=known > 0)
     return float(np.nanmean(value)), means

@@ -250,7 +250,7 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
         CheckpointError, ConfigError, ImageError, ResultsError, ValueError: one line each, for the user.
     """
     from detector.checkpoint import find_checkpoint
-    from detector.device import keep_freed_memory
+    from detector.device import choose_precision, keep_freed_memory
     from detector.evaluation.stages import ORACLES
     from detector.extraction import dataset_proposals
     from detector.pipeline import Detector
@@ -258,9 +258,11 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
     labels = _labels_of(detector, dataset)
+    # "auto" is another one on another machine.
+    precision = str(choose_precision(config.detector.precision, detector.device)).removeprefix("torch.")
     settings = {
         "data": config_to_dict(config.data) if config.data else {},
-        "detector": config_to_dict(config.detector),
+        "detector": config_to_dict(replace(config.detector, precision=precision)),
         "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.detector.models],
     }
     uncut = replace(config.detector.proposals, max_boxes=0)  # a stage of its own

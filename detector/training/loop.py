@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
+from detector.device import autocast, choose_precision
 from detector.training.optimisation import OptimisationConfig, build_average, build_optimiser, learning_rate
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
@@ -104,6 +105,7 @@ class Loop:
         self.optimiser = build_optimiser(task.network, config)
         self.average = build_average(task.network, config)
         self._loss: nn.Module | None = None
+        self._precision = choose_precision(config.precision, self.ranks.device)
 
     @property
     def steps(self) -> int:
@@ -164,7 +166,8 @@ class Loop:
     def finish_epoch(self) -> dict[str, float]:
         """Measure the averaged weights and keep them, as the last and perhaps the best; returns the metrics."""
         network = self.evaluated()
-        metrics = self.task.measure(network)
+        with autocast(self.ranks.device, self._precision):
+            metrics = self.task.measure(network)
         self.losses = []
         if metrics[self.task.criterion] < self.best:
             self.best = float(metrics[self.task.criterion])
@@ -195,7 +198,7 @@ class Loop:
             last = number == len(parts) - 1
             wrapped = isinstance(self._loss, DistributedDataParallel) and not last
             with cast(DistributedDataParallel, self._loss).no_sync() if wrapped else nullcontext():
-                with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.ranks.device.type == "cuda"):
+                with autocast(self.ranks.device, self._precision):
                     loss = self._loss(*part) / len(parts)
                 loss.backward()
             value += loss.item()
@@ -221,7 +224,8 @@ class Loop:
         count = min(self.config.batch_norm_batches, self.steps)
         if count and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
             network.train()
-            update_bn((self.task.inputs(batch) for batch in self.task.batches(0, count)), network)
+            with autocast(self.ranks.device, self._precision):
+                update_bn((self.task.inputs(batch) for batch in self.task.batches(0, count)), network)
             self.ranks.average_buffers(network)
         return network.eval()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from detector.config import config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.image import Image
+from detector.device import autocast, choose_precision
 from detector.multibox import MultiBoxModel, save_multibox, warp_view
 from detector.regions import network_input
 from detector.training.images import order_of
@@ -327,33 +329,46 @@ def cached_features(views: Views, model: MultiBoxModel, weights: str, ranks: Ran
     # What decides the views; the head is not among it, so that heads can be compared on one set.
     keys = ("train", "size", "whole", "crop_area", "crop_ratio", "visible", "distortion", "seed", "passes")
     settings = {name: value for name, value in config_to_dict(config).items() if name in keys}
-    key = hashlib.sha256(json.dumps([weights, settings], sort_keys=True).encode()).hexdigest()[:16]
-    path = Path(config.cache) / f"{key}.pt"
-    if ranks.leads and not path.is_file():
-        count = config.passes * len(views.dataset)
-        rows = [range(start, min(start + PART, count)) for start in range(0, count, PART)]
-        parts = []
-        with torch.inference_mode():
+    precision = choose_precision(config.precision, ranks.device)
+    key = hashlib.sha256(json.dumps([weights, settings, str(precision)], sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(config.cache) / key
+    folder.mkdir(parents=True, exist_ok=True)
+    count = config.passes * len(views.dataset)
+    width = model.network.head.fc1.in_features
+
+    def mapped(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+        # In a file, not in memory: ImageNet's would not fit, and an interrupted run goes on.
+        return torch.from_file(str(folder / name), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+
+    if ranks.leads:
+        features = mapped("features", torch.float16, count, width)
+        boxes = mapped("boxes", torch.float32, count, views.most, 4)
+        counts = mapped("counts", torch.int64, count)  # and one more: 0 is not done
+        rows = [range(start, min(start + PART, count)) for start in range(int((counts > 0).sum()), count, PART)]
+        with torch.inference_mode(), autocast(ranks.device, precision):
             bar = tqdm(_load(views, rows, config.workers), total=len(rows), desc="features", unit="batch")
-            for squares, boxes, counts in bar:
+            for row, (squares, some_boxes, some_counts) in zip(rows, bar, strict=True):
                 x = network_input(squares.numpy(), model.convention, ranks.device)
-                parts.append((pool(model.network.trunk(x)).half().cpu(), boxes, counts))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        torch.save([torch.cat(column) for column in zip(*parts, strict=True)], temporary)
-        temporary.replace(path)
+                part = slice(row.start, row.stop)
+                features[part], boxes[part] = pool(model.network.trunk(x)).half().cpu(), some_boxes
+                counts[part] = some_counts + 1
     ranks.wait()
-    return Features(views, *torch.load(path, weights_only=True))
+    features = mapped("features", torch.float16, count, width)
+    return Features(
+        views, features, mapped("boxes", torch.float32, count, views.most, 4), mapped("counts", torch.int64, count) - 1
+    )
 
 
-def val_features(dataset: Dataset, model: MultiBoxModel, device: torch.device) -> Tensor:
+def val_features(
+    dataset: Dataset, model: MultiBoxModel, device: torch.device, precision: torch.dtype = torch.float32
+) -> Tensor:
     """Of the whole images; [N, 9 C] float16."""
-    parts = []
-    with torch.inference_mode():
+    features = torch.empty(len(dataset), model.network.head.fc1.in_features, dtype=torch.float16)
+    with torch.inference_mode(), autocast(device, precision):
         for start in tqdm(range(0, len(dataset), PART), desc="val features", unit="batch", dynamic_ncols=True):
             x = _inputs(dataset.records[start : start + PART], model, device)
-            parts.append(pool(model.network.trunk(x)).half().cpu())
-    return torch.cat(parts)
+            features[start : start + PART] = pool(model.network.trunk(x)).half().cpu()
+    return features
 
 
 def start_multibox(

@@ -14,7 +14,7 @@ from pathlib import Path
 from detector.checkpoint import SHIPPED, find_checkpoint
 from detector.config import load_config
 from detector.data.dataset import open_dataset
-from detector.device import keep_freed_memory
+from detector.device import choose_precision, keep_freed_memory
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
 from detector.training.loop import Loop
 from detector.training.multibox import (
@@ -63,7 +63,7 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         model = MultiBoxModel(network.eval().to(ranks.device), classifier.config, convention, config.size, *shared)
         views = Views(train_set, config)
         features = cached_features(views, model, sha256, ranks)
-        measured = val_features(val_set, model, ranks.device)
+        measured = val_features(val_set, model, ranks.device, choose_precision(config.precision, ranks.device))
         task = MultiBoxTraining(config, model, features, val_set, features=measured, ranks=ranks)
         carry_on(Loop(task, config.heads, folder / "head", ranks), config, resuming_head)
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from proposals.settings import PRECISIONS
+
 SCHEDULES = ("step", "poly", "cosine", "constant")
 AVERAGES = ("mean", "ema", "none")
 
@@ -49,6 +51,8 @@ class OptimisationConfig:
             before each measurement; 0: its running averages.
         seed: of the order, the sampling and dropout.
         workers: processes that read and prepare, for each training process.
+        precision: what the layers compute in: float32, bfloat16, or auto: bfloat16 where the device multiplies it
+            faster. Weights and averages are float32 always.
         save_minutes: at most so long between two savings of the state that --resume auto takes up; an epoch's end saves
             too.
         members: runs to do one after the other, NAME-1, NAME-2, ..., with seeds seed, seed + 1, ...: an ensemble.
@@ -72,6 +76,7 @@ class OptimisationConfig:
     batch_norm_batches: int = 0
     seed: int = 0
     workers: int = 1
+    precision: str = "auto"
     save_minutes: float = 10.0
     members: int = 1
 
@@ -81,7 +86,7 @@ class OptimisationConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch, and {self.accumulate} does not divide {self.batch}")
-        for name, choices in (("schedule", SCHEDULES), ("averaging", AVERAGES)):
+        for name, choices in (("schedule", SCHEDULES), ("averaging", AVERAGES), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name in ("learning_rate", "decay_epochs", "decay", "power"):

@@ -1,0 +1,266 @@
+"""What each part of the detector is worth: the paper's rows on any data set, one table.
+
+In: named proposal settings, and rows that combine them with classifiers.  Out: a Row each: mean AP with its interval,
+its paired difference from the first row, boxes and seconds per image.
+A box is scored once by each classifier (scores.py); a row that changes no region is recombined from what is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from detector.checkpoint import find_checkpoint, load_checkpoint
+from detector.config import config_to_dict
+from detector.data.dataset import DataConfig, open_dataset
+from detector.data.ground_truth import Dataset, Record
+from detector.detections import Detections
+from detector.device import choose_device, choose_precision
+from detector.evaluation.bootstrap import Interval, bootstrap, compare
+from detector.evaluation.experiment import RULES, EvaluationConfig, Protocol, configured_truth, evaluate
+from detector.evaluation.matching import Matches, match
+from detector.evaluation.results import DetectionTable
+from detector.evaluation.scores import ScoreStore
+from detector.evaluation.truth import Truth
+from detector.extraction import dataset_proposals
+from detector.pipeline import Detector
+from detector.postprocess import suppress
+from detector.settings import DetectorConfig, SuppressionConfig
+from proposals.boxes import Boxes
+from proposals.settings import ProposalConfig
+from proposals.store import ProposalStore
+
+ALL = "all classes"
+
+
+@dataclass(frozen=True)
+class RowConfig:
+    """One detector of the table.
+
+    Attributes:
+        proposals: which of the named settings.
+        models: its classifiers, whose softmax is averaged: files, or names of shipped weights.
+        suppression: which scored boxes become detections.
+    """
+
+    proposals: str
+    models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
+    suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models must name at least one region classifier")
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """A table.
+
+    Attributes:
+        data: images and ground truth.
+        rows: detectors by the name to print; the first is what the others are compared with.
+        proposals: how boxes are proposed, by name.
+        name: the table is written to runs/<name>.
+        protocol: as eval_map's.
+        min_iou: overlap that makes a detection right.
+        groups: classes whose mean AP is reported apart, by the name of the group.
+        resamples: of the images for the intervals.
+        batch: regions scored at a time.
+        precision: of the networks, as a detector's.
+        cache: folder of the proposals and scores.
+    """
+
+    data: DataConfig
+    rows: dict[str, RowConfig]
+    proposals: dict[str, ProposalConfig]
+    name: str = "ablation"
+    protocol: Protocol = Protocol.voc
+    min_iou: float = 0.5
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    resamples: int = 1000
+    batch: int = 16
+    precision: str = "auto"
+    cache: str = ".cache"
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("rows must name at least one detector")
+        if self.protocol is Protocol.coco:
+            raise ValueError("protocol must be voc, voc07 or ilsvrc here")
+        if ALL in self.groups:
+            raise ValueError(f"groups: {ALL!r} is the name of the mean over all of them")
+        DetectorConfig(batch=self.batch, precision=self.precision)  # refuses what it refuses
+        if self.resamples < 1:
+            raise ValueError(f"resamples must be at least 1, not {self.resamples}")
+        for name, row in self.rows.items():
+            if row.proposals not in self.proposals:
+                raise ValueError(
+                    f"rows.{name}.proposals is {row.proposals!r}; there is {', '.join(self.proposals) or 'none'}"
+                )
+
+    @property
+    def folder(self) -> Path:
+        """Where the table is written."""
+        return Path("runs") / self.name
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one detector reaches.
+
+    Attributes:
+        boxes: mean number per image.
+        seconds: per image, median: proposing, and scoring by each classifier, as measured when they were stored.
+        mean_ap: by group of classes, "all classes" among them, with its 95 % interval; None without objects.
+        differences: the same of this row less the first one, on the same resamples; empty for the first one.
+    """
+
+    boxes: float
+    seconds: float
+    mean_ap: dict[str, Interval | None]
+    differences: dict[str, Interval | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows, and the number of images they were measured on."""
+
+    rows: dict[str, Row]
+    images: int
+
+
+def ablate(config: AblationConfig, device: str = "auto") -> Table:
+    """Score what is missing, and make the table.
+
+    Raises:
+        CheckpointError, ConfigError, DataError, ImageError, StoreError, ValueError: one line each, for the user.
+    """
+    dataset = open_dataset(config.data)
+    evaluation = EvaluationConfig(
+        data=config.data, protocol=config.protocol, min_iou=config.min_iou, groups=config.groups
+    )
+    truth = configured_truth(evaluation)
+    evaluate(evaluation, truth, DetectionTable.from_images(truth, {}))  # refuses groups that the truth does not have
+    members = {
+        model: _load(config, model, dataset, device)
+        for model in dict.fromkeys(model for row in config.rows.values() for model in row.models)
+    }
+    stores = {
+        name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
+        for name in dict.fromkeys(row.proposals for row in config.rows.values())
+    }
+    for model, (detector, scores) in members.items():
+        sets = dict.fromkeys(row.proposals for row in config.rows.values() if model in row.models)
+        _score(dataset, [stores[name] for name in sets], detector, scores, f"scores of {model}")
+    names = {ALL: list(truth.classes.names), **config.groups}
+    rows: dict[str, Row] = {}
+    first: tuple[Matches, DetectionTable] | None = None
+    rule, _, measure = RULES[config.protocol]
+    for name, row in tqdm(config.rows.items(), desc="rows", unit="row", dynamic_ncols=True):
+        kept = [members[model][1] for model in row.models]
+        table, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], kept)
+        matches = match(truth, table, rule, config.min_iou)
+        means: dict[str, Interval | None] = {}
+        differences: dict[str, Interval | None] = {}
+        for group, classes in names.items():
+            labels = [truth.classes.names.index(name) for name in classes]
+            there = bool(np.isin(truth.labels[matches.counted], labels).any())
+            settings: dict[str, Any] = {"measure": measure, "resamples": config.resamples, "classes": labels}
+            means[group] = bootstrap(truth, matches, table, **settings) if there else None
+            if first is not None:
+                pair = [first, (matches, table)]
+                differences[group] = compare(truth, pair, **settings).difference if there else None
+        first = first or (matches, table)
+        rows[name] = Row(boxes, seconds, means, differences)
+    return Table(rows, len(dataset))
+
+
+def format_markdown(config: AblationConfig, table: Table) -> str:
+    """The table in Markdown."""
+    groups = [*config.groups, ALL]
+    heading = ["detector", "boxes / image", "s / image", *(f"mean AP, {group}" for group in groups)]
+    lines = [heading, ["---", *["---:"] * (len(heading) - 1)]]
+    for name, row in table.rows.items():
+        cells = []
+        for group in groups:
+            mean, change = row.mean_ap[group], row.differences.get(group)
+            cell = f"{mean.value:.3f} ({mean.low:.3f}-{mean.high:.3f})" if mean else "-"
+            if change:
+                cell += f", {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
+            cells.append(cell)
+        lines.append([name, f"{row.boxes:,.0f}", f"{row.seconds:.2f}", *cells])
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    first = next(iter(table.rows))
+    return (
+        f"{table.images} images, {config.protocol.value}, IoU {config.min_iou:g}; in brackets 95 % of "
+        f"{config.resamples} resamples of the images; behind the comma the difference from {first!r} on the same "
+        "resamples.\n\n"
+        f"{body}\n"
+    )
+
+
+def write_table(config: AblationConfig, table: Table) -> list[Path]:
+    """Write table.md and table.json to the config's folder; returns their paths."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    content = {"config": config_to_dict(config), **asdict(table)}
+    texts = {"table.md": format_markdown(config, table), "table.json": json.dumps(content, indent=2) + "\n"}
+    for name, text in texts.items():
+        (config.folder / name).write_text(text, encoding="utf-8")
+    return [config.folder / name for name in texts]
+
+
+def _load(config: AblationConfig, model: str, dataset: Dataset, device: str) -> tuple[Detector, ScoreStore]:
+    """A classifier, and where its scores are kept."""
+    path = find_checkpoint(model)
+    place = choose_device(device)
+    precision = str(choose_precision(config.precision, place)).removeprefix("torch.")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    member = load_checkpoint(path)
+    if member.classes.names != dataset.classes.names:
+        raise ValueError(
+            f"{model} tells {len(member.classes)} classes apart, not the {len(dataset.classes)} of {dataset.name}"
+        )
+    detector = Detector([member], DetectorConfig(batch=config.batch, precision=precision), place)
+    return detector, ScoreStore(Path(config.cache) / "scores" / f"{sha256[:16]}-{precision}")
+
+
+def _score(
+    dataset: Dataset, stores: Sequence[ProposalStore], detector: Detector, scores: ScoreStore, label: str
+) -> None:
+    """All boxes of the stores, scored by one classifier."""
+    for record in tqdm(dataset.records, desc=label, unit="image", dynamic_ncols=True):
+        content = record.path.read_bytes()
+        boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
+        scores.rows(content, boxes, partial(_score_image, detector, record))
+
+
+def _score_image(detector: Detector, record: Record, boxes: Boxes) -> NDArray[np.float32]:
+    return detector.score(record.read(), boxes)
+
+
+def _recombine(
+    dataset: Dataset, truth: Truth, row: RowConfig, proposals: ProposalStore, scores: Sequence[ScoreStore]
+) -> tuple[DetectionTable, float, float]:
+    """Detections of a row; boxes and seconds per image."""
+    found: dict[str, Detections] = {}
+    counts: list[int] = []
+    seconds: list[float] = []
+    for record in dataset.records:
+        content = record.path.read_bytes()
+        boxes = proposals.get(record.image_id, content).boxes
+        members = [store.rows(content, boxes) for store in scores]
+        found[record.image_id] = suppress(boxes, np.mean(members, axis=0), row.suppression)
+        counts.append(len(boxes))
+        per_box = sum(store.seconds_per_box(content) for store in scores)
+        seconds.append(proposals.seconds(content) + len(boxes) * per_box)
+    return DetectionTable.from_images(truth, found), statistics.fmean(counts), statistics.median(seconds)

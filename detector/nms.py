@@ -1,0 +1,67 @@
+"""Greedy non-maximum suppression of many classes over the same boxes, compiled.
+
+In: boxes [N, 4], scores [N, K].  Out: for each class the boxes that no better one of the class overlaps too much.
+Classes share their boxes, so the overlaps of a box are computed once, when some class first keeps it, as a row of bits;
+a class then drops boxes 64 at a time. Results are those of `torchvision.ops.nms` in float64, class by class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from proposals.boxes import Boxes
+
+
+def class_nms(
+    boxes: Boxes, scores: NDArray[np.floating], min_score: float, max_iou: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the boxes that stay and the classes they stay for, class by class, best first.
+
+    Args:
+        boxes: [N, 4] px.
+        scores: [N, K], finite.
+        min_score: a box takes part in a class where it scores above this.
+        max_iou: overlap with a better box of the class above this drops a box. Of equal scores the first box is better.
+    """
+    taking = scores > min_score  # [N, K]
+    some = np.flatnonzero(taking.any(axis=1))
+    columns, taking = scores[some].T, taking[some].T  # [K, N']
+    # Those that take no part come last.
+    order = np.argsort(np.where(taking, -columns, np.inf), axis=1, kind="stable")
+    kept = np.zeros(order.shape, np.bool_)
+    _suppress(boxes[some].astype(np.float64), order, taking.sum(axis=1), max_iou, kept)
+    labels, ranks = np.nonzero(kept)
+    return some[order[labels, ranks]], labels
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _suppress(boxes: Any, order: Any, counts: Any, max_iou: float, kept: Any) -> None:
+    """Boxes [N, 4], order [K, N] of the candidates, counts [K] of them -> kept [K, N] by place in the order."""
+    total = len(boxes)
+    words = (total + 63) // 64
+    one = np.uint64(1)
+    overlaps = np.zeros((total, words), np.uint64)
+    known = np.zeros(total, np.bool_)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    dropped = np.zeros(words, np.uint64)
+    for label in range(len(order)):
+        dropped[:] = 0
+        for rank in range(counts[label]):
+            i = order[label, rank]
+            if (dropped[i >> 6] >> np.uint64(i & 63)) & one:
+                continue
+            kept[label, rank] = True
+            if not known[i]:
+                known[i] = True
+                for j in range(total):
+                    width = min(boxes[i, 2], boxes[j, 2]) - max(boxes[i, 0], boxes[j, 0])
+                    height = min(boxes[i, 3], boxes[j, 3]) - max(boxes[i, 1], boxes[j, 1])
+                    common = max(width, 0.0) * max(height, 0.0)
+                    if common / (areas[i] + areas[j] - common) > max_iou:
+                        overlaps[i, j >> 6] |= one << np.uint64(j & 63)
+            for word in range(words):
+                dropped[word] |= overlaps[i, word]

@@ -1,0 +1,49 @@
+"""Measure what each part of the detector is worth: the paper's rows on a data set, one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+EXAMPLES = """Each classifier scores each box once; stopped, the same command goes on. Rows that share boxes and
+classifiers with others cost nothing more.
+
+examples:
+  python tools/ablate.py --config configs/ablation_voc.yaml
+  python tools/ablate.py --config configs/ablation_voc.yaml name=ablation_val100 data.split=val100
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, score, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file of a table, or the name of a preset")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
+    options = parser.parse_intermixed_args(arguments)
+
+    # Slow imports after --help.
+    from detector.config import load_config
+    from detector.device import keep_freed_memory
+    from detector.evaluation.ablation import AblationConfig, ablate, format_markdown, write_table
+
+    try:
+        config = load_config(AblationConfig, options.config, options.overrides)
+        keep_freed_memory()
+        table = ablate(config, options.device)
+        print(format_markdown(config, table))
+        print(f"ablate: wrote {', '.join(map(str, write_table(config, table)))}", file=sys.stderr)
+    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
+        for line in str(error).split("\n"):
+            print(f"ablate: {line}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ablate: stopped; the same command goes on where it was", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
