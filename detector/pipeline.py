@@ -9,28 +9,23 @@ N boxes, K classes, S side of a region.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from detector.backends import build_backend
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import choose_device
-from detector.googlenet import InputConvention
 from detector.multibox import load_source
 from detector.postprocess import suppress
-from detector.regions import RegionConfig, network_input, warp
+from detector.scoring import RegionScorer, timed
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes
 from proposals.result import Proposals
@@ -81,12 +76,7 @@ class Detector:
                 )
         self.device = torch.device(device)
         self.members = list(members)
-        self._networks = [
-            build_backend(
-                config.backend, member.network, self.device, size=member.regions.size, precision=config.precision
-            )
-            for member in self.members
-        ]
+        self._scorer = RegionScorer(self.members, config, self.device)
         self._multibox = (
             load_source(config.proposals.multibox, self.device) if config.proposals.multibox.weights else None
         )
@@ -135,10 +125,10 @@ class Detector:
         """
         seconds: dict[str, float] = {}
         if boxes is None:
-            with _timed(seconds, "proposals"):
+            with timed(seconds, "proposals"):
                 boxes = self.propose(image).boxes  # [N, 4]
         scores = self.score(image, boxes, seconds)  # [N, K + 1]
-        with _timed(seconds, "suppression"):
+        with timed(seconds, "suppression"):
             detections = suppress(boxes, scores, self.config.suppression)
         return Run(boxes.astype(np.float32), scores, detections, seconds)
 
@@ -151,30 +141,8 @@ class Detector:
 
         Time spent is added to seconds["warp"] and seconds["network"].
         """
-        seconds = {} if seconds is None else seconds
-        scores = np.zeros((len(boxes), len(self.classes) + 1), np.float32)
-        for start in range(0, len(boxes), self.config.batch):
-            part = slice(start, start + self.config.batch)
-            inputs: dict[tuple[RegionConfig, InputConvention], Tensor] = {}  # members mostly share theirs
-            for member, network in zip(self.members, self._networks, strict=True):
-                key = (member.regions, member.convention)
-                if key not in inputs:
-                    with _timed(seconds, "warp"):
-                        regions = warp(image, boxes[part], member.regions, member.convention.mean)  # [B, S, S, 3]
-                        inputs[key] = network_input(regions, member.convention, self.device)  # [B, 3, S, S]
-                with _timed(seconds, "network"), torch.inference_mode():
-                    logits = network(inputs[key])  # [B, K + 1]
-                    scores[part] += logits.float().softmax(dim=1).cpu().numpy()
-        scores /= len(self.members)
-        return scores
+        return self._scorer(image, boxes, seconds)
 
 
 def _name(config: DetectorConfig, index: int) -> str:
     return config.models[index] if index < len(config.models) else "unnamed"
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detections import Detections
-from detector.nms import class_nms
+from detector.nms import class_nms, class_soft_nms
 from detector.settings import SuppressionConfig
 from proposals.boxes import Boxes
 
@@ -29,19 +29,23 @@ def suppress(boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConf
     Raises:
         ValueError: boxes and scores differ in N, or a score is not finite (NMS would let NaN suppress good boxes).
     """
-    rows, labels = surviving(boxes, scores, config)
-    rows, labels = rows[: config.limit], labels[: config.limit]
-    return Detections(boxes[rows].astype(np.float64), scores[rows, labels + 1].astype(np.float64), labels)
+    rows, labels, values = surviving(boxes, scores, config)
+    best = slice(config.limit)
+    return Detections(boxes[rows[best]].astype(np.float64), values[best], labels[best])
 
 
 def surviving(
     boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConfig
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the boxes that suppression keeps, and labels, best first, without the limit; see suppress."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Positions of the boxes that suppression keeps, labels, scores, best first, without the limit; see suppress."""
     if len(boxes) != len(scores):
         raise ValueError(f"{len(boxes)} boxes but {len(scores)} rows of scores")
     if not np.isfinite(scores).all():
         raise ValueError("a score is not finite")
-    rows, labels = class_nms(boxes, scores[:, 1:], config.min_score, config.max_iou)
-    best = np.lexsort((labels, rows, -scores[rows, labels + 1]))
-    return rows[best], labels[best]
+    if config.soft_sigma:
+        rows, labels, values = class_soft_nms(boxes, scores[:, 1:], config.min_score, config.soft_sigma)
+    else:
+        rows, labels = class_nms(boxes, scores[:, 1:], config.min_score, config.max_iou)
+        values = scores[rows, labels + 1].astype(np.float64)
+    best = np.lexsort((labels, rows, -values))
+    return rows[best], labels[best], values[best]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from proposals.settings import PRECISIONS, ProposalConfig
@@ -17,18 +18,47 @@ class SuppressionConfig:
         min_score: a detection must score above this, in [0, 1].
         max_iou: overlap with a better box of its class above this drops it, in [0, 1].
         limit: most detections per image, all classes together.
+        soft_sigma: 0: as max_iou says; above 0: nothing is dropped, overlap with better boxes lowers the score instead
+            (soft-NMS, Gaussian; its authors take 0.5).
     """
 
     min_score: float = 0.001  # ours: average precision needs the low scores too
     max_iou: float = 0.3  # R-CNN's code; the paper names none
     limit: int = 200  # ours
+    soft_sigma: float = 0.0  # beyond the paper
 
     def __post_init__(self) -> None:
         for name in ("min_score", "max_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"suppression.{name} must be in [0, 1], not {getattr(self, name)}")
+        if not 0 <= self.soft_sigma < math.inf:
+            raise ValueError(f"suppression.soft_sigma must be 0 or above, not {self.soft_sigma}")
         if self.limit < 1:
             raise ValueError(f"suppression.limit must be at least 1, not {self.limit}")
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """Which regions the members after the first look at; by default all.
+
+    Attributes:
+        threshold: a region passes where the first member's probability of any object exceeds this, in [0, 1); 0: all.
+        best: so many of an image's regions pass in any case, those with the highest of these probabilities.
+    """
+
+    threshold: float = 0.0
+    best: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"cascade.threshold must be in [0, 1), not {self.threshold}")
+        if self.best < 0:
+            raise ValueError(f"cascade.best must not be negative, but is {self.best}")
+
+    @property
+    def applies(self) -> bool:
+        """Whether any region may be held back."""
+        return self.threshold > 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,8 @@ class DetectorConfig:
         models: region classifiers whose softmax is averaged, any number: files, or names of shipped weights.
         proposals: where objects might be.
         suppression: which scored boxes become detections.
+        mirror: score each region's mirror image too, and take the mean, at twice the price. The paper mentions none.
+        cascade: which regions the members after the first look at.
         batch: regions scored at a time.
         backend: what runs the networks: torch, onnxruntime (an optional extra, on a CPU), or auto: the faster of those
             that are there, which for the paper's network is torch.
@@ -49,6 +81,8 @@ class DetectorConfig:
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
+    mirror: bool = False
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)
     batch: int = 8  # larger ones are slower on a CPU: their maps leave the cache and cost page faults
     backend: str = "auto"
     precision: str = "auto"

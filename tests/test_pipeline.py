@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detector import Detector, DetectorConfig, checkpoint, pipeline
+from detector import Detector, DetectorConfig, checkpoint, scoring
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.config import ConfigError
 from detector.data.ground_truth import ClassTable
@@ -18,7 +18,7 @@ from detector.data.image import Image, read_image
 from detector.googlenet import GoogLeNetConfig, InputConvention
 from detector.postprocess import suppress
 from detector.regions import RegionConfig, network_input, warp
-from detector.settings import SuppressionConfig
+from detector.settings import CascadeConfig, SuppressionConfig
 from proposals.boxes import Boxes
 from proposals.settings import ProposalConfig
 
@@ -93,7 +93,7 @@ def test_members_of_one_geometry_share_the_warp(image: Image, monkeypatch: pytes
         calls.append((len(boxes), config.size, fill[0]))
         return warp(image, boxes, config, fill)
 
-    monkeypatch.setattr(pipeline, "warp", counted)
+    monkeypatch.setattr(scoring, "warp", counted)
     detector(member(0), member(1), member(2, size=64), member(3, red=90.0), batch=3).score(image, BOXES)
     assert calls == [(3, 48, 123), (3, 64, 123), (3, 48, 90), (2, 48, 123), (2, 64, 123), (2, 48, 90)]
 
@@ -189,3 +189,107 @@ def test_grey_files_are_detected_in_like_others(tmp_path: Path) -> None:
     PIL.Image.new("L", (40, 30), 128).save(tmp_path / "grey.png")
     scores = detector(member(0)).score(read_image(tmp_path / "grey.png"), np.array([[0, 0, 40, 30]]))
     assert np.isfinite(scores).all()
+
+
+# ---- mirrored regions, the cascade, too little memory
+
+
+def test_mirrored_regions_are_averaged_in(image: Image) -> None:
+    """A region of the mirrored image is the mirrored region."""
+    config = DetectorConfig(mirror=True)
+    boxes = BOXES[1:3]
+    members = [Position(seed) for seed in (0, 1)]
+    found = Detector(members, config).score(image, boxes)
+    width = image.shape[1]
+    turned = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+    plain, mirrored = (
+        np.mean([softmax_of(one, picture, places) for one in members], axis=0)
+        for picture, places in ((image, boxes), (np.ascontiguousarray(image[:, ::-1]), turned))
+    )
+    np.testing.assert_allclose(found, (plain + mirrored) / 2, atol=2e-3)  # the two warps round differently
+    assert np.abs(plain - mirrored).max() > 0.02
+
+
+def Position(seed: int) -> RegionClassifier:
+    """A member that looks at the left half only."""
+    one = member(seed)
+    network = one.network
+
+    class Left(nn.Module):
+        config = network.config
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = network.eval()(x[..., : x.shape[3] // 2])
+            return logits
+
+    return RegionClassifier(Left(), one.convention, one.regions, one.classes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("threshold", "best"), [(0.5, 0), (0.6, 2), (0.99, 1), (0.99, 0), (1e-9, 0)])
+def test_the_cascade_asks_the_others_about_some(image: Image, threshold: float, best: int) -> None:
+    members = [member(seed) for seed in range(3)]
+    each = [softmax_of(one, image, BOXES) for one in members]
+    objects = 1 - each[0][:, 0]
+    chosen = sorted(range(len(BOXES)), key=lambda row: -objects[row])[:best]
+    expected = each[0].copy()
+    for row in range(len(BOXES)):
+        if objects[row] > threshold or row in chosen:
+            expected[row] = np.mean([one[row] for one in each], axis=0)
+    config = DetectorConfig(cascade=CascadeConfig(threshold, best))
+    np.testing.assert_allclose(Detector(members, config).score(image, BOXES), expected, atol=1e-6)
+
+
+def test_no_threshold_no_cascade(image: Image) -> None:
+    members = [member(seed) for seed in range(3)]
+    full = Detector(members, DetectorConfig()).score(image, BOXES)
+    np.testing.assert_array_equal(
+        Detector(members, DetectorConfig(cascade=CascadeConfig(best=1))).score(image, BOXES), full
+    )
+    alone = DetectorConfig(cascade=CascadeConfig(0.9))
+    np.testing.assert_allclose(Detector(members[:1], alone).score(image, BOXES), softmax_of(members[0], image, BOXES))
+
+
+def test_regions_held_back_are_not_looked_at(image: Image) -> None:
+    seen = []
+
+    class Counting(MeanColour):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    first, second = member(0), member(1)
+    counted = RegionClassifier(Counting(1), second.convention, second.regions, second.classes)  # type: ignore[arg-type]
+    Detector([first, counted], DetectorConfig(cascade=CascadeConfig(0.999, best=2))).score(image, BOXES)
+    assert seen == [2]
+
+
+@pytest.mark.parametrize(("room", "calls"), [(3, [5, 3, 2]), (1, [5, 3, 2, 1, 1, 1, 2, 1, 1]), (9, [5])])
+def test_too_little_memory_halves_the_batch(image: Image, room: int, calls: list[int]) -> None:
+    asked = []
+
+    class Crowded(MeanColour):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(len(x))
+            if len(x) > room:
+                raise torch.OutOfMemoryError
+            return super().forward(x)
+
+    one = member(0)
+    crowded = RegionClassifier(Crowded(0), one.convention, one.regions, one.classes)  # type: ignore[arg-type]
+    detector = Detector([crowded], DetectorConfig(batch=5))
+    np.testing.assert_allclose(detector.score(image, BOXES), softmax_of(one, image, BOXES), atol=1e-6)
+    assert asked == calls
+    asked.clear()
+    detector.score(image, BOXES)
+    assert max(asked) <= max(room, 1)  # it has learned
+
+
+def test_a_region_too_large_for_the_memory_is_told(image: Image) -> None:
+    class Full(MeanColour):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError
+
+    one = member(0)
+    full = RegionClassifier(Full(0), one.convention, one.regions, one.classes)  # type: ignore[arg-type]
+    with pytest.raises(torch.OutOfMemoryError):
+        Detector([full], DetectorConfig()).score(image, BOXES)

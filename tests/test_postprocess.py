@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
-from detector.nms import class_nms
+from detector.nms import class_nms, class_soft_nms
 from detector.postprocess import suppress
 from detector.settings import SuppressionConfig
 from proposals.boxes import iou
@@ -172,3 +172,42 @@ def test_boxes_without_area_suppress_nothing() -> None:
     boxes = np.array([[5, 5, 5, 5], [5, 5, 5, 5], [0, 0, 9, 9]], np.float64)
     rows, _ = class_nms(boxes, np.array([[0.9], [0.8], [0.7]]), 0.0, 0.3)
     assert rows.tolist() == [0, 1, 2]
+
+
+def slow_soft(
+    boxes: NDArray[np.float64], scores: NDArray[np.float64], min_score: float, sigma: float
+) -> list[tuple[int, int, float]]:
+    """(row, label, lowered score), class by class, as arXiv 1704.04503's figure 2 says it."""
+    found = []
+    for label in range(scores.shape[1]):
+        left = {row: float(score) for row, score in enumerate(scores[:, label]) if score > min_score}
+        while left:
+            best = min(left, key=lambda row: (-left[row], row))
+            score = left.pop(best)
+            if score > min_score:
+                found.append((best, label, score))
+            for row in left:
+                left[row] *= float(np.exp(-(float(iou(boxes[[best]], boxes[[row]])[0, 0]) ** 2) / sigma))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("min_score", "sigma"), [(0.0, 0.5), (0.2, 0.5), (0.05, 0.1)])
+def test_soft_suppression_equals_a_slow_one(seed: int, min_score: float, sigma: float) -> None:
+    boxes, scores = random_case(seed, count=40)
+    expected = slow_soft(boxes.astype(np.float64), scores[:, 1:].astype(np.float64), min_score, sigma)
+    rows, labels, lowered = class_soft_nms(boxes, scores[:, 1:], min_score, sigma)
+    assert list(zip(rows.tolist(), labels.tolist(), strict=True)) == [(row, label) for row, label, _ in expected]
+    assert lowered == pytest.approx([score for *_, score in expected])
+    config = SuppressionConfig(min_score=min_score, soft_sigma=sigma, limit=7)
+    found = suppress(boxes, scores, config)
+    best = sorted(((-score, row, label) for row, label, score in expected))[:7]
+    assert found.scores == pytest.approx([-score for score, *_ in best])
+    assert found.labels.tolist() == [label for *_, label in best]
+
+
+def test_soft_suppression_of_nothing() -> None:
+    found = suppress(np.zeros((0, 4)), np.zeros((0, 3)), SuppressionConfig(soft_sigma=0.5))
+    assert len(found) == 0
+    with pytest.raises(ValueError, match="soft_sigma must be 0 or above, not -1"):
+        SuppressionConfig(soft_sigma=-1)

@@ -48,8 +48,8 @@ class Trace:
     score: float
 
     @cached_property
-    def survivors(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of boxes and labels that suppression left, best first, all of them."""
+    def survivors(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Positions of boxes, labels and scores that suppression left, best first, all of them."""
         return surviving(self.boxes[: self.kept], self.scores, self.config)
 
 
@@ -74,19 +74,15 @@ def _confident(trace: Trace, label: int) -> NDArray[np.int64]:
 
 
 def _unsuppressed(trace: Trace, label: int) -> NDArray[np.int64]:
-    rows, labels = trace.survivors
-    return _shown(trace, rows[labels == label], label)
+    rows, labels, scores = trace.survivors
+    left: NDArray[np.int64] = rows[(labels == label) & (scores >= trace.score)]
+    return left
 
 
 def _within_limit(trace: Trace, label: int) -> NDArray[np.int64]:
-    rows, labels = trace.survivors
-    rows, labels = rows[: trace.config.limit], labels[: trace.config.limit]
-    return _shown(trace, rows[labels == label], label)
-
-
-def _shown(trace: Trace, rows: NDArray[np.int64], label: int) -> NDArray[np.int64]:
-    shown: NDArray[np.int64] = rows[trace.scores[rows, label + 1] >= trace.score]
-    return shown
+    rows, labels, scores = (column[: trace.config.limit] for column in trace.survivors)
+    left: NDArray[np.int64] = rows[(labels == label) & (scores >= trace.score)]
+    return left
 
 
 STAGES: tuple[tuple[str, Left], ...] = (
@@ -152,11 +148,10 @@ def _found(
     trace: Trace, overlaps: NDArray[np.floating], labels: NDArray[np.int64], min_iou: float
 ) -> NDArray[np.bool_]:
     """[M] objects that a shown detection is spent on, each detection on the one it overlaps most."""
-    rows, row_labels = trace.survivors
-    rows, row_labels = rows[: trace.config.limit], row_labels[: trace.config.limit]
+    rows, row_labels, scores = (column[: trace.config.limit] for column in trace.survivors)
     found = np.zeros(len(labels), np.bool_)
-    for row, label in zip(rows.tolist(), row_labels.tolist(), strict=True):
-        if trace.scores[row, label + 1] < trace.score:
+    for row, label, score in zip(rows.tolist(), row_labels.tolist(), scores.tolist(), strict=True):
+        if score < trace.score:
             continue
         free = np.flatnonzero((labels == label) & ~found & (overlaps[:, row] >= min_iou))
         if len(free):
