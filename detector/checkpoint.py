@@ -22,6 +22,7 @@ from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.pretrained import load_caffe, load_torchvision
 from detector.regions import RegionConfig
+from detector.shared import SharedConfig
 
 REGION_FORMAT = "googlenet-rcnn region classifier 1"
 IMAGE_FORMAT = "googlenet-rcnn image classifier 1"
@@ -43,6 +44,7 @@ class RegionClassifier:
         regions: how boxes are warped for it.
         classes: the K classes.
         provenance: free text by topic: data, recipe, command, results.
+        shared: regions are cut out of one map of the image, as this says; None: each is warped by itself.
     """
 
     network: GoogLeNet
@@ -50,6 +52,7 @@ class RegionClassifier:
     regions: RegionConfig
     classes: ClassTable
     provenance: dict[str, str] = field(default_factory=dict)
+    shared: SharedConfig | None = None
 
     def __post_init__(self) -> None:
         if self.network.config.classes != len(self.classes) + 1:
@@ -102,7 +105,8 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
     }
     if isinstance(classifier, RegionClassifier):
         format_ = REGION_FORMAT
-        header |= {"regions": asdict(classifier.regions), "classes": asdict(classifier.classes)}
+        shared = asdict(classifier.shared) if classifier.shared else None
+        header |= {"regions": asdict(classifier.regions), "classes": asdict(classifier.classes), "shared": shared}
     else:
         format_ = IMAGE_FORMAT
         header |= {"size": classifier.size, "classes": classifier.classes}
@@ -166,7 +170,10 @@ def load_checkpoint(path: Path) -> RegionClassifier:
         header = _header(path, metadata)
         network, convention = _network(path, header)
         classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
-        return RegionClassifier(network, convention, RegionConfig(**header["regions"]), classes, header["provenance"])
+        regions, shared = RegionConfig(**header["regions"]), header.get("shared")
+        return RegionClassifier(
+            network, convention, regions, classes, header["provenance"], SharedConfig(**shared) if shared else None
+        )
 
 
 def load_any_classifier(path: Path) -> ImageClassifier:

@@ -63,7 +63,7 @@ def local_response_norm(x: Tensor) -> Tensor:
         last = x.is_contiguous(memory_format=torch.channels_last)
         if x.dtype == torch.bfloat16 and last and not (x.requires_grad and torch.is_grad_enabled()):
             y = torch.empty_like(x)
-            _spread(_forward_rows_bfloat16, [_as_array(tensor.view(torch.uint16), True) for tensor in (x.detach(), y)])
+            spread(_forward_rows_bfloat16, [_as_array(tensor.view(torch.uint16), True) for tensor in (x.detach(), y)])
             return y
         result: Tensor = _CompiledNorm.apply(x.float())
         return result.to(x.dtype)
@@ -100,7 +100,7 @@ class _CompiledNorm(torch.autograd.Function):
         ctx.save_for_backward(x)
         y = torch.empty_like(x)
         kernel = _forward_rows if ctx.channels_last else _forward_planes
-        _spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, y)])
+        spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, y)])
         return y
 
     @staticmethod
@@ -110,7 +110,7 @@ class _CompiledNorm(torch.autograd.Function):
         grad_y = grad_y.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
         grad_x = torch.empty_like(x)
         kernel = _backward_rows if ctx.channels_last else _backward_planes
-        _spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, grad_y, grad_x)])
+        spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, grad_y, grad_x)])
         return grad_x
 
 
@@ -120,8 +120,8 @@ def _as_array(x: Tensor, channels_last: bool) -> Array:
     return array
 
 
-def _spread(kernel: Kernel, arrays: list[Array]) -> None:
-    """Run the kernel over equal parts of the first axis on as many threads as torch uses."""
+def spread(kernel: Kernel, arrays: list[Array]) -> None:
+    """Run a compiled kernel over equal parts of the arrays' first axis, on as many threads as torch uses."""
     parts = min(torch.get_num_threads(), len(arrays[0]))
     if parts <= 1:
         return kernel(*arrays)

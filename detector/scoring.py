@@ -13,8 +13,10 @@ N boxes, K classes, S side of a region.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +26,14 @@ from torch import Tensor
 from detector.backends import Network, build_backend
 from detector.checkpoint import RegionClassifier
 from detector.data.image import Image
+from detector.device import choose_precision
 from detector.googlenet import InputConvention
 from detector.regions import RegionConfig, network_input, warp
 from detector.settings import CascadeConfig, DetectorConfig
+from detector.shared import SharedNetwork
 from proposals.boxes import Boxes
 
+T = TypeVar("T", Tensor, Boxes)
 Probabilities = NDArray[np.float32]
 """[N, K + 1], column 0 background."""
 
@@ -49,10 +54,7 @@ class RegionScorer:
     def __init__(self, members: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device) -> None:
         self.members, self.config, self.device = list(members), config, device
         self.batch = config.batch  # a device without the memory for it halves it
-        self._networks = [
-            build_backend(config.backend, one.network, device, size=one.regions.size, precision=config.precision)
-            for one in self.members
-        ]
+        self._networks = [_ready(one, config, device) for one in self.members]
 
     def __call__(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> Probabilities:
         """Score the boxes of an image; time spent is added to seconds["warp"] and seconds["network"]."""
@@ -68,29 +70,52 @@ class RegionScorer:
 
     def _sum(self, image: Image, boxes: Boxes, members: range, seconds: dict[str, float]) -> Probabilities:
         """The sum of some members' softmax, which with `mirror` is the mean of a region's and its mirror image's."""
-        classes = len(self.members[0].classes) + 1
-        scores = np.zeros((len(boxes), classes), np.float32)
+        scores = np.zeros((len(boxes), len(self.members[0].classes) + 1), np.float32)
+        warping: list[tuple[RegionClassifier, Network]] = []
+        for number in members:
+            network = self._networks[number]
+            if isinstance(network, SharedNetwork):
+                with timed(seconds, "network"), torch.inference_mode():
+                    scores += self._cut(network, image, boxes)
+            else:
+                warping.append((self.members[number], network))
         start = 0
-        while start < len(boxes):
+        while warping and start < len(boxes):
             part = slice(start, start + self.batch)
             inputs: dict[tuple[RegionConfig, InputConvention], Tensor] = {}  # members mostly share theirs
-            for number in members:
-                member = self.members[number]
+            for member, network in warping:
                 key = (member.regions, member.convention)
                 if key not in inputs:
                     with timed(seconds, "warp"):
                         regions = warp(image, boxes[part], member.regions, member.convention.mean)  # [B, S, S, 3]
                         inputs[key] = network_input(regions, member.convention, self.device)  # [B, 3, S, S]
                 with timed(seconds, "network"), torch.inference_mode():
-                    softmax = self._softmax(self._networks[number], inputs[key])
+                    softmax = self._softmax(network, inputs[key])
                     if self.config.mirror:
-                        softmax = (softmax + self._softmax(self._networks[number], inputs[key].flip(3))) / 2
+                        softmax = (softmax + self._softmax(network, inputs[key].flip(3))) / 2
                     scores[part] += softmax.cpu().numpy()
             start = part.stop
         return scores
 
-    def _softmax(self, network: Network, x: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, K + 1]; a batch for which the device has no memory is halved, this one and all later."""
+    def _cut(self, network: SharedNetwork, image: Image, boxes: Boxes) -> Probabilities:
+        """The softmax of a member whose regions are cut out of one map."""
+        views = [(image, boxes)]
+        if self.config.mirror:
+            width = image.shape[1]
+            turned = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+            views.append((np.ascontiguousarray(image[:, ::-1]), turned))
+        scores = np.zeros((len(boxes), len(self.members[0].classes) + 1), np.float32)
+        for view, places in views:
+            logits = partial(network.logits, network.look(view))
+            start = 0
+            while start < len(places):
+                part = slice(start, start + self.batch)
+                scores[part] += self._softmax(logits, places[part]).cpu().numpy()
+                start = part.stop
+        return scores / np.float32(len(views))
+
+    def _softmax(self, network: Callable[[T], Tensor], x: T) -> Tensor:
+        """B inputs -> [B, K + 1]; a batch for which the device has no memory is halved, this one and all later."""
         try:
             return network(x).float().softmax(dim=1)
         except torch.OutOfMemoryError:
@@ -100,7 +125,15 @@ class RegionScorer:
             torch.cuda.empty_cache()
         half = (len(x) + 1) // 2
         self.batch = min(self.batch, half)
-        return torch.cat([self._softmax(network, piece) for piece in torch.split(x, half)])
+        return torch.cat([self._softmax(network, x[start : start + half]) for start in range(0, len(x), half)])
+
+
+def _ready(member: RegionClassifier, config: DetectorConfig, device: torch.device) -> Network | SharedNetwork:
+    if member.shared:
+        precision = choose_precision(config.precision, device)
+        return SharedNetwork(member.network, member.convention, member.regions, member.shared, device, precision)
+    size = member.regions.size
+    return build_backend(config.backend, member.network, device, size=size, precision=config.precision)
 
 
 def passes(scores: Probabilities, config: CascadeConfig) -> NDArray[np.int64]:

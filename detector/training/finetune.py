@@ -28,11 +28,12 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.googlenet import GoogLeNet
 from detector.regions import RegionConfig, network_input, warp
+from detector.shared import ABOVE, BELOW, SharedConfig, align, cells, show
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
-from detector.training.windows import BatchSampler
+from detector.training.windows import BatchSampler, ImageSampler
 from detector.training.workers import prepared_batches, start_worker
 from proposals.settings import ProposalConfig
 
@@ -60,6 +61,9 @@ class FineTuneConfig(OptimisationConfig):
         background_iou: overlap below which it is background; between the two it is no example.
         val_batches: windows of the val images to compute loss and accuracy on, in batches.
         cache: folder of the proposals.
+        mode: warp: each window passes all layers, as in R-CNN; shared: the trunk runs once an image (detector.shared).
+        shared: of mode shared: how images are shown.
+        images: of mode shared: photographs that a batch's windows come from.
     """
 
     name: str = "regions"
@@ -85,9 +89,21 @@ class FineTuneConfig(OptimisationConfig):
     average_decay: float = 0.99  # ours
     val_batches: int = 10
     cache: str = ".cache/proposals"
+    mode: str = "warp"
+    shared: SharedConfig = field(default_factory=SharedConfig)
+    images: int = 4  # ours; Fast R-CNN takes 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mode not in ("warp", "shared"):
+            raise ValueError(f"mode must be warp or shared, not {self.mode!r}")
+        if self.mode == "shared" and (self.images < 1 or self.batch % self.images or self.images % self.accumulate):
+            raise ValueError(
+                f"images must divide batch, and accumulate divide images; they are {self.images}, {self.batch} and "
+                f"{self.accumulate}"
+            )
+        if self.mode == "shared" and self.batch_norm_batches:
+            raise ValueError("batch_norm_batches is for mode warp")
         if self.task != "regions":
             raise ValueError(f"task must be regions here, not {self.task!r}")
         if not 0 < self.foreground < self.batch:
@@ -123,8 +139,50 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
         squares[mirrored] = squares[mirrored, :, ::-1]
         return torch.from_numpy(squares), torch.from_numpy(windows.labels.astype(np.int64))
 
+    def images(self, number: int) -> list[int]:
+        """The photographs of a batch, by their places in the data set."""
+        windows, _ = self.sampler.draw(number)
+        return sorted(set(windows.image.tolist()))
 
-def load_batches(batches: WindowBatches, start: int, stop: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+
+class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
+    """Batch number -> what regions of a few photographs, cut out of their maps, are learned from.
+
+    (photographs [I, H, W, 3] uint8 as they are shown, smaller ones in a corner; their heights and widths [I, 2];
+    windows [I, R, 4] in cells; labels [I, R] int64)
+    """
+
+    def __init__(self, dataset: Dataset, sampler: ImageSampler, regions: RegionConfig, shared: SharedConfig) -> None:
+        self.dataset, self.sampler, self.regions, self.shared = dataset, sampler, regions, shared
+
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
+        photographs, windows, labels = [], [], []
+        for index, some, mirrored in self.sampler.draw(number):
+            shown, scale = show(self.dataset.records[index].read(), self.shared)
+            boxes = some.boxes.astype(np.float64)
+            if mirrored:
+                width = shown.shape[1] / scale[0]
+                boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+                shown = shown[:, ::-1]
+            photographs.append(shown)
+            windows.append(cells(boxes, scale, self.regions))
+            labels.append(some.labels.astype(np.int64))
+        sizes = np.array([shown.shape[:2] for shown in photographs])
+        together = np.zeros((len(photographs), *sizes.max(axis=0), 3), np.uint8)
+        for place, shown in zip(together, photographs, strict=True):
+            place[: shown.shape[0], : shown.shape[1]] = shown
+        columns = (together, sizes, np.stack(windows), np.stack(labels))
+        return tuple(torch.from_numpy(column) for column in columns)
+
+    def images(self, number: int) -> list[int]:
+        """The photographs of a batch, by their places in the data set."""
+        return [index for index, *_ in self.sampler.draw(number)]
+
+
+Examples = WindowBatches | ImageBatches
+
+
+def load_batches(batches: Examples, start: int, stop: int, workers: int) -> Iterator[Batch]:
     """Batches start..stop - 1 in order, prepared by worker processes."""
     loader: DataLoader[Any] = DataLoader(
         batches,
@@ -147,8 +205,8 @@ class FineTuning:
         self,
         config: FineTuneConfig,
         classifier: RegionClassifier,
-        train: WindowBatches,
-        val: WindowBatches,
+        train: Examples,
+        val: Examples,
         ranks: Ranks | None = None,
     ) -> None:
         """Freeze the layers below `train_from`.
@@ -158,6 +216,8 @@ class FineTuning:
         """
         self.config, self.classifier, self.train, self.val = config, classifier, train, val
         self.ranks = ranks or Ranks()
+        if classifier.shared and config.images % self.ranks.world:
+            raise ValueError(f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally")
         self.network: GoogLeNet = classifier.network.to(self.ranks.device)
         self.batches_per_epoch = config.batches_per_epoch
         if config.train_from not in ("conv1", "none"):
@@ -173,13 +233,11 @@ class FineTuning:
         batches = load_batches(self.train, first, first + count, self.config.workers)
         self.network.eval()
         with torch.inference_mode():
-            for squares, label in tqdm(
+            for batch in tqdm(
                 batches, total=count, desc="linear", unit="batch", dynamic_ncols=True, disable=not self.ranks.leads
             ):
-                for part in squares.split(PART):
-                    x = network_input(part.numpy(), self.classifier.convention, self.ranks.device)
-                    features.append(self.network.trunk(x).mean(dim=(2, 3)).float().cpu())
-                labels.append(label)
+                features.append(self.features(self.network, batch).float().mean(dim=(2, 3)).cpu())
+                labels.append(batch[-1].flatten())
         weight, bias = fit_linear(
             torch.cat(features).clone(),
             torch.cat(labels),
@@ -192,32 +250,39 @@ class FineTuning:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """(regions [B, S, S, 3] uint8, labels [B]) of this process."""
-        for squares, labels in load_batches(self.train, start, stop, self.config.workers):
-            yield self.ranks.share(squares), self.ranks.share(labels)
+        for batch in load_batches(self.train, start, stop, self.config.workers):
+            yield tuple(self.ranks.share(tensor) for tensor in batch)
 
     def inputs(self, batch: Batch) -> Tensor:
         """[B, 3, S, S] float32, channels last in memory."""
         return network_input(batch[0].numpy(), self.classifier.convention, self.ranks.device)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the K + 1 classes."""
-        first = None if self.config.train_from == "conv1" else self.config.train_from
+    def features(self, network: GoogLeNet, batch: Batch, *, learn: bool = False) -> Tensor:
+        """The trunk's last maps, [B, 1024, 7, 7]; to learn, without gradients of the layers below `train_from`."""
         x = self.inputs(batch)
+        if not learn:
+            return torch.cat([network.trunk(part) for part in torch.split(x, PART)])
+        first = None if self.config.train_from == "conv1" else self.config.train_from
         with torch.no_grad():
-            frozen = self.network.trunk_slice(None, first).eval() if first else nn.Identity()
+            frozen = network.trunk_slice(None, first).eval() if first else nn.Identity()
             # In parts: the large maps of the first layers stay in the processor's cache.
             x = torch.cat([frozen(part) for part in torch.split(x, PART)])
-        logits = self.network.classify(self.network.trunk_slice(first, None)(x))
-        return F.cross_entropy(logits.float(), batch[1].to(self.ranks.device))
+        result: Tensor = network.trunk_slice(first, None)(x)
+        return result
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy over the K + 1 classes."""
+        logits = self.network.classify(self.features(self.network, batch, learn=True))
+        return F.cross_entropy(logits.float(), batch[-1].flatten().to(self.ranks.device))
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Loss and accuracy on the val windows: the same windows at each call."""
+        assert isinstance(network, GoogLeNet)
         sums = np.zeros(5)
         with torch.inference_mode():
-            for squares, labels in load_batches(self.val, 0, self.config.val_batches, self.config.workers):
-                squares, labels = self.ranks.share(squares), self.ranks.share(labels)
-                x = network_input(squares.numpy(), self.classifier.convention, self.ranks.device)
-                logits = torch.cat([network(part).float().cpu() for part in torch.split(x, PART)])
+            for whole in load_batches(self.val, 0, self.config.val_batches, self.config.workers):
+                batch = tuple(self.ranks.share(tensor) for tensor in whole)
+                logits, labels = network.classify(self.features(network, batch)).float().cpu(), batch[-1].flatten()
                 loss = F.cross_entropy(logits, labels, reduction="sum")
                 object_, hit = labels > 0, logits.argmax(1) == labels
                 sums += [float(loss), int(object_.sum()), int((~object_).sum()), *_hits(object_, hit)]
@@ -234,8 +299,34 @@ class FineTuning:
 
     def contents(self, step: int) -> list[str]:
         """The photographs of a batch."""
-        windows, _ = self.train.sampler.draw(step)
-        return [str(self.train.dataset.records[index].path) for index in np.unique(windows.image)]
+        return [str(self.train.dataset.records[index].path) for index in self.train.images(step)]
+
+
+class SharedTuning(FineTuning):
+    """The same where the trunk runs once an image, and regions are cut out of its map."""
+
+    def features(self, network: GoogLeNet, batch: Batch, *, learn: bool = False) -> Tensor:
+        """The trunk's last maps of all windows, [I · R, 1024, G, G]."""
+        layers = [name for name, _ in network.trunk.named_children()]
+        first = self.config.train_from if learn and self.config.train_from != "conv1" else None
+        frozen = below = network.trunk_slice(None, BELOW)
+        if first is not None:
+            if layers.index(first) < layers.index(BELOW):
+                frozen, below = network.trunk_slice(None, first).eval(), network.trunk_slice(first, BELOW)
+            else:
+                frozen, below = below.eval(), nn.Sequential()
+        cut = []
+        for photograph, (height, width), windows in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
+            shown = photograph[None, :height, :width].numpy()
+            x = network_input(shown, self.classifier.convention, self.ranks.device)
+            if first is not None:
+                with torch.no_grad():
+                    x = frozen(x)
+            assert self.classifier.shared is not None
+            cut.append(align(below(x), windows.numpy(), self.classifier.shared.grid))
+        x = torch.cat(cut).contiguous(memory_format=torch.channels_last)
+        result: Tensor = network.trunk_slice(ABOVE)(x)
+        return result
 
 
 def _hits(object_: Tensor, hit: Tensor) -> tuple[int, int]:
@@ -253,4 +344,5 @@ def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClass
         raise CheckpointError(f"no pretrained weights {path}; set init=FILE (safetensors; see README, Your own data)")
     previous = load_any_classifier(path)
     previous.network.replace_classifier(len(classes) + 1)
-    return RegionClassifier(previous.network, previous.convention, config.regions, classes)
+    shared = config.shared if config.mode == "shared" else None
+    return RegionClassifier(previous.network, previous.convention, config.regions, classes, shared=shared)

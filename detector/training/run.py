@@ -21,13 +21,21 @@ from detector.data.ground_truth import DataError, Dataset
 from detector.data.labelled_images import open_images
 from detector.device import keep_freed_memory
 from detector.extraction import dataset_proposals
-from detector.training.finetune import FineTuneConfig, FineTuning, WindowBatches, start_classifier
+from detector.training.finetune import (
+    Examples,
+    FineTuneConfig,
+    FineTuning,
+    ImageBatches,
+    SharedTuning,
+    WindowBatches,
+    start_classifier,
+)
 from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier
 from detector.training.loop import Loop
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import TrainingError, begin, check_folder, forget_after, report
-from detector.training.windows import BatchSampler, collect_windows
+from detector.training.windows import BatchSampler, ImageSampler, collect_windows
 
 RUNS = Path("runs")
 SCHEMAS: dict[str, type[FineTuneConfig] | type[ImageTrainingConfig]] = {
@@ -109,19 +117,30 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     if config.train_from != "none":
         classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
 
-    def batches(dataset: Dataset, seed: int) -> WindowBatches:
+    def batches(dataset: Dataset, seed: int) -> Examples:
         if ranks.leads:
             dataset_proposals(dataset, config.proposals, Path(config.cache), max(1, config.workers))
         ranks.wait()
         store = dataset_proposals(dataset, config.proposals, Path(config.cache), max(1, config.workers))
         proposals = [store.get(record.image_id, record.path.read_bytes()).boxes for record in dataset.records]
         windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
+        if classifier.shared:
+            few = ImageSampler(
+                windows,
+                batch=config.batch,
+                images=config.images,
+                foreground=config.foreground,
+                seed=seed,
+                hard=config.hard_background,
+            )
+            return ImageBatches(dataset, few, config.regions, classifier.shared)
         sampler = BatchSampler(
             windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background
         )
         return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean)
 
-    task = FineTuning(config, classifier, batches(train_set, config.seed), batches(val_set, 0), ranks)
+    kind = SharedTuning if classifier.shared else FineTuning
+    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0), ranks)
     loop = Loop(task, config, folder, ranks)
     if not resuming:
         started = time.perf_counter()

@@ -118,3 +118,50 @@ class BatchSampler:
         negative = generator.choice(self._negative, self.batch - self.foreground - self.hard)
         hard = generator.choice(self._hard, self.hard) if self.hard else self._hard[:0]
         return self.windows[np.concatenate([positive, negative, hard])], generator.random(self.batch) < 0.5
+
+
+class ImageSampler:
+    """Draws batches of windows from a few images each, those that hold an object, all once before one comes again.
+
+    Batch number i depends on the seed and i alone.
+
+    Args:
+        windows: what to draw from.
+        batch: windows a batch.
+        images: they come from so many images, as many of each.
+        foreground: how many of a batch are examples of a class, as far as its images have so many.
+        seed: of the draw.
+        hard: how many of the background windows overlap an object by 0.1 or more, as far as there are such.
+
+    Raises:
+        ValueError: fewer images with an object than a batch takes.
+    """
+
+    def __init__(self, windows: Windows, *, batch: int, images: int, foreground: int, seed: int, hard: int = 0) -> None:
+        self.windows, self.images, self.seed = windows, images, seed
+        self.each, self.foreground, self.hard = batch // images, round(foreground / images), round(hard / images)
+        self._with_objects = np.unique(windows.image[windows.labels > BACKGROUND])
+        if len(self._with_objects) < images:
+            raise ValueError(f"{len(self._with_objects)} images have a foreground window, a batch takes {images}")
+        order = np.argsort(windows.image, kind="stable")
+        edges = np.searchsorted(windows.image[order], [self._with_objects, self._with_objects + 1])
+        self._rows = [order[start:stop] for start, stop in edges.T]
+
+    def draw(self, number: int) -> list[tuple[int, Windows, bool]]:
+        """Batch `number`: image, its windows, whether to mirror it, of each of its images."""
+        generator = np.random.default_rng([self.seed, number])
+        chosen = []
+        for position in range(number * self.images, (number + 1) * self.images):
+            round_, place = divmod(position, len(self._with_objects))
+            which = np.random.default_rng([self.seed, round_, 1]).permutation(len(self._with_objects))[place]
+            rows = self._rows[which]
+            labels, overlaps = self.windows.labels[rows], self.windows.overlaps[rows]
+            objects, background = rows[labels > BACKGROUND], rows[labels == BACKGROUND]
+            near = rows[(labels == BACKGROUND) & (overlaps >= HARD_IOU)]
+            positive = generator.permutation(objects)[: self.foreground if len(background) else self.each]
+            hard = generator.permutation(near)[: min(self.hard, self.each - len(positive))]
+            rest = self.each - len(positive) - len(hard)
+            others = generator.choice(background if len(background) else objects, rest)
+            taken = np.concatenate([positive, hard, others])
+            chosen.append((int(self._with_objects[which]), self.windows[taken], bool(generator.random() < 0.5)))
+        return chosen

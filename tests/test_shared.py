@@ -1,0 +1,333 @@
+"""Regions cut out of one map: RoIAlign against torchvision's, where a cell looks, scoring, and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from detector import Detector, DetectorConfig
+from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.ground_truth import ClassTable
+from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, InputConvention
+from detector.regions import RegionConfig, context_windows, network_input
+from detector.shared import ABOVE, BELOW, FIRST, STRIDE, SharedConfig, SharedNetwork, align, cells, show
+from detector.training.finetune import FineTuneConfig, ImageBatches
+from detector.training.run import train
+from detector.training.windows import ImageSampler, Windows, collect_windows
+
+CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
+CONVENTION = InputConvention(std=(60.0, 60.0, 60.0))
+SHARED = SharedConfig(short=96, long=128)
+
+
+def windows_of(count: int, seed: int = 0) -> NDArray[np.float32]:
+    generator = np.random.default_rng(seed)
+    corner = generator.random((count, 2)) * (12, 9) - 2
+    return np.concatenate([corner, corner + 0.2 + generator.random((count, 2)) * 9], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> RegionClassifier:
+    torch.manual_seed(0)
+    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, norm="none", initialisation="xavier")).eval()
+    with torch.no_grad():
+        network.fc.weight.mul_(20)
+    return RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES, shared=SHARED)
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.uint8]:
+    blocks = np.random.default_rng(0).integers(0, 256, (9, 12, 3))
+    return blocks.repeat(10, axis=0).repeat(10, axis=1).astype(np.uint8)
+
+
+BOXES = np.array([[0, 0, 30, 30], [10, 5, 60, 45], [60, 0, 120, 90], [0, 0, 120, 90], [100, 70, 120, 90]], np.float32)
+
+
+# ---- RoIAlign
+
+
+@pytest.mark.parametrize("grid", [1, 3, 7])
+@pytest.mark.parametrize("channels", [1, 5, 64])
+def test_align_equals_torchvision(grid: int, channels: int) -> None:
+    features = torch.randn(1, channels, 8, 11, generator=torch.Generator().manual_seed(1))
+    windows = windows_of(50)
+    expected = roi_align(features, [torch.from_numpy(windows) + 0.5], grid, 1.0, 2, True)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = align(features.contiguous(memory_format=layout), windows, grid)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_align_of_a_ramp_is_the_ramp() -> None:
+    """Bilinear samples of a linear map are exact: a cell is the map's value in its middle."""
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(11.0), indexing="ij")
+    (found,) = align(torch.stack([columns, rows])[None], np.array([[1, 2, 8, 5.5]], np.float32), 7)
+    middle = (np.arange(7) + 0.5) / 7
+    np.testing.assert_allclose(found[0], np.tile(1 + 7 * middle, (7, 1)), atol=1e-5)
+    np.testing.assert_allclose(found[1], np.tile(2 + 3.5 * middle, (7, 1)).T, atol=1e-5)
+
+
+def test_align_has_gradients_where_the_map_has() -> None:
+    features = torch.randn(1, 4, 8, 11, requires_grad=True)
+    found = align(features, windows_of(5), 7)
+    found.sum().backward()
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0
+    torch.testing.assert_close(found, align(features.detach(), windows_of(5), 7), rtol=1e-4, atol=1e-4)
+
+
+def test_no_windows() -> None:
+    assert align(torch.randn(1, 4, 3, 3), np.zeros((0, 4), np.float32), 7).shape == (0, 4, 7, 7)
+
+
+def test_where_a_cell_looks(classifier: RegionClassifier) -> None:
+    """The middle of the first cell and the step, from the layers themselves; Inception modules look around evenly."""
+    middle, step = 0.5, 1.0
+    for layer in classifier.network.trunk_slice(None, BELOW):
+        conv = layer.conv if isinstance(layer, Convolution) else layer
+        if isinstance(conv, nn.Conv2d | nn.MaxPool2d):
+            kernel, stride, padding = (
+                value if isinstance(value, int) else value[0] for value in (conv.kernel_size, conv.stride, conv.padding)
+            )
+            middle += ((kernel - 1) / 2 - padding) * step
+            step *= stride
+    assert (middle, step) == (FIRST, STRIDE)
+
+
+def test_a_box_in_cells() -> None:
+    """Twice as large, with 16 of 224 px of context on each side, cell 0 at 14.5 px."""
+    box = np.array([[100, 50, 200, 250]], np.float32)
+    (x1, y1, x2, y2) = context_windows(box, RegionConfig())[0]
+    expected = (np.array([2 * x1, 3 * y1, 2 * x2, 3 * y2]) - 14.5) / 16
+    np.testing.assert_allclose(cells(box, (2.0, 3.0), RegionConfig())[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((375, 500), (448, 597)), ((500, 375), (597, 448)), ((100, 1000), (77, 768)), ((1, 2000), (32, 768))],
+)
+def test_how_an_image_is_shown(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    shown, (scale_x, scale_y) = show(np.zeros((*size, 3), np.uint8), SharedConfig())
+    assert shown.shape == (*expected, 3)
+    assert scale_x == pytest.approx(expected[1] / size[1])
+    assert scale_y == pytest.approx(expected[0] / size[0])
+
+
+@pytest.mark.parametrize("values", [{"short": 32}, {"short": 500, "long": 400}, {"grid": 0}])
+def test_settings_that_are_refused(values: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="shared"):
+        SharedConfig(**values)
+
+
+# ---- scoring
+
+
+def slow_softmax(one: RegionClassifier, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    assert one.shared is not None
+    shown, scale = show(image, one.shared)
+    rows = []
+    with torch.no_grad():
+        features = one.network.trunk_slice(None, BELOW)(network_input(shown[None], one.convention))
+        for box in context_windows(boxes, one.regions):
+            corners = torch.tensor([[(value * scale[i % 2] - 14.5) / 16 + 0.5 for i, value in enumerate(box.tolist())]])
+            cut = roi_align(features, [corners.float()], 7, 1.0, 2, True)
+            rows.append(one.network.classify(one.network.trunk_slice(ABOVE)(cut)).softmax(dim=1))
+    result: NDArray[np.float32] = torch.cat(rows).numpy()
+    return result
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_scores_are_those_of_each_region_by_itself(
+    classifier: RegionClassifier, image: NDArray[np.uint8], batch: int
+) -> None:
+    expected = slow_softmax(classifier, image, BOXES)
+    found = Detector([classifier], DetectorConfig(batch=batch)).score(image, BOXES)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(expected - expected.mean(axis=0)).max() > 0.02  # regions differ
+
+
+def test_the_trunk_runs_once_an_image(
+    classifier: RegionClassifier, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    look = SharedNetwork.look
+
+    def counted(self: SharedNetwork, image: NDArray[np.uint8]) -> Any:
+        seen.append(image.shape)
+        return look(self, image)
+
+    monkeypatch.setattr(SharedNetwork, "look", counted)
+    Detector([classifier], DetectorConfig(batch=2)).score(image, BOXES)
+    assert seen == [image.shape]
+
+
+def test_members_of_both_kinds_are_averaged(classifier: RegionClassifier, image: NDArray[np.uint8]) -> None:
+    warping = replace(classifier, shared=None)
+    each = [Detector([one], DetectorConfig()).score(image, BOXES) for one in (classifier, warping)]
+    together = Detector([classifier, warping], DetectorConfig()).score(image, BOXES)
+    np.testing.assert_allclose(together, np.mean(each, axis=0), atol=1e-6)
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+
+
+def test_mirrored_too(classifier: RegionClassifier, image: NDArray[np.uint8]) -> None:
+    width = image.shape[1]
+    turned = np.stack([width - BOXES[:, 2], BOXES[:, 1], width - BOXES[:, 0], BOXES[:, 3]], axis=1)
+    other = slow_softmax(classifier, np.ascontiguousarray(image[:, ::-1]), turned)
+    expected = (slow_softmax(classifier, image, BOXES) + other) / 2
+    found = Detector([classifier], DetectorConfig(mirror=True)).score(image, BOXES)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_kept_in_the_file(classifier: RegionClassifier, tmp_path: Path) -> None:
+    for one in (classifier, replace(classifier, shared=None)):
+        save_checkpoint(tmp_path / "x.safetensors", one)
+        assert load_checkpoint(tmp_path / "x.safetensors").shared == one.shared
+
+
+# ---- what is learned from
+
+
+def table(*images: tuple[int, int, int]) -> Windows:
+    """Images of so many foreground, near and far background windows."""
+    rows = [
+        (index, label, overlap)
+        for index, counts in enumerate(images)
+        for count, label, overlap in zip(counts, (1, 0, 0), (0.8, 0.3, 0.0), strict=True)
+        for _ in range(count)
+    ]
+    image, labels, overlaps = (np.array(column) for column in zip(*rows, strict=True))
+    boxes = np.tile(np.array([0, 0, 9, 9], np.float32), (len(rows), 1))
+    return Windows(image.astype(np.int32), boxes, labels.astype(np.int16), overlaps.astype(np.float32))
+
+
+def test_a_batch_is_of_few_images_with_objects() -> None:
+    windows = table((9, 9, 9), (0, 9, 9), (1, 1, 30), (40, 0, 0), (9, 0, 9))
+    sampler = ImageSampler(windows, batch=32, images=2, foreground=8, seed=3, hard=6)
+    drawn = [sampler.draw(number) for number in range(40)]
+    for batch in drawn:
+        assert len(batch) == 2
+        for index, some, _ in batch:
+            assert set(some.image.tolist()) == {index}
+            assert len(some) == 16
+            foreground, near = int((some.labels > 0).sum()), int((some.overlaps == np.float32(0.3)).sum())
+            assert foreground == {0: 4, 2: 1, 3: 16, 4: 4}[index]
+            assert near >= {0: 3, 2: 1, 3: 0, 4: 0}[index]
+    order = [index for batch in drawn for index, *_ in batch]
+    assert all(sorted(order[start : start + 4]) == [0, 2, 3, 4] for start in range(0, 80, 4))  # each once a round
+    assert 20 < sum(mirrored for batch in drawn for *_, mirrored in batch) < 60
+    again = sampler.draw(7)
+    assert [index for index, *_ in again] == [index for index, *_ in drawn[7]]
+    with pytest.raises(ValueError, match="4 images have a foreground window, a batch takes 8"):
+        ImageSampler(windows, batch=32, images=8, foreground=8, seed=3)
+
+
+def test_windows_follow_their_photograph(shapes: Path) -> None:
+    """Mirrored or not, what a window of an object shows has the object's colour in its middle."""
+    dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", list(CLASSES.names)))
+    windows = collect_windows(dataset, [record.boxes[:0] for record in dataset.records])  # objects alone
+    sampler = ImageSampler(windows, batch=4, images=2, foreground=2, seed=0)
+    batches = ImageBatches(dataset, sampler, RegionConfig(64, 4), SHARED)
+    for number in range(8):
+        photographs, sizes, some, labels = batches[number]
+        assert photographs.shape[1:3] == tuple(sizes.max(dim=0).values.tolist())
+        for photograph, places, label in zip(photographs, some, labels, strict=True):
+            for place, which in zip(places.tolist(), label.tolist(), strict=True):
+                x, y = (round((place[i] + place[i + 2]) / 2 * STRIDE + FIRST) for i in (0, 1))
+                red, _, blue = photograph[y, x].tolist()
+                assert (red > blue) == (which == 1)
+
+
+def test_shared_settings_of_a_training_that_are_refused() -> None:
+    data = DataConfig(DatasetKind.voc, "", "train")
+    plain = FineTuneConfig(train=data, val=data, init="")
+    for values, message in (
+        ({"mode": "fast"}, "mode must be warp or shared"),
+        ({"mode": "shared", "images": 3}, "images must divide batch"),
+        ({"mode": "shared", "accumulate": 8}, "accumulate divide images"),
+        ({"mode": "shared", "batch_norm_batches": 5}, "batch_norm_batches is for mode warp"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(plain, **values)  # type: ignore[arg-type]
+
+
+# ---- training
+
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Trains a toy in a folder of its own, or goes on in one."""
+    torch.manual_seed(0)
+    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, norm="none", initialisation="xavier")).eval()
+    start = tmp_path_factory.mktemp("start") / "narrow.safetensors"
+    save_checkpoint(start, RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES))
+    data = {"kind": "voc", "root": str(shapes), "classes": list(CLASSES.names)}
+    settings: dict[str, Any] = {
+        "name": "toy", "precision": "float32", "mode": "shared", "shared": {"short": 96, "long": 128}, "images": 2,
+        "init": str(start), "train": data | {"split": "train"}, "val": data | {"split": "val"},
+        "proposals": {"width": 0, "min_width": 8}, "regions": {"size": 64, "context": 4}, "linear_batches": 2,
+        "epochs": 2, "batches_per_epoch": 2, "batch": 8, "foreground": 4, "val_batches": 1, "workers": 0,
+        "average_decay": 0.5, "cache": str(tmp_path_factory.mktemp("cache")),
+    }  # fmt: skip
+
+    def go(folder: Path | None = None, *, resume: bool = False, **changes: Any) -> Path:
+        folder = folder or tmp_path_factory.mktemp("training")
+        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            (found,) = train("toy.yaml", [], device="cpu", resume=resume)
+            return found.resolve()
+
+    return go
+
+
+@pytest.mark.parametrize("train_from", ["conv1", "inception_4a", "inception_5a", "inception_5b"])
+def test_the_layers_from_train_from_on_learn(run: Run, train_from: str) -> None:
+    folder = run(train_from=train_from)
+    before, after = (load_file(folder / f"{name}.safetensors") for name in ("linear", "last"))
+    layers = [name for name, _ in load_checkpoint(folder / "last.safetensors").network.trunk.named_children()]
+    for name, tensor in before.items():
+        learns = name.startswith("fc") or layers.index(name.split(".")[1]) >= layers.index(train_from)
+        assert torch.equal(tensor, after[name]) != learns, name
+    assert load_checkpoint(folder / "best.safetensors").shared == SHARED
+
+
+def test_interrupted_it_goes_on_to_the_same_bits(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from detector.training.loop import Loop
+
+    whole = run()
+    learn = Loop.learn
+
+    def stop(self: Loop, batch: tuple[Tensor, ...]) -> float:
+        value = learn(self, batch)
+        self.stopping = self.step == 3
+        return value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "learn", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    resumed = run(tmp_path, resume=True)
+    first, second = (load_file(folder / "last.safetensors") for folder in (whole, resumed))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_it_learns_the_shapes(run: Run) -> None:
+    folder = run(epochs=6, batches_per_epoch=10, learning_rate=0.00003, averaging="none", linear_batches=1)
+    losses = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if "train_loss" in line]
+    first, *_, last = (yaml.safe_load(line)["train_loss"] for line in losses)
+    assert last < 0.7 * first
