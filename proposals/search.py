@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -141,13 +142,16 @@ def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) ->
         return _Boxes(boxes, np.arange(1, len(boxes) + 1), len(boxes))
 
     result = []
-    with ThreadPoolExecutor(threads) as executor:
+    # One thread is the caller's own: one that ends holds a lock of OpenCV's for a moment, and a process that is forked in
+    # that moment never gets it.
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as executor:
+        run = executor.map if executor else map
         for first in range(0, len(mode.colour_spaces), threads):
-            spectra = list(executor.map(prepare, mode.colour_spaces[first : first + threads]))
+            spectra = list(run(prepare, mode.colour_spaces[first : first + threads]))
             parts = [(spectrum, *sizes) for spectrum in spectra for sizes in spectrum.ks]
-            segmentations = list(executor.map(divide, *zip(*parts, strict=True)))
+            segmentations = list(run(divide, *zip(*parts, strict=True)))
             pairs = [(superpixels, letters) for superpixels in segmentations for letters in mode.similarities]
-            merged = executor.map(merge, *zip(*pairs, strict=True))
+            merged = run(merge, *zip(*pairs, strict=True))
             for superpixels in segmentations:
                 count = len(superpixels.sizes)
                 result.append(_Boxes(superpixels.boxes, np.zeros(count, np.int64), count - 1))

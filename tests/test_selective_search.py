@@ -225,3 +225,12 @@ def test_superpixels_twice_as_large_halve_the_boxes(name):
 def test_refuses_other_settings(setting, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         selective_search(halves(40, 80), **setting)
+
+
+def test_one_thread_is_the_callers_own(monkeypatch):
+    """A thread that ends just before a fork leaves the new process a lock of OpenCV's that nobody opens."""
+    monkeypatch.setattr(proposals.search, "ThreadPoolExecutor", None)
+    boxes, _ = selective_search(np.zeros((24, 24, 3), np.uint8), threads=1)
+    assert len(boxes)
+    with pytest.raises(TypeError):
+        selective_search(np.zeros((24, 24, 3), np.uint8), threads=2)
