@@ -142,8 +142,8 @@ def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) ->
         return _Boxes(boxes, np.arange(1, len(boxes) + 1), len(boxes))
 
     result = []
-    # One thread is the caller's own: a thread that ends holds a lock of OpenCV's for a moment, and a process forked in that
-    # moment never gets it.
+    # One thread is the caller's own: a thread that ends holds a lock of OpenCV's for a moment, and a process that is
+    # forked in that moment never gets it.
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as executor:
         run = executor.map if executor else map
         for first in range(0, len(mode.colour_spaces), threads):
