@@ -132,6 +132,7 @@ def test_shipped_configs_load_and_name_their_command(name: str, schema: type[obj
         DetectorConfig: "detect",
         EvaluationConfig: "eval_map",
         MultiBoxTrainingConfig: "train_multibox",
+        AblationConfig: "ablate",
     }
     assert (
         f"# python tools/{commands.get(schema, 'train_classifier')}.py "
