@@ -54,7 +54,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch before 2.9 does not say
+        can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older PyTorch does not say
         return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
     return False
 

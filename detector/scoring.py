@@ -31,7 +31,7 @@ from detector.googlenet import InputConvention
 from detector.regions import RegionConfig, network_input, warp
 from detector.settings import CascadeConfig, DetectorConfig
 from detector.shared import SharedNetwork
-from proposals.boxes import Boxes
+from proposals.boxes import Boxes, mirrored
 
 T = TypeVar("T", Tensor, Boxes)
 Probabilities = NDArray[np.float32]
@@ -101,9 +101,7 @@ class RegionScorer:
         """The softmax of a member whose regions are cut out of one map."""
         views = [(image, boxes)]
         if self.config.mirror:
-            width = image.shape[1]
-            turned = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-            views.append((np.ascontiguousarray(image[:, ::-1]), turned))
+            views.append((np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])))
         scores = np.zeros((len(boxes), len(self.members[0].classes) + 1), np.float32)
         for view, places in views:
             logits = partial(network.logits, network.look(view))

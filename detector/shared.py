@@ -132,13 +132,8 @@ class SharedNetwork:
         device: torch.device,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        self.convention, self.regions, self.config, self.device, self.precision = (
-            convention,
-            regions,
-            config,
-            device,
-            precision,
-        )
+        self.convention, self.regions, self.config = convention, regions, config
+        self.device, self.precision = device, precision
         self.network = copy.deepcopy(fold_batch_norm(network.eval())).to(device)
         self.network.trunk.to(precision)
 

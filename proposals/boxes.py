@@ -72,3 +72,9 @@ def from_xywh(boxes: Boxes) -> Boxes:
 def to_xywh(boxes: Boxes) -> Boxes:
     """The inverse of from_xywh."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def mirrored(boxes: Boxes, width: float) -> Boxes:
+    """The boxes [N, 4] in the mirror image of an image that is so wide."""
+    result: Boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+    return result

@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
+from proposals.boxes import mirrored
+
 Shares = NDArray[np.float64]
 """[N, 4] x1, y1, x2, y2 in [0, 1] of the image's width and height."""
 
 LARGEST = 1_000_000  # boxes that k-means works on
-
-
-def mirrored(boxes: Shares) -> Shares:
-    """The boxes of the mirrored images; [N, 4] -> [N, 4]."""
-    return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
 def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int = 50) -> Shares:
@@ -36,7 +33,7 @@ def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int 
     Raises:
         ValueError: fewer different boxes, mirrored ones counted, than priors.
     """
-    both = np.concatenate([boxes, mirrored(boxes)])
+    both = np.concatenate([boxes, mirrored(boxes, 1)])
     generator = np.random.default_rng(seed)
     if len(both) > LARGEST:
         both = both[generator.choice(len(both), LARGEST, replace=False)]

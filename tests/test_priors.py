@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
-from proposals.priors import cluster_priors, mirrored, read_priors
+from proposals.boxes import mirrored
+from proposals.priors import cluster_priors, read_priors
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +49,7 @@ def test_mirrored_boxes_are_those_of_the_mirrored_image() -> None:
         image[y1:y2, x1:x2] = True
         rows, columns = np.nonzero(image[:, ::-1])
         expected = [columns.min() / 64, rows.min() / 64, (columns.max() + 1) / 64, (rows.max() + 1) / 64]
-        assert mirrored(np.array([[x1, y1, x2, y2]]) / 64).tolist() == [expected]
+        assert mirrored(np.array([[x1, y1, x2, y2]]) / 64, 1).tolist() == [expected]
 
 
 # ---- clusters
@@ -76,11 +77,11 @@ def test_finds_the_clusters_and_their_mirror_images(seed: int) -> None:
     """Each prior is the mean of its cluster; boxes that lie on one side only are mirrored to the other."""
     boxes, labels = clustered(30, seed)
     means = np.array([boxes[labels == label].mean(axis=0) for label in range(len(CENTRES))])
-    other_side = mirrored(means)
+    other_side = mirrored(means, 1)
     expected = np.concatenate([(means[:2] + other_side[:2]) / 2, means[2:], other_side[2:]])
     priors = cluster_priors(boxes, len(expected), seed=seed)
     assert same_set(priors, expected, within=1e-9)
-    assert same_set(priors, mirrored(priors), within=1e-9)
+    assert same_set(priors, mirrored(priors, 1), within=1e-9)
     assert (np.diff(areas_of(priors)) <= 0).all()
 
 
@@ -100,7 +101,7 @@ def test_priors_are_boxes_the_largest_first(count: int) -> None:
 def test_priors_are_the_means_of_the_boxes_nearest_to_them(seed: int) -> None:
     """Where Lloyd's algorithm comes to rest; 50 steps are plenty for so few."""
     boxes = random_boxes(40, seed)
-    both = np.concatenate([boxes, mirrored(boxes)])
+    both = np.concatenate([boxes, mirrored(boxes, 1)])
     priors = cluster_priors(boxes, 5, seed=seed)
     nearest = distances(both, priors).argmin(axis=1)
     means = np.array([both[nearest == number].mean(axis=0) for number in range(5)])
@@ -139,7 +140,7 @@ def test_the_same_seed_gives_the_same_priors() -> None:
 def test_as_many_priors_as_different_boxes() -> None:
     """Coordinates are eighths, so that mirroring is exact: the first box is its own mirror image."""
     boxes = np.array([[2, 1, 6, 7], [0, 0, 1, 2], [0, 0, 1, 2], [4, 3, 7, 4]]) / 8
-    different = np.concatenate([boxes[[0, 1, 3]], mirrored(boxes[[1, 3]])])
+    different = np.concatenate([boxes[[0, 1, 3]], mirrored(boxes[[1, 3]], 1)])
     assert same_set(cluster_priors(boxes, 5), different, within=1e-9)
     message = "5 different boxes cannot have 6 priors; set priors to at most 5"
     with pytest.raises(ValueError, match=f"^{message}$"):
@@ -168,7 +169,7 @@ def test_of_too_many_boxes_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> No
     assert [len(part) for part in seen] == [100, 100, 100]
     assert np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])
-    known, others = set(map(tuple, boxes.tolist())), set(map(tuple, mirrored(boxes).tolist()))
+    known, others = set(map(tuple, boxes.tolist())), set(map(tuple, mirrored(boxes, 1).tolist()))
     drawn = set(map(tuple, seen[0].tolist()))
     assert len(drawn) == 100  # none twice
     assert drawn <= known | others
@@ -182,7 +183,7 @@ def test_a_centre_that_lost_its_boxes_takes_one(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("proposals.priors.kmeans2", losing)
     boxes = random_boxes(20, seed=0)
     priors = cluster_priors(boxes, 4)
-    both = np.concatenate([boxes, mirrored(boxes)])
+    both = np.concatenate([boxes, mirrored(boxes, 1)])
     assert (distances(priors, both).min(axis=1) == 0).all()
 
 

@@ -35,6 +35,8 @@ from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
 from detector.training.windows import BatchSampler, ImageSampler
 from detector.training.workers import prepared_batches, start_worker
+from proposals.boxes import Boxes
+from proposals.boxes import mirrored as mirror
 from proposals.settings import ProposalConfig
 
 PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache
@@ -159,10 +161,9 @@ class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
         photographs, windows, labels = [], [], []
         for index, some, mirrored in self.sampler.draw(number):
             shown, scale = show(self.dataset.records[index].read(), self.shared)
-            boxes = some.boxes.astype(np.float64)
+            boxes: Boxes = some.boxes.astype(np.float64)
             if mirrored:
-                width = shown.shape[1] / scale[0]
-                boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+                boxes = mirror(boxes, shown.shape[1] / scale[0])
                 shown = shown[:, ::-1]
             photographs.append(shown)
             windows.append(cells(boxes, scale, self.regions))
