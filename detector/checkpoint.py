@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
@@ -107,6 +107,7 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
         format_ = REGION_FORMAT
         shared = asdict(classifier.shared) if classifier.shared else None
         header |= {"regions": asdict(classifier.regions), "classes": asdict(classifier.classes), "shared": shared}
+        header["regression"] = classifier.network.regression is not None
     else:
         format_ = IMAGE_FORMAT
         header |= {"size": classifier.size, "classes": classifier.classes}
@@ -190,6 +191,7 @@ def load_any_classifier(path: Path) -> ImageClassifier:
     with _fitting(path):
         if metadata.get("format") == REGION_FORMAT:
             regions = load_checkpoint(path)
+            regions.network.regression = None
             names = ("background", *regions.classes.names)
             return ImageClassifier(regions.network, regions.convention, regions.regions.size, names, regions.provenance)
         if metadata.get("format") == IMAGE_FORMAT:
@@ -213,6 +215,9 @@ def _network(path: Path, header: dict[str, Any]) -> tuple[GoogLeNet, InputConven
     convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    if header.get("regression"):
+        outputs, inputs = tensors["regression.weight"].shape
+        network.regression = nn.Linear(inputs, outputs)
     network.load_state_dict(
         {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     )

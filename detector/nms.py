@@ -22,11 +22,17 @@ def class_nms(
     """Positions of the boxes that stay and the classes they stay for, class by class, best first.
 
     Args:
-        boxes: [N, 4] px.
+        boxes: [N, 4] px, or [N, K, 4] where each class has places of its own.
         scores: [N, K], finite.
         min_score: a box takes part in a class where it scores above this.
         max_iou: overlap with a better box of the class above this drops a box. Of equal scores the first box is better.
     """
+    if boxes.ndim == 3:
+        each = [
+            class_nms(boxes[:, label], scores[:, label : label + 1], min_score, max_iou)[0]
+            for label in range(boxes.shape[1])
+        ]
+        return np.concatenate(each), np.repeat(np.arange(len(each)), [len(rows) for rows in each])
     taking = scores > min_score  # [N, K]
     some = np.flatnonzero(taking.any(axis=1))
     columns, taking = scores[some].T, taking[some].T  # [K, N']
@@ -46,7 +52,7 @@ def class_soft_nms(
     Bodla et al., arXiv 1704.04503, with the Gaussian.
 
     Args:
-        boxes: [N, 4] px.
+        boxes: [N, 4] px, or [N, K, 4] where each class has places of its own.
         scores: [N, K], finite.
         min_score: what a score must stay above.
         sigma: the smaller, the more a better box counts.
@@ -57,7 +63,8 @@ def class_soft_nms(
     rows, labels, lowered = [], [], []
     for label, column in enumerate(scores.T):
         candidates = np.flatnonzero(column > min_score)
-        places, values = _soften(boxes[candidates].astype(np.float64), column[candidates].astype(np.float64), sigma)
+        own = boxes if boxes.ndim == 2 else boxes[:, label]
+        places, values = _soften(own[candidates].astype(np.float64), column[candidates].astype(np.float64), sigma)
         places, values = places[values > min_score], values[values > min_score]
         rows.append(candidates[places])
         labels.append(np.full(len(places), label))

@@ -25,6 +25,7 @@ from detector.detections import Detections
 from detector.device import choose_device
 from detector.multibox import load_source
 from detector.postprocess import suppress
+from detector.regression import place
 from detector.scoring import RegionScorer, timed
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes
@@ -38,12 +39,14 @@ class Run:
 
     Attributes:
         boxes: [N, 4] px, the proposals.
+        placed: [N, K, 4] px, where regression places each class in them, or boxes itself.
         scores: [N, K + 1] mean softmax of the members; column 0 is background.
         detections: what suppression left.
         seconds: spent in each stage: proposals, warp, network, suppression.
     """
 
     boxes: NDArray[np.float32]
+    placed: Boxes
     scores: NDArray[np.float32]
     detections: Detections
     seconds: dict[str, float]
@@ -127,10 +130,11 @@ class Detector:
         if boxes is None:
             with timed(seconds, "proposals"):
                 boxes = self.propose(image).boxes  # [N, 4]
-        scores = self.score(image, boxes, seconds)  # [N, K + 1]
+        rows = self._scorer(image, boxes, seconds)
         with timed(seconds, "suppression"):
-            detections = suppress(boxes, scores, self.config.suppression)
-        return Run(boxes.astype(np.float32), scores, detections, seconds)
+            scores, placed = place(boxes, rows, len(self.classes), image.shape[1], image.shape[0])
+            detections = suppress(placed, scores, self.config.suppression)
+        return Run(boxes.astype(np.float32), placed, scores, detections, seconds)
 
     def propose(self, image: Image) -> Proposals:
         """The boxes to classify, of all the sources that the config names."""
@@ -141,7 +145,7 @@ class Detector:
 
         Time spent is added to seconds["warp"] and seconds["network"].
         """
-        return self._scorer(image, boxes, seconds)
+        return self._scorer(image, boxes, seconds)[:, : len(self.classes) + 1]
 
 
 def _name(config: DetectorConfig, index: int) -> str:

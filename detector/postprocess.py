@@ -19,7 +19,7 @@ def suppress(boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConf
     """Keep the best boxes of each class and drop their near-copies.
 
     Args:
-        boxes: [N, 4] px.
+        boxes: [N, 4] px, or [N, K, 4] where regression has placed each class.
         scores: [N, K + 1] probabilities; column 0 is background, which is never returned.
         config: thresholds.
 
@@ -31,7 +31,8 @@ def suppress(boxes: Boxes, scores: NDArray[np.floating], config: SuppressionConf
     """
     rows, labels, values = surviving(boxes, scores, config)
     best = slice(config.limit)
-    return Detections(boxes[rows[best]].astype(np.float64), values[best], labels[best])
+    rows, labels, values = rows[best], labels[best], values[best]
+    return Detections((boxes[rows] if boxes.ndim == 2 else boxes[rows, labels]).astype(np.float64), values, labels)
 
 
 def surviving(

@@ -1,6 +1,7 @@
 """Boxes -> class probabilities: the ensemble's mean softmax, on request only where the first member saw something.
 
-In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: [N, K + 1] probabilities, column 0 background.
+In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: [N, K + 1] probabilities, column 0 background; where the detector
+moves boxes, behind them each class's offset (detector.regression), averaged like the rest: [N, K + 1 + 4 K].
 The paper's entry averages six GoogLeNets on every region. Most regions are background, and the first member says so: in
 the cascade the others look at the rest alone, and the mean of a region is over the members that looked. Ours.
 
@@ -34,8 +35,9 @@ from detector.shared import SharedNetwork
 from proposals.boxes import Boxes, mirrored
 
 T = TypeVar("T", Tensor, Boxes)
-Probabilities = NDArray[np.float32]
-"""[N, K + 1], column 0 background."""
+HALF = np.float32(0.5)  # as a Python number it would make older NumPy's results float64
+Rows = NDArray[np.float32]
+"""[N, K + 1] probabilities, column 0 background; with regression [N, K + 1 + 4 K], the offsets of each class behind."""
 
 
 class RegionScorer:
@@ -43,20 +45,29 @@ class RegionScorer:
 
     Args:
         members: at least one, all with the same classes.
-        config: batch, backend, precision, mirror and cascade.
+        config: batch, backend, precision, regression, mirror and cascade.
         device: where the networks run.
 
     Raises:
-        ValueError: a backend or precision that the device does not have.
+        ValueError: a backend or precision that the device does not have; regression, and a member without.
         ImportError: the config wants onnxruntime, which is not installed.
     """
 
     def __init__(self, members: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device) -> None:
         self.members, self.config, self.device = list(members), config, device
+        self.width = len(self.members[0].classes) + 1
+        if config.regression:
+            without = [number for number, one in enumerate(self.members, 1) if one.network.regression is None]
+            if without:
+                raise ValueError(
+                    f"regression=true, and model {without[0]} of {len(self.members)} has no regression layer; fit one: "
+                    "python tools/train_classifier.py --config configs/regression_voc.yaml init=MODEL"
+                )
+            self.width += 4 * len(self.members[0].classes)
         self.batch = config.batch  # a device without the memory for it halves it
         self._networks = [_ready(one, config, device) for one in self.members]
 
-    def __call__(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> Probabilities:
+    def __call__(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> Rows:
         """Score the boxes of an image; time spent is added to seconds["warp"] and seconds["network"]."""
         seconds = {} if seconds is None else seconds
         count = len(self.members)
@@ -68,9 +79,9 @@ class RegionScorer:
         scores[passing] /= count
         return scores
 
-    def _sum(self, image: Image, boxes: Boxes, members: range, seconds: dict[str, float]) -> Probabilities:
-        """The sum of some members' softmax, which with `mirror` is the mean of a region's and its mirror image's."""
-        scores = np.zeros((len(boxes), len(self.members[0].classes) + 1), np.float32)
+    def _sum(self, image: Image, boxes: Boxes, members: range, seconds: dict[str, float]) -> Rows:
+        """The sum of some members' rows, which with `mirror` are the mean of a region's and its mirror image's."""
+        scores = np.zeros((len(boxes), self.width), np.float32)
         warping: list[tuple[RegionClassifier, Network]] = []
         for number in members:
             network = self._networks[number]
@@ -90,32 +101,45 @@ class RegionScorer:
                         regions = warp(image, boxes[part], member.regions, member.convention.mean)  # [B, S, S, 3]
                         inputs[key] = network_input(regions, member.convention, self.device)  # [B, 3, S, S]
                 with timed(seconds, "network"), torch.inference_mode():
-                    softmax = self._softmax(network, inputs[key])
+                    rows = self._rows(network, inputs[key])
                     if self.config.mirror:
-                        softmax = (softmax + self._softmax(network, inputs[key].flip(3))) / 2
-                    scores[part] += softmax.cpu().numpy()
+                        rows = (rows + mirrored_rows(self._rows(network, inputs[key].flip(3)), self._classes)) * HALF
+                    scores[part] += rows
             start = part.stop
         return scores
 
-    def _cut(self, network: SharedNetwork, image: Image, boxes: Boxes) -> Probabilities:
-        """The softmax of a member whose regions are cut out of one map."""
+    def _cut(self, network: SharedNetwork, image: Image, boxes: Boxes) -> Rows:
+        """The rows of a member whose regions are cut out of one map."""
         views = [(image, boxes)]
         if self.config.mirror:
             views.append((np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])))
-        scores = np.zeros((len(boxes), len(self.members[0].classes) + 1), np.float32)
+        sums = []
         for view, places in views:
             logits = partial(network.logits, network.look(view))
+            scores = np.zeros((len(boxes), self.width), np.float32)
             start = 0
             while start < len(places):
                 part = slice(start, start + self.batch)
-                scores[part] += self._softmax(logits, places[part]).cpu().numpy()
+                scores[part] = self._rows(logits, places[part])
                 start = part.stop
-        return scores / np.float32(len(views))
+            sums.append(scores)
+        return (sums[0] + mirrored_rows(sums[1], self._classes)) * HALF if sums[1:] else sums[0]
 
-    def _softmax(self, network: Callable[[T], Tensor], x: T) -> Tensor:
-        """B inputs -> [B, K + 1]; a batch for which the device has no memory is halved, this one and all later."""
+    @property
+    def _classes(self) -> int:
+        return len(self.members[0].classes)
+
+    def _rows(self, network: Callable[[T], Tensor], x: T) -> Rows:
+        """B inputs -> [B, K + 1], the softmax, and what regression says."""
+        output = self._output(network, x).cpu()
+        classes = self._classes + 1
+        rows: Rows = torch.cat([output[:, :classes].softmax(dim=1), output[:, classes : self.width]], dim=1).numpy()
+        return rows
+
+    def _output(self, network: Callable[[T], Tensor], x: T) -> Tensor:
+        """What the network gives; a batch for which the device has no memory is halved, this one and all later."""
         try:
-            return network(x).float().softmax(dim=1)
+            return network(x).float()
         except torch.OutOfMemoryError:
             if len(x) == 1:
                 raise
@@ -123,7 +147,7 @@ class RegionScorer:
             torch.cuda.empty_cache()
         half = (len(x) + 1) // 2
         self.batch = min(self.batch, half)
-        return torch.cat([self._softmax(network, x[start : start + half]) for start in range(0, len(x), half)])
+        return torch.cat([self._output(network, x[start : start + half]) for start in range(0, len(x), half)])
 
 
 def _ready(member: RegionClassifier, config: DetectorConfig, device: torch.device) -> Network | SharedNetwork:
@@ -134,11 +158,18 @@ def _ready(member: RegionClassifier, config: DetectorConfig, device: torch.devic
     return build_backend(config.backend, member.network, device, size=size, precision=config.precision)
 
 
-def passes(scores: Probabilities, config: CascadeConfig) -> NDArray[np.int64]:
+def mirrored_rows(rows: Rows, classes: int) -> Rows:
+    """Rows of mirrored regions as rows of the regions: what regression says of right and left changes sides."""
+    result = rows.copy()
+    result[:, classes + 1 :: 4] *= -1
+    return result
+
+
+def passes(scores: Rows, config: CascadeConfig) -> NDArray[np.int64]:
     """Positions of the regions that the other members look at.
 
     Args:
-        scores: [N, K + 1] of the first member.
+        scores: [N, K + 1 or more] of the first member.
         config: from which probability of an object on, and how many at least.
     """
     objects = 1 - scores[:, 0]

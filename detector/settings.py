@@ -69,6 +69,8 @@ class DetectorConfig:
         models: region classifiers whose softmax is averaged, any number: files, or names of shipped weights.
         proposals: where objects might be.
         suppression: which scored boxes become detections.
+        regression: move each class's box to where the classifiers' regression layers place the object; all of them must
+            have one. The paper has none.
         mirror: score each region's mirror image too, and take the mean, at twice the price. The paper mentions none.
         cascade: which regions the members after the first look at.
         batch: regions scored at a time.
@@ -81,6 +83,7 @@ class DetectorConfig:
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
+    regression: bool = False
     mirror: bool = False
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
     batch: int = 8  # larger ones are slower on a CPU: their maps leave the cache and cost page faults

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from torch import nn
 
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.config import ConfigError, config_to_dict, load_config
@@ -27,6 +28,7 @@ from detector.evaluation.ablation import (
     Row,
     RowConfig,
     Table,
+    _Member,
     ablate,
     format_markdown,
     write_table,
@@ -36,11 +38,13 @@ from detector.evaluation.experiment import EvaluationConfig, Protocol, configure
 from detector.evaluation.reading import read_results
 from detector.evaluation.scores import ScoreStore
 from detector.extraction import dataset_proposals
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
+from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention, placed_features
 from detector.pipeline import Detector
 from detector.postprocess import suppress
 from detector.regions import RegionConfig
-from detector.settings import DetectorConfig, SuppressionConfig
+from detector.regression import place
+from detector.scoring import RegionScorer, Rows
+from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.boxes import Boxes
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
@@ -61,6 +65,9 @@ def save_network(path: Path, seed: int, classes: tuple[str, ...] = ("square", "d
         weight = torch.randn(len(classes) + 1, features.shape[1]) / features.std(dim=0).norm()
         network.fc.weight.copy_(weight)
         network.fc.bias.copy_(-weight @ features.mean(dim=0))
+        network.regression = nn.Linear(
+            placed_features(network.trunk(torch.zeros(1, 3, 64, 64))).shape[1], 4 * len(classes)
+        )
     convention = InputConvention(mean=(120.0, 120.0, 120.0), std=(1.0, 1.0, 1.0))
     table = ClassTable(classes, (None,) * len(classes), tuple(range(1, len(classes) + 1)))
     save_checkpoint(path, RegionClassifier(network, convention, RegionConfig(size=64, context=4), table))
@@ -87,6 +94,8 @@ def config(shapes: Path, models: tuple[str, str], tmp_path_factory: pytest.TempP
             "another": RowConfig("few", [second]),
             "both": RowConfig("few", [first, second]),
             "strict": RowConfig("many", [first], STRICT),
+            "regression": RowConfig("few", [first, second], regression=True, against="both"),
+            "cascade": RowConfig("many", [first, second], regression=True, cascade=CascadeConfig(0.6, 4)),
         },
         name="toy",
         groups={"round": ["disc"], "whole": ["square", "disc"]},
@@ -109,14 +118,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of boxes that detectors were asked to score, image by image."""
-    score, counts = Detector.score, list[int]()
+    """Numbers of boxes that classifiers were asked to score, image by image."""
+    score, counts = RegionScorer.__call__, list[int]()
 
-    def counted(self: Detector, image: Image, boxes: Boxes, *rest: Any) -> NDArray[np.float32]:
+    def counted(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> Rows:
         counts.append(len(boxes))
         return score(self, image, boxes, *rest)
 
-    monkeypatch.setattr(Detector, "score", counted)
+    monkeypatch.setattr(RegionScorer, "__call__", counted)
     return counts
 
 
@@ -130,7 +139,14 @@ def stored(config: AblationConfig, name: str) -> list[NDArray[np.float32]]:
 def experiment(config: AblationConfig, name: str) -> Evaluation:
     """The row as eval_map runs it."""
     row = config.rows[name]
-    detector = DetectorConfig(row.models, config.proposals[row.proposals], row.suppression, precision="float32")
+    detector = DetectorConfig(
+        row.models,
+        config.proposals[row.proposals],
+        row.suppression,
+        regression=row.regression,
+        cascade=row.cascade,
+        precision="float32",
+    )
     evaluation = EvaluationConfig(
         config.data, name, protocol=config.protocol, min_iou=config.min_iou, detector=detector, cache="boxes"
     )
@@ -141,7 +157,7 @@ def experiment(config: AblationConfig, name: str) -> Evaluation:
 # ---- the numbers
 
 
-@pytest.mark.parametrize("name", ["first", "more boxes", "both", "strict"])
+@pytest.mark.parametrize("name", ["first", "more boxes", "both", "strict", "regression", "cascade"])
 def test_a_row_is_what_its_experiment_gives(config: AblationConfig, table: Table, name: str, workplace: Path) -> None:
     evaluation = experiment(config, name)
     row = table.rows[name]
@@ -190,6 +206,42 @@ def test_differences_are_from_the_first_row(table: Table) -> None:
         assert change.value == pytest.approx(expected, abs=1e-12)
         assert change.low < change.high
     assert rows["more boxes"].differences[ALL].value != 0
+    change = rows["regression"].mean_ap[ALL].value - rows["both"].mean_ap[ALL].value  # or the row that is named
+    assert rows["regression"].differences[ALL].value == pytest.approx(change, abs=1e-12) != 0
+
+
+def test_mirror_images_are_averaged_in(config: AblationConfig, tmp_path: Path, scored: list[int]) -> None:
+    """Those of regions, with what regression says of left and right, as the detector itself has it."""
+    row = replace(config.rows["regression"], mirror=True, against="")
+    config = replace(config, cache=str(tmp_path), rows={"plain": replace(row, mirror=False), "mirrored": row})
+    found = ablate(config, "cpu").rows
+    assert found["mirrored"].mean_ap != found["plain"].mean_ap
+    assert found["mirrored"].seconds > found["plain"].seconds
+    assert sorted(scored) == sorted([len(boxes) for boxes in stored(config, "few")] * 4)
+    settings = DetectorConfig(row.models, mirror=True, regression=True, precision="float32")
+    detector = Detector.load(settings, device="cpu")
+    dataset = open_dataset(config.data)
+    members = [_Member(config, model, dataset, "cpu") for model in row.models]
+    for record, boxes in zip(dataset.records, stored(config, "few"), strict=True):
+        content = record.path.read_bytes()
+        kept = np.mean([member.kept(content, boxes, True) for member in members], axis=0)
+        expected = detector.run(record.read(), boxes)
+        scores, placed = place(boxes, kept, 2, record.width, record.height)
+        np.testing.assert_allclose(scores, expected.scores, atol=0.02)  # the warps of the two views round differently
+        np.testing.assert_allclose(placed, expected.placed, atol=0.5)
+        assert np.abs(placed - boxes[:, None]).max() > 2
+
+
+def test_the_others_look_at_what_passes(config: AblationConfig, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cascade's seconds are the first member's for all boxes, the second's for those it lets pass."""
+    monkeypatch.setattr(ScoreStore, "seconds_per_box", lambda *_: 0.5)
+    monkeypatch.setattr(ProposalStore, "seconds", lambda *_: 2.0)
+    row = config.rows["cascade"]
+    rows = {"all": replace(row, cascade=CascadeConfig()), "few": replace(row, cascade=CascadeConfig(0.999, 4))}
+    found = ablate(replace(config, rows=rows), "cpu").rows
+    counts = [len(boxes) for boxes in stored(config, "many")]
+    assert found["all"].seconds == pytest.approx(2 + 0.5 * 2 * sorted(counts)[1])
+    assert found["few"].seconds == pytest.approx(2 + 0.5 * (sorted(counts)[1] + 4))
 
 
 def test_boxes_and_seconds(config: AblationConfig, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +275,7 @@ def test_a_second_run_scores_nothing(config: AblationConfig, table: Table, monke
     def fail(*_: object) -> NDArray[np.float32]:
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(Detector, "score", fail)
+    monkeypatch.setattr(RegionScorer, "__call__", fail)
     assert ablate(config, "cpu") == table
 
 
@@ -307,6 +359,7 @@ def test_markdown(config: AblationConfig) -> None:
         "better": Row(
             7.0, 0.5, {ALL: interval(0.6), "round": interval(0.2)}, {ALL: interval(0.1), "round": interval(-0.05)}
         ),
+        "odd": Row(7.0, 0.5, {ALL: interval(0.6), "round": None}, {ALL: interval(0.0), "round": None}, "better"),
     }
     config = replace(config, groups={"round": ["disc"]}, resamples=1000, protocol=Protocol.voc07, min_iou=0.6)
     first, _, *lines = format_markdown(config, Table(rows, 3)).splitlines()
@@ -318,6 +371,7 @@ def test_markdown(config: AblationConfig) -> None:
         "| plain | 1,234 | 1.23 | 0.250 (0.150-0.500) | 0.500 (0.400-0.750) |",
         "| better | 7 | 0.50 | 0.200 (0.100-0.450), -0.050 (-0.150 to +0.200) "
         "| 0.600 (0.500-0.850), +0.100 (+0.000 to +0.350) |",
+        "| odd (against better) | 7 | 0.50 | - | 0.600 (0.500-0.850), +0.000 (-0.100 to +0.250) |",
     ]
 
 
@@ -353,16 +407,16 @@ def test_the_command_prints_and_writes_the_table(
 def test_a_stopped_run_goes_on(
     command: Main, config: AblationConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score, counts = Detector.score, list[int]()
+    score, counts = RegionScorer.__call__, list[int]()
 
-    def stop_at_the_second(self: Detector, image: Image, boxes: Boxes, *rest: Any) -> NDArray[np.float32]:
+    def stop_at_the_second(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> Rows:
         counts.append(len(boxes))
         if len(counts) == 2:
             raise KeyboardInterrupt
         return score(self, image, boxes, *rest)
 
     one = ["rows.both.models=" + json.dumps(config.rows["first"].models)]
-    monkeypatch.setattr(Detector, "score", stop_at_the_second)
+    monkeypatch.setattr(RegionScorer, "__call__", stop_at_the_second)
     assert command(one) == 1
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1] == "ablate: stopped; the same command goes on where it was"
@@ -381,6 +435,10 @@ def test_a_stopped_run_goes_on(
     [
         (["rows.both.proposals=x3"], "command line: rows.both.proposals is 'x3'; there is few, many"),
         (["protocol=coco"], "command line: protocol must be voc, voc07 or ilsvrc here"),
+        (
+            ["rows.both.against=neither"],
+            "command line: rows.both.against must be a row above (first, more boxes), not 'neither'",
+        ),
         (["resamples=0"], "command line: resamples must be at least 1, not 0"),
         (["rows.both.models=[]"], "command line: models must name at least one region classifier"),
         (["row.both=1"], "command line: no key 'row.both'. Did you mean 'rows'?"),

@@ -25,7 +25,7 @@ from torch import nn
 
 from detector.checkpoint import CheckpointError, load_any_classifier
 from detector.classifier.crops import cut, plan
-from detector.config import ConfigError, load_config
+from detector.config import ConfigError, load_config, save_config
 from detector.data.ground_truth import DataError
 from detector.data.image import read_image
 from detector.data.labelled_images import ImagesConfig, open_images
@@ -216,8 +216,11 @@ def test_rows_of_an_epoch_that_was_not_saved_are_made_again(
     assert timeless(resumed) == timeless(whole)
 
 
-def test_members_differ_in_order_and_sampling_and_share_the_start(settings: dict[str, Any]) -> None:
-    runs = members(make_config(settings, members=3, seed=5, member_areas=[[0.3, 1.0], [0.08, 0.5]]))
+def test_members_differ_in_order_and_sampling_and_share_the_start(settings: dict[str, Any], tmp_path: Path) -> None:
+    variants = [["sampling.area=[0.3, 1.0]"], ["sampling.area=[0.08, 0.5]", "learning_rate=0.5"]]
+    config = make_config(settings, seed=5, variants=variants)
+    save_config(config, tmp_path / "toy.yaml")
+    runs = members(ImageTrainingConfig, tmp_path / "toy.yaml", ["members=3"])
     assert [run.name for run in runs] == ["toy-1", "toy-2", "toy-3"]
     assert [run.seed for run in runs] == [5, 6, 7]
     assert [run.sampling.area for run in runs if isinstance(run, ImageTrainingConfig)] == [
@@ -225,7 +228,9 @@ def test_members_differ_in_order_and_sampling_and_share_the_start(settings: dict
         (0.08, 0.5),
         (0.3, 1.0),
     ]
-    (alone,) = members(make_config(settings, member_areas=[[0.3, 1.0]]))
+    assert [run.learning_rate for run in runs] == [config.learning_rate, 0.5, config.learning_rate]
+    assert [(run.members, run.variants) for run in runs] == [(1, [])] * 3  # each can be run again by itself
+    (alone,) = members(ImageTrainingConfig, tmp_path / "toy.yaml")
     assert (alone.name, alone.sampling.area) == ("toy", (0.3, 1.0))  # type: ignore[union-attr]
     starts = [start_image_classifier(run, ("a", "b")) for run in runs if isinstance(run, ImageTrainingConfig)]
     for other in starts[1:]:
@@ -441,8 +446,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
     ("changes", "kind", "message"),
     [
         ({"size": 16}, ConfigError, "size must be at least 32 px, not 16"),
-        ({"member_areas": [[0.5]]}, ConfigError, "member_areas must be pairs of shares"),
-        ({"member_areas": [[0.5, 2.0]]}, ConfigError, "sampling.area must be two shares"),
+        ({"variants": [[], ["sampling.area=[0.5, 2]"]]}, ConfigError, "variants: .*sampling.area must be two shares"),
+        ({"variants": [["sampling.aria=1"]]}, ConfigError, "variants: no key 'sampling.aria'. Did you"),
         ({"schedule": "steps"}, ConfigError, "schedule must be one of step, poly, cosine, constant, not 'steps'"),
         ({"foreground": 3}, ConfigError, "has no key 'foreground'"),
         ({"init_from": "nowhere.safetensors"}, CheckpointError, "no checkpoint nowhere.safetensors"),

@@ -374,6 +374,7 @@ def test_only_layers_from_train_from_on_learn(whole: Path, trunk_file: Path) -> 
         ({"match": "greedy"}, ConfigError, "match must be one of prior, bipartite, not 'greedy'"),
         ({"crop_area": [0.9, 0.2]}, ConfigError, "crop_area must be two shares"),
         ({"whole": 2.0}, ConfigError, r"whole must be in \[0, 1\]"),
+        ({"variants": [["seed=3"]]}, ConfigError, "members is a setting of classifiers"),
         ({"members": 3}, ConfigError, "members is a setting of classifiers; MultiBox is one network"),
         ({"init": "nowhere"}, CheckpointError, "no checkpoint nowhere"),
         ({"head": {"priors": 500}}, ValueError, "different boxes cannot have 500 priors; set priors to at most"),

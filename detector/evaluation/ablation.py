@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
@@ -33,10 +32,11 @@ from detector.evaluation.results import DetectionTable
 from detector.evaluation.scores import ScoreStore
 from detector.evaluation.truth import Truth
 from detector.extraction import dataset_proposals
-from detector.pipeline import Detector
 from detector.postprocess import suppress
-from detector.settings import DetectorConfig, SuppressionConfig
-from proposals.boxes import Boxes
+from detector.regression import place
+from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
+from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
+from proposals.boxes import Boxes, mirrored
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
 
@@ -51,11 +51,17 @@ class RowConfig:
         proposals: which of the named settings.
         models: its classifiers, whose softmax is averaged: files, or names of shipped weights.
         suppression: which scored boxes become detections.
+        regression: as a detector's; so are mirror and cascade.
+        against: the row that this one is compared with; the first where empty.
     """
 
     proposals: str
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
     suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
+    regression: bool = False
+    mirror: bool = False
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    against: str = ""
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -68,7 +74,7 @@ class AblationConfig:
 
     Attributes:
         data: images and ground truth.
-        rows: detectors by the name to print; the first is what the others are compared with.
+        rows: detectors by the name to print; the first is what the others are compared with unless they say otherwise.
         proposals: how boxes are proposed, by name.
         name: the table is written to runs/<name>.
         protocol: as eval_map's.
@@ -107,6 +113,9 @@ class AblationConfig:
                 raise ValueError(
                     f"rows.{name}.proposals is {row.proposals!r}; there is {', '.join(self.proposals) or 'none'}"
                 )
+            above = list(self.rows)[: list(self.rows).index(name)]
+            if row.against and row.against not in above:
+                raise ValueError(f"rows.{name}.against must be a row above ({', '.join(above)}), not {row.against!r}")
 
     @property
     def folder(self) -> Path:
@@ -120,15 +129,19 @@ class Row:
 
     Attributes:
         boxes: mean number per image.
-        seconds: per image, median: proposing, and scoring by each classifier, as measured when they were stored.
+        seconds: per image, median: proposing, and scoring by each classifier what it has to look at, as measured when
+            they were stored.
         mean_ap: by group of classes, "all classes" among them, with its 95 % interval; None without objects.
-        differences: the same of this row less the first one, on the same resamples; empty for the first one.
+        differences: the same of this row less the one that it is compared with, on the same resamples; empty for the
+            first one.
+        against: the row that it is compared with where that is not the first.
     """
 
     boxes: float
     seconds: float
     mean_ap: dict[str, Interval | None]
     differences: dict[str, Interval | None] = field(default_factory=dict)
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,37 +165,45 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
     truth = configured_truth(evaluation)
     evaluate(evaluation, truth, DetectionTable.from_images(truth, {}))  # refuses groups that the truth does not have
     members = {
-        model: _load(config, model, dataset, device)
+        model: _Member(config, model, dataset, device)
         for model in dict.fromkeys(model for row in config.rows.values() for model in row.models)
     }
+    for name, row in config.rows.items():
+        for model in row.models:
+            if row.regression and not members[model].regresses:
+                raise ValueError(f"rows.{name} has regression: true, and {model} has no regression layer")
     stores = {
         name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
         for name in dict.fromkeys(row.proposals for row in config.rows.values())
     }
-    for model, (detector, scores) in members.items():
-        sets = dict.fromkeys(row.proposals for row in config.rows.values() if model in row.models)
-        _score(dataset, [stores[name] for name in sets], detector, scores, f"scores of {model}")
+    for model, member in members.items():
+        for mirror in (False, True):
+            rows = [row for row in config.rows.values() if model in row.models and (row.mirror or not mirror)]
+            sets = [stores[name] for name in dict.fromkeys(row.proposals for row in rows)]
+            if sets:
+                _score(dataset, sets, member, mirror, f"{'mirrored ' * mirror}scores of {model}")
     names = {ALL: list(truth.classes.names), **config.groups}
-    rows: dict[str, Row] = {}
-    first: tuple[Matches, DetectionTable] | None = None
+    table: dict[str, Row] = {}
+    results: dict[str, tuple[Matches, DetectionTable]] = {}
     rule, _, measure = RULES[config.protocol]
     for name, row in tqdm(config.rows.items(), desc="rows", unit="row", dynamic_ncols=True):
-        kept = [members[model][1] for model in row.models]
-        table, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], kept)
-        matches = match(truth, table, rule, config.min_iou)
+        kept = [members[model] for model in row.models]
+        found, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], kept)
+        matches = match(truth, found, rule, config.min_iou)
+        other = results[row.against or next(iter(results))] if results else None
+        results[name] = matches, found
         means: dict[str, Interval | None] = {}
         differences: dict[str, Interval | None] = {}
         for group, classes in names.items():
             labels = [truth.classes.names.index(name) for name in classes]
             there = bool(np.isin(truth.labels[matches.counted], labels).any())
             settings: dict[str, Any] = {"measure": measure, "resamples": config.resamples, "classes": labels}
-            means[group] = bootstrap(truth, matches, table, **settings) if there else None
-            if first is not None:
-                pair = [first, (matches, table)]
+            means[group] = bootstrap(truth, matches, found, **settings) if there else None
+            if other is not None:
+                pair = [other, results[name]]
                 differences[group] = compare(truth, pair, **settings).difference if there else None
-        first = first or (matches, table)
-        rows[name] = Row(boxes, seconds, means, differences)
-    return Table(rows, len(dataset))
+        table[name] = Row(boxes, seconds, means, differences, row.against)
+    return Table(table, len(dataset))
 
 
 def format_markdown(config: AblationConfig, table: Table) -> str:
@@ -198,13 +219,14 @@ def format_markdown(config: AblationConfig, table: Table) -> str:
             if change:
                 cell += f", {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
             cells.append(cell)
-        lines.append([name, f"{row.boxes:,.0f}", f"{row.seconds:.2f}", *cells])
+        title = f"{name} (against {row.against})" if row.against else name
+        lines.append([title, f"{row.boxes:,.0f}", f"{row.seconds:.2f}", *cells])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     first = next(iter(table.rows))
     return (
         f"{table.images} images, {config.protocol.value}, IoU {config.min_iou:g}; in brackets 95 % of "
-        f"{config.resamples} resamples of the images; behind the comma the difference from {first!r} on the same "
-        "resamples.\n\n"
+        f"{config.resamples} resamples of the images; behind the comma the difference from {first!r}, or the row that "
+        "is named, on the same resamples.\n\n"
         f"{body}\n"
     )
 
@@ -219,48 +241,73 @@ def write_table(config: AblationConfig, table: Table) -> list[Path]:
     return [config.folder / name for name in texts]
 
 
-def _load(config: AblationConfig, model: str, dataset: Dataset, device: str) -> tuple[Detector, ScoreStore]:
-    """A classifier, and where its scores are kept."""
-    path = find_checkpoint(model)
-    place = choose_device(device)
-    precision = str(choose_precision(config.precision, place)).removeprefix("torch.")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    member = load_checkpoint(path)
-    if member.classes.names != dataset.classes.names:
-        raise ValueError(
-            f"{model} tells {len(member.classes)} classes apart, not the {len(dataset.classes)} of {dataset.name}"
-        )
-    detector = Detector([member], DetectorConfig(batch=config.batch, precision=precision), place)
-    return detector, ScoreStore(Path(config.cache) / "scores" / f"{sha256[:16]}-{precision}")
+class _Member:
+    """A classifier, and where what it says of boxes and of their mirror images is kept."""
+
+    def __init__(self, config: AblationConfig, model: str, dataset: Dataset, device: str) -> None:
+        path = find_checkpoint(model)
+        place = choose_device(device)
+        precision = str(choose_precision(config.precision, place)).removeprefix("torch.")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        member = load_checkpoint(path)
+        if member.classes.names != dataset.classes.names:
+            raise ValueError(
+                f"{model} tells {len(member.classes)} classes apart, not the {len(dataset.classes)} of {dataset.name}"
+            )
+        self.regresses = member.network.regression is not None
+        self.classes = len(member.classes)
+        settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)
+        self.scorer = RegionScorer([member], settings, place)
+        folder = Path(config.cache) / "scores"
+        self.plain = ScoreStore(folder / f"{sha256[:16]}-{precision}")
+        self.mirrored = ScoreStore(folder / f"{sha256[:16]}-{precision}-mirrored")
+
+    def score(self, record: Record, mirror: bool, boxes: Boxes) -> Rows:
+        """Look at the photograph, or at its mirror image in which the boxes are mirrored too."""
+        image = record.read()
+        if not mirror:
+            return self.scorer(image, boxes)
+        turned = self.scorer(np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1]))
+        return mirrored_rows(turned, self.classes)
+
+    def kept(self, content: bytes, boxes: Boxes, mirror: bool) -> Rows:
+        """The rows of boxes, with `mirror` the mean of both views."""
+        rows = self.plain.rows(content, boxes)
+        return (rows + self.mirrored.rows(content, boxes)) * HALF if mirror else rows
+
+    def seconds_per_box(self, content: bytes, mirror: bool) -> float:
+        return self.plain.seconds_per_box(content) + (self.mirrored.seconds_per_box(content) if mirror else 0.0)
 
 
-def _score(
-    dataset: Dataset, stores: Sequence[ProposalStore], detector: Detector, scores: ScoreStore, label: str
-) -> None:
+def _score(dataset: Dataset, stores: Sequence[ProposalStore], member: _Member, mirror: bool, label: str) -> None:
     """All boxes of the stores, scored by one classifier."""
+    scores = member.mirrored if mirror else member.plain
     for record in tqdm(dataset.records, desc=label, unit="image", dynamic_ncols=True):
         content = record.path.read_bytes()
         boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
-        scores.rows(content, boxes, partial(_score_image, detector, record))
-
-
-def _score_image(detector: Detector, record: Record, boxes: Boxes) -> NDArray[np.float32]:
-    return detector.score(record.read(), boxes)
+        scores.rows(content, boxes, partial(member.score, record, mirror))
 
 
 def _recombine(
-    dataset: Dataset, truth: Truth, row: RowConfig, proposals: ProposalStore, scores: Sequence[ScoreStore]
+    dataset: Dataset, truth: Truth, row: RowConfig, proposals: ProposalStore, members: Sequence[_Member]
 ) -> tuple[DetectionTable, float, float]:
     """Detections of a row; boxes and seconds per image."""
     found: dict[str, Detections] = {}
     counts: list[int] = []
     seconds: list[float] = []
+    classes = members[0].classes
     for record in dataset.records:
         content = record.path.read_bytes()
         boxes = proposals.get(record.image_id, content).boxes
-        members = [store.rows(content, boxes) for store in scores]
-        found[record.image_id] = suppress(boxes, np.mean(members, axis=0), row.suppression)
+        each = [member.kept(content, boxes, row.mirror) for member in members]
+        if not row.regression:
+            each = [rows[:, : classes + 1] for rows in each]
+        passing = passes(each[0], row.cascade) if row.cascade.applies else np.arange(len(boxes))
+        rows = each[0].copy()
+        rows[passing] = np.mean([one[passing] for one in each], axis=0)
+        scores, placed = place(boxes, rows, classes, record.width, record.height)
+        found[record.image_id] = suppress(placed, scores, row.suppression)
         counts.append(len(boxes))
-        per_box = sum(store.seconds_per_box(content) for store in scores)
-        seconds.append(proposals.seconds(content) + len(boxes) * per_box)
+        first, *others = (member.seconds_per_box(content, row.mirror) for member in members)
+        seconds.append(proposals.seconds(content) + len(boxes) * first + len(passing) * sum(others))
     return DetectionTable.from_images(truth, found), statistics.fmean(counts), statistics.median(seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -360,9 +360,15 @@ def _diagnose(
     known = np.array([label in label_of for label in record.labels.tolist()], np.bool_)
     objects = record.boxes[counts & known]
     own_labels = np.array([label_of[label] for label in record.labels[counts & known].tolist()], np.int64)
-    trace = stages.Trace(boxes, len(run.boxes), run.scores, config.detector.suppression, config.score)
-    perfect = {
-        "proposals": lambda: stages.perfect_proposals(trace, objects, detector.score(image, objects)),
+    regressed = run.placed if config.detector.regression else None
+    trace = stages.Trace(boxes, len(run.boxes), run.scores, config.detector.suppression, config.score, regressed)
+
+    def proposed() -> Detections:
+        own = detector.run(image, objects)
+        return stages.perfect_proposals(trace, own.placed, own.scores)
+
+    perfect: dict[str, Callable[[], Detections]] = {
+        "proposals": proposed,
         "classifier": lambda: stages.perfect_classifier(trace, objects, own_labels, config.min_iou),
         "suppression": lambda: stages.perfect_suppression(trace, objects, own_labels, config.min_iou),
     }

@@ -39,6 +39,7 @@ class Trace:
         scores: [kept, K + 1] column 0 background.
         config: of the suppression.
         score: what a detection must reach to be shown, in [0, 1].
+        regressed: [kept, K, 4] px, where regression places each class; None where boxes stay.
     """
 
     boxes: Boxes
@@ -46,11 +47,30 @@ class Trace:
     scores: NDArray[np.float32]
     config: SuppressionConfig
     score: float
+    regressed: Boxes | None = None
+
+    @property
+    def placed(self) -> Boxes:
+        """[kept, 4] or [kept, K, 4] px, what suppression works on."""
+        return self.boxes[: self.kept].astype(np.float64) if self.regressed is None else self.regressed
+
+    def places(self, label: int) -> Boxes:
+        """[N, 4] px, every box where that class has it."""
+        if self.regressed is None:
+            return self.boxes.astype(np.float64)
+        return np.concatenate([self.regressed[:, label], self.boxes[self.kept :]])
+
+    def overlaps(self, boxes: Boxes, labels: NDArray[np.int64]) -> NDArray[np.floating]:
+        """IoU of objects [M, 4], labels [M], with every box where their class has it, [M, N]."""
+        result = np.zeros((len(boxes), len(self.boxes)))
+        for label in np.unique(labels).tolist():
+            result[labels == label] = iou(boxes[labels == label].astype(np.float64), self.places(label))
+        return result
 
     @cached_property
     def survivors(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Positions of boxes, labels and scores that suppression left, best first, all of them."""
-        return surviving(self.boxes[: self.kept], self.scores, self.config)
+        return surviving(self.placed, self.scores, self.config)
 
 
 Left = Callable[[Trace, int], NDArray[np.int64]]
@@ -104,7 +124,7 @@ class Fate:
         label: its class.
         box: px.
         stage: FOUND, the stage that lost it, SHARED: its box was spent on another object of its class, or UNKNOWN.
-        best_iou: with any proposal.
+        best_iou: with any proposal, where regression places it.
     """
 
     label: int
@@ -129,7 +149,7 @@ def fates(
         min_iou: overlap from which a box covers an object.
         stages: in their order.
     """
-    overlaps = iou(boxes.astype(np.float64), trace.boxes.astype(np.float64))  # [M, N]
+    overlaps = trace.overlaps(boxes, labels)  # [M, N]
     found = _found(trace, overlaps, labels, min_iou)
     result = []
     for index, label in enumerate(labels.tolist()):
@@ -162,30 +182,29 @@ def _found(
 # ---- perfect stages
 
 
-def perfect_proposals(trace: Trace, boxes: Boxes, scores: NDArray[np.float32]) -> Detections:
+def perfect_proposals(trace: Trace, placed: Boxes, scores: NDArray[np.float32]) -> Detections:
     """Detections if every object's own box had been proposed too.
 
     Args:
         trace: of the image.
-        boxes: [M, 4] px of the objects.
+        placed: [M, 4] px of the objects, or [M, K, 4] where regression places each class in them.
         scores: [M, K + 1] of those boxes.
     """
-    all_boxes = np.concatenate([boxes.astype(np.float64), trace.boxes[: trace.kept].astype(np.float64)])
+    all_boxes = np.concatenate([placed.astype(np.float64), trace.placed])
     return suppress(all_boxes, np.concatenate([scores, trace.scores]), trace.config)
 
 
 def perfect_classifier(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], min_iou: float = 0.5) -> Detections:
     """Detections if every box had the class of the object it covers best, with its overlap as the score."""
-    kept = trace.boxes[: trace.kept]
     scores = np.zeros_like(trace.scores)
     scores[:, 0] = 1
-    if len(boxes) and len(kept):
-        overlaps = iou(kept.astype(np.float64), boxes.astype(np.float64))
-        best, overlap = overlaps.argmax(axis=1), overlaps.max(axis=1)
+    if len(boxes) and trace.kept:
+        overlaps = trace.overlaps(boxes, labels)[:, : trace.kept]
+        best, overlap = overlaps.argmax(axis=0), overlaps.max(axis=0)
         covering = np.flatnonzero(overlap >= min_iou)
         scores[covering, 0] = 1 - overlap[covering]
         scores[covering, labels[best[covering]] + 1] = overlap[covering]
-    return suppress(kept, scores, trace.config)
+    return suppress(trace.placed, scores, trace.config)
 
 
 def perfect_suppression(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], min_iou: float = 0.5) -> Detections:
@@ -193,10 +212,10 @@ def perfect_suppression(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], m
 
     Boxes that cover no object of their class are suppressed by those, and among themselves as usual.
     """
-    kept = trace.boxes[: trace.kept]
-    overlaps = iou(boxes.astype(np.float64), kept.astype(np.float64))  # [M, kept]
+    overlaps = trace.overlaps(boxes, labels)[:, : trace.kept]
     scores = trace.scores.copy()
     chosen: list[tuple[int, int]] = []
+    chosen_boxes: list[Boxes] = [np.zeros((0, 4))]
     for label in np.unique(labels).tolist():
         mine = np.flatnonzero(labels == label)
         covering = overlaps[mine] >= min_iou
@@ -210,14 +229,16 @@ def perfect_suppression(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], m
                 used.add(best)
                 chosen.append((best, label))
         scores[covering.any(axis=0), label + 1] = 0
+        kept = trace.places(label)[: trace.kept]
         best_rows = [row for row, of in chosen if of == label]
-        near = (iou(kept.astype(np.float64), kept[best_rows].astype(np.float64)) > trace.config.max_iou).any(axis=1)
+        chosen_boxes.append(kept[best_rows])
+        near = (iou(kept, kept[best_rows]) > trace.config.max_iou).any(axis=1)
         scores[near, label + 1] = 0
-    rest = suppress(kept, scores, trace.config)
+    rest = suppress(trace.placed, scores, trace.config)
     rows = np.array([row for row, _ in chosen], np.int64)
     chosen_labels = np.array([label for _, label in chosen], np.int64)
     everything = Detections(
-        np.concatenate([kept[rows].reshape(-1, 4).astype(np.float64), rest.boxes]),
+        np.concatenate([*chosen_boxes, rest.boxes]),
         np.concatenate([trace.scores[rows, chosen_labels + 1].astype(np.float64), rest.scores]),
         np.concatenate([chosen_labels, rest.labels]),
     )

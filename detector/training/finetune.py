@@ -23,7 +23,14 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
-from detector.checkpoint import CheckpointError, RegionClassifier, load_any_classifier, save_checkpoint
+from detector.checkpoint import (
+    CheckpointError,
+    RegionClassifier,
+    find_checkpoint,
+    load_any_classifier,
+    load_checkpoint,
+    save_checkpoint,
+)
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.googlenet import GoogLeNet
@@ -33,7 +40,7 @@ from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
-from detector.training.windows import BatchSampler, ImageSampler
+from detector.training.windows import BatchSampler, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
 from proposals.boxes import Boxes
 from proposals.boxes import mirrored as mirror
@@ -53,9 +60,13 @@ class FineTuneConfig(OptimisationConfig):
         init: pretrained weights: a safetensors file with Caffe's or torchvision's layer names, or a classifier of ours.
         proposals: where windows come from; the same as at test.
         regions: how windows are warped; stored with the weights.
-        linear_batches: batches of windows that the last layer is first fitted on.
+        linear_batches: batches of windows that the last layer is first fitted on; 0: init is a region classifier of the
+            same classes, whose last layer is where learning starts.
         linear_weight_decay: of that fit.
         train_from: first trunk layer that learns; "conv1" trains all, "none" stops after the linear fit.
+        regression_windows: of each class, so many windows at most that a layer to move boxes is fitted on in the end,
+            37 kB of memory each; 0: none is.
+        regression_ridge: of that fit.
         batches_per_epoch: between two rows of metrics.
         foreground: how many windows of a batch are examples of a class.
         hard_background: how many of the others overlap an object by IoU 0.1 or more, at least.
@@ -78,6 +89,8 @@ class FineTuneConfig(OptimisationConfig):
     linear_batches: int = 200
     linear_weight_decay: float = 1e-3
     train_from: str = "conv1"  # R-CNN trains all layers
+    regression_windows: int = 0  # §8: the entry has no box regression
+    regression_ridge: float = 1000.0  # R-CNN, appendix C
     batches_per_epoch: int = 100
     foreground: int = 32  # R-CNN
     hard_background: int = 0  # R-CNN
@@ -119,18 +132,28 @@ class FineTuneConfig(OptimisationConfig):
                 "0 < background_iou <= foreground_iou <= 1 must hold, "
                 f"not {self.background_iou} and {self.foreground_iou}"
             )
-        for name in ("batches_per_epoch", "linear_batches", "val_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (
+            ("batches_per_epoch", 1),
+            ("val_batches", 1),
+            ("linear_batches", 0),
+            ("regression_windows", 0),
+            ("regression_ridge", 0),
+        ):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
     """Batch number -> (regions [B, S, S, 3] uint8, labels [B] int64), read and warped on demand."""
 
     def __init__(
-        self, dataset: Dataset, sampler: BatchSampler, regions: RegionConfig, fill: tuple[float, float, float]
+        self, dataset: Dataset, sampler: BatchSampler | InOrder, regions: RegionConfig, fill: tuple[float, float, float]
     ) -> None:
         self.dataset, self.sampler, self.regions, self.fill = dataset, sampler, regions, fill
+
+    def in_order(self, windows: Windows) -> WindowBatches:
+        """The windows of one image after another, unmirrored, instead of what is drawn."""
+        return WindowBatches(self.dataset, InOrder(windows), self.regions, self.fill)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         windows, mirrored = self.sampler.draw(number)
@@ -154,8 +177,14 @@ class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
     windows [I, R, 4] in cells; labels [I, R] int64)
     """
 
-    def __init__(self, dataset: Dataset, sampler: ImageSampler, regions: RegionConfig, shared: SharedConfig) -> None:
+    def __init__(
+        self, dataset: Dataset, sampler: ImageSampler | ImagesInOrder, regions: RegionConfig, shared: SharedConfig
+    ) -> None:
         self.dataset, self.sampler, self.regions, self.shared = dataset, sampler, regions, shared
+
+    def in_order(self, windows: Windows) -> ImageBatches:
+        """The windows of one image after another, unmirrored, instead of what is drawn."""
+        return ImageBatches(self.dataset, ImagesInOrder(windows), self.regions, self.shared)
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         photographs, windows, labels = [], [], []
@@ -340,10 +369,19 @@ def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClass
     Raises:
         CheckpointError: no such weights.
     """
+    shared = config.shared if config.mode == "shared" else None
+    if config.linear_batches == 0:
+        known = load_checkpoint(find_checkpoint(config.init))
+        if known.classes.names != classes.names or known.shared != shared or known.regions != config.regions:
+            raise CheckpointError(
+                f"{config.init} has other classes, regions or mode than this run; to keep its last layer "
+                "(linear_batches=0) they must be the same"
+            )
+        known.network.regression = None
+        return replace(known, provenance={})
     path = Path(config.init).expanduser()
     if not path.is_file():
         raise CheckpointError(f"no pretrained weights {path}; set init=FILE (safetensors; see README, Your own data)")
     previous = load_any_classifier(path)
     previous.network.replace_classifier(len(classes) + 1)
-    shared = config.shared if config.mode == "shared" else None
     return RegionClassifier(previous.network, previous.convention, config.regions, classes, shared=shared)

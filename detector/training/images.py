@@ -49,8 +49,6 @@ class ImageTrainingConfig(OptimisationConfig):
         network: which GoogLeNet; the number of classes is the data's.
         size: side of the network's input, px.
         sampling: which patches it sees.
-        member_areas: sampling.area of each member of an ensemble, in turn; empty: the same for all (§7: "differ only in
-            sampling methodologies and the random order").
         init_from: a run's folder, whose averaged weights go on learning under these settings, or a weights file; empty:
             from scratch. What --resume does is another thing: it takes up the same run.
         initial_seed: of the fresh weights; the same for every member (§7: "the same initial weights").
@@ -62,7 +60,6 @@ class ImageTrainingConfig(OptimisationConfig):
     network: GoogLeNetConfig = field(default_factory=lambda: GoogLeNetConfig(auxiliary_heads=2))
     size: int = 224  # §5
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    member_areas: list[list[float]] = field(default_factory=list)
     init_from: str = ""
     initial_seed: int = 0
 
@@ -72,10 +69,6 @@ class ImageTrainingConfig(OptimisationConfig):
             raise ValueError(f"task must be images here, not {self.task!r}")
         if self.size < 32:
             raise ValueError(f"size must be at least 32 px, not {self.size}")
-        for area in self.member_areas:
-            if len(area) != 2:
-                raise ValueError(f"member_areas must be pairs of shares, not {area}")
-            replace(self.sampling, area=(area[0], area[1]))  # checks it
 
 
 class Examples(TorchDataset[tuple[Tensor, int]]):

@@ -104,7 +104,7 @@ class MultiBoxTrainingConfig(OptimisationConfig):
         super().__post_init__()
         if self.task != "multibox":
             raise ValueError(f"task must be multibox here, not {self.task!r}")
-        if self.members != 1 or self.heads.members != 1:
+        if self.members != 1 or self.heads.members != 1 or self.variants:
             raise ValueError("members is a setting of classifiers; MultiBox is one network")
         if self.match not in MATCHES:
             raise ValueError(f"match must be one of {', '.join(MATCHES)}, not {self.match!r}")

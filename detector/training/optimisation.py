@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -56,6 +56,8 @@ class OptimisationConfig:
         save_minutes: at most so long between two savings of the state that --resume auto takes up; an epoch's end saves
             too.
         members: runs to do one after the other, NAME-1, NAME-2, ..., with seeds seed, seed + 1, ...: an ensemble.
+        variants: settings in which members differ besides, as lists of key=value, one for each member in turn; empty:
+            in none (§7: "differ only in sampling methodologies and the random order").
     """
 
     name: str = "run"
@@ -79,6 +81,7 @@ class OptimisationConfig:
     precision: str = "auto"
     save_minutes: float = 10.0
     members: int = 1
+    variants: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "accumulate", "members"):

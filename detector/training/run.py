@@ -35,6 +35,7 @@ from detector.training.loop import Loop
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import TrainingError, begin, check_folder, forget_after, report
+from detector.training.regression import add_regression
 from detector.training.windows import BatchSampler, ImageSampler, collect_windows
 
 RUNS = Path("runs")
@@ -60,11 +61,11 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
     task = str(peek(config_name, overrides, "task") or "regions")
     if task not in SCHEMAS:
         raise ConfigError(f"{config_name}: task must be one of {', '.join(SCHEMAS)}, not {task!r}")
-    config = load_config(SCHEMAS[task], config_name, overrides)
+    runs = members(SCHEMAS[task], config_name, overrides)
     keep_freed_memory()
     with joined(device) as ranks:
         folders = []
-        for member in members(config):
+        for member in runs:
             folders.append(RUNS / member.name)
             if isinstance(member, ImageTrainingConfig):
                 _train_images(member, folders[-1], ranks, resume)
@@ -79,16 +80,24 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
     return folders
 
 
-def members(config: FineTuneConfig | ImageTrainingConfig) -> list[FineTuneConfig | ImageTrainingConfig]:
-    """The runs of an ensemble: they differ in seed, and in sampling where the config says so; one stays itself."""
+def members(
+    schema: type[FineTuneConfig] | type[ImageTrainingConfig], config_name: str | Path, overrides: Sequence[str] = ()
+) -> list[FineTuneConfig | ImageTrainingConfig]:
+    """The runs of an ensemble: they differ in seed, and where the config's `variants` say so; one stays itself.
+
+    Raises:
+        ConfigError: as load_config; a wrong variant is refused whether or not a member takes it.
+    """
+    config = load_config(schema, config_name, overrides)
+    try:
+        variants = [load_config(schema, config_name, [*overrides, *variant]) for variant in config.variants]
+    except ConfigError as error:
+        raise ConfigError(f"{config_name}, variants: {str(error).removeprefix('command line: ')}") from error
     runs: list[FineTuneConfig | ImageTrainingConfig] = []
     for number in range(config.members):
         name = config.name if config.members == 1 else f"{config.name}-{number + 1}"
-        run = replace(config, name=name, seed=config.seed + number, members=1)
-        if isinstance(run, ImageTrainingConfig) and run.member_areas:
-            low, high = run.member_areas[number % len(run.member_areas)]
-            run = replace(run, sampling=replace(run.sampling, area=(low, high)), member_areas=[])
-        runs.append(run)
+        own = variants[number % len(variants)] if variants else config
+        runs.append(replace(own, name=name, seed=config.seed + number, members=1, variants=[]))
     return runs
 
 
@@ -146,16 +155,23 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         started = time.perf_counter()
         if ranks.leads:
             begin(folder, config, ranks.device)
-            task.fit_last_layer()
+            if config.linear_batches:
+                task.fit_last_layer()
         ranks.wait()
         ranks.copy_from_first(task.network)
-        row = {"epoch": 0.0} | loop.finish_epoch() | {"seconds": time.perf_counter() - started}
+        row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch() | {"seconds": time.perf_counter() - started}
         if ranks.leads:
             task.save(loop.evaluated(), folder / "linear.safetensors")
             report(folder, row)
         loop.save_state()
     if config.train_from != "none":
         carry_on(loop, config, resuming, begun=True)
+    if config.regression_windows and ranks.leads:
+        overlaps = add_regression(task, folder / "best.safetensors")
+        if overlaps:
+            before, after = overlaps
+            print(f"{folder}/best.safetensors: regression, IoU of val windows {before:.3f} -> {after:.3f}", flush=True)
+    ranks.wait()
 
 
 def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, *, begun: bool = False) -> None:

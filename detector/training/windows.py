@@ -120,6 +120,23 @@ class BatchSampler:
         return self.windows[np.concatenate([positive, negative, hard])], generator.random(self.batch) < 0.5
 
 
+class InOrder:
+    """Batch number i is the windows of the i-th image that has any, as they stand."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows[np.argsort(windows.image, kind="stable")]
+        self._starts = np.flatnonzero(np.diff(self.windows.image, prepend=-1))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def draw(self, number: int) -> tuple[Windows, NDArray[np.bool_]]:
+        """The windows, and that none is to be mirrored."""
+        stop = self._starts[number + 1] if number + 1 < len(self) else len(self.windows)
+        some = self.windows[np.arange(self._starts[number], stop)]
+        return some, np.zeros(len(some), np.bool_)
+
+
 class ImageSampler:
     """Draws batches of windows from a few images each, those that hold an object, all once before one comes again.
 
@@ -165,3 +182,19 @@ class ImageSampler:
             taken = np.concatenate([positive, hard, others])
             chosen.append((int(self._with_objects[which]), self.windows[taken], bool(generator.random() < 0.5)))
         return chosen
+
+
+class ImagesInOrder:
+    """As InOrder, in the form that ImageSampler draws."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._order = InOrder(windows)
+        self.windows = self._order.windows
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def draw(self, number: int) -> list[tuple[int, Windows, bool]]:
+        """The image, its windows, and that it is not to be mirrored."""
+        some, _ = self._order.draw(number)
+        return [(int(some.image[0]), some, False)]
