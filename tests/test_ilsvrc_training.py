@@ -17,6 +17,7 @@ from detector.data.ground_truth import DataError, Dataset, exhaustive_part
 from detector.data.ilsvrc import det_classes, read_ilsvrc_det, split_entries
 from detector.evaluation.truth import read_truth
 from detector.extraction import ExtractionConfig
+from detector.training.windows import ImageSampler, collect_windows
 
 Main = Callable[[list[str]], int]
 ACCORDION, AIRPLANE = "n02672831", "n02691156"  # the first two classes
@@ -278,6 +279,19 @@ def test_a_choice_by_chance(tmp_path: Path) -> None:
     assert taken == sorted(taken)
 
 
+def test_objects_beyond_the_limit_are_examples_of_nothing(tree: Path) -> None:
+    write_list(tree, "train", [f"{NEW}/new_2 1"])  # three airplanes, of which one is taken
+    dataset = read_ilsvrc_det(tree, "train", boxes_per_class=1)
+    (record,) = dataset.records
+    assert record.exhaustive
+    assert (len(record.boxes), int(record.difficult.sum())) == (3, 2)
+    free = np.array([[60, 50, 80, 75]], np.float32)
+    windows = collect_windows(dataset, [np.concatenate([record.boxes, free]).astype(np.float32)])
+    own = record.boxes[~record.difficult].astype(np.float32)
+    assert windows.labels.tolist() == [2, 2, 0]  # the object, a proposal on it, and what no box covers
+    assert np.array_equal(windows.boxes, np.concatenate([own, own, free]))
+
+
 @pytest.mark.parametrize("kind", ["voc", "coco"])
 def test_boxes_per_class_is_ilsvrcs(tree: Path, kind: str) -> None:
     message = refusal(open_dataset, DataConfig(DatasetKind[kind], str(tree), "train", boxes_per_class=5))
@@ -287,3 +301,49 @@ def test_boxes_per_class_is_ilsvrcs(tree: Path, kind: str) -> None:
 def test_boxes_per_class_is_not_negative() -> None:
     with pytest.raises(ConfigError, match="boxes_per_class must not be negative, but is -1; 0 takes all"):
         load_config(ExtractionConfig, None, ["data.kind=ilsvrc", "data.root=x", "data.boxes_per_class=-1"])
+
+
+# ---- windows
+
+
+def test_an_image_not_boxed_throughout_gives_its_boxes_alone(tree: Path) -> None:
+    dataset = read_ilsvrc_det(tree, "val1+train")
+    everywhere = np.array([[0, 0, 16, 20], [60, 55, 90, 80]], np.float32)  # on the first object, and on none
+    windows = collect_windows(dataset, [everywhere] * len(dataset))
+    for index, record in enumerate(dataset.records):
+        mine = windows[np.flatnonzero(windows.image == index)]
+        if record.exhaustive:
+            on_object = [int(record.labels[0]) + 1] if len(record.labels) else [0]
+            assert mine.labels.tolist() == [*(record.labels + 1), *on_object, 0]
+        else:
+            assert np.array_equal(mine.boxes, record.boxes.astype(np.float32))
+            assert mine.labels.tolist() == (record.labels + 1).tolist()
+
+
+def test_a_training_set_without_background_is_refused(tree: Path) -> None:
+    write_list(tree, "train", [f"{OLD}/old_1 1", f"{NEW}/partly 2"])
+    message = refusal(exhaustive_part, read_ilsvrc_det(tree, "train"))
+    assert message == (
+        "ILSVRC train: in none of these images is every object boxed, hence there is no background to learn from; "
+        "of ILSVRC join val1, as split=val1+train"
+    )
+
+
+def test_batches_of_few_images_keep_their_share_of_background(tree: Path) -> None:
+    """An image without background gives its share of objects, no object twice, and nothing else."""
+    dataset = read_ilsvrc_det(tree, "val1+train")
+    free = np.array([[60, 55, 90, 80], [70, 55, 99, 80]], np.float32)
+    windows = collect_windows(dataset, [free] * len(dataset))
+    sampler = ImageSampler(windows, batch=16, images=2, foreground=4, seed=0)
+    drawn = [one for number in range(9) for one in sampler.draw(number)]
+    assert {index for index, *_ in drawn} == {
+        index for index, record in enumerate(dataset.records) if len(record.boxes)
+    }
+    for index, some, _ in drawn:
+        record = dataset.records[index]
+        counts = Counter(np.sign(some.labels).tolist())
+        assert len(some) == 8
+        assert counts[1] == min(len(record.boxes), 2)
+        assert counts[0 if record.exhaustive else -1] == 8 - counts[1]
+        objects = some.boxes[some.labels > 0]
+        assert len(np.unique(objects, axis=0)) == len(objects)
