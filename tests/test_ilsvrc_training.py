@@ -17,6 +17,8 @@ from detector.data.ground_truth import DataError, Dataset, exhaustive_part
 from detector.data.ilsvrc import det_classes, read_ilsvrc_det, split_entries
 from detector.evaluation.truth import read_truth
 from detector.extraction import ExtractionConfig
+from detector.training.multibox import MultiBoxTrainingConfig
+from detector.training.multibox_run import train_multibox
 from detector.training.windows import ImageSampler, collect_windows
 
 Main = Callable[[list[str]], int]
@@ -347,3 +349,29 @@ def test_batches_of_few_images_keep_their_share_of_background(tree: Path) -> Non
         assert counts[0 if record.exhaustive else -1] == 8 - counts[1]
         objects = some.boxes[some.labels > 0]
         assert len(np.unique(objects, axis=0)) == len(objects)
+
+
+# ---- MultiBox
+
+
+def test_multibox_learns_where_every_object_is_boxed(
+    tree: Path, toy_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = f"kind: ilsvrc, root: {tree}"
+    (tmp_path / "toy.yaml").write_text(f"train: {{{data}, split: val1+train}}\nval: {{{data}, split: val2}}\n")
+    monkeypatch.chdir(tmp_path)
+    seen: list[list[str]] = []
+
+    class StopHere(Exception):
+        pass
+
+    def start(*arguments: object) -> None:
+        seen.extend(ids(argument) for argument in arguments if isinstance(argument, Dataset))
+        raise StopHere
+
+    monkeypatch.setattr("detector.training.multibox_run.start_multibox", start)
+    with pytest.raises(StopHere):
+        train_multibox("toy.yaml", [f"init={toy_checkpoint}"], device="cpu")
+    assert seen == [["v_1", f"{NEW}/new_1", f"{NEW}/new_2", f"{NEW}/empty"]]
+    with pytest.raises(ConfigError, match=r"train\.boxes_per_class must be 0 here: an object without a box is taught"):
+        load_config(MultiBoxTrainingConfig, "ilsvrc_multibox", ["train.boxes_per_class=10"])
