@@ -118,6 +118,7 @@ def test_the_packages_are_imported_without_torch() -> None:
     [
         ("default", DetectorConfig),
         ("regions_voc", FineTuneConfig),
+        ("ilsvrc_regions", FineTuneConfig),
         ("objects_voc", ImageTrainingConfig),
         ("googlenet_imagenet", ImageTrainingConfig),
         ("multibox_voc", MultiBoxTrainingConfig),

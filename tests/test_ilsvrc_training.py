@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from detector.checkpoint import load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import DataError, Dataset, exhaustive_part
 from detector.data.ilsvrc import det_classes, read_ilsvrc_det, split_entries
 from detector.evaluation.truth import read_truth
 from detector.extraction import ExtractionConfig
+from detector.training.finetune import FineTuneConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.multibox_run import train_multibox
 from detector.training.windows import ImageSampler, collect_windows
@@ -375,3 +379,103 @@ def test_multibox_learns_where_every_object_is_boxed(
     assert seen == [["v_1", f"{NEW}/new_1", f"{NEW}/new_2", f"{NEW}/empty"]]
     with pytest.raises(ConfigError, match=r"train\.boxes_per_class must be 0 here: an object without a box is taught"):
         load_config(MultiBoxTrainingConfig, "ilsvrc_multibox", ["train.boxes_per_class=10"])
+
+
+# ---- from the tree to the submission
+
+
+@pytest.fixture
+def official(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The shapes' photographs laid out as the contest's: a square is an accordion, a disc an airplane."""
+    root = tmp_path / "ILSVRC"
+    places = {
+        "train0": f"train/{NEW}/ILSVRC2014_train_00000001",
+        "train1": f"train/{OLD}/{ACCORDION}_1",
+        "train2": f"train/{EXTRA}/ILSVRC2013_train_00000001",
+        "train3": f"train/{NEW}/ILSVRC2014_train_00000002",
+        "val0": "val/ILSVRC2012_val_00000001",
+        "val1": "val/ILSVRC2012_val_00000002",
+        "val2": "val/ILSVRC2012_val_00000003",
+    }
+    for name, place in places.items():
+        image = root / f"Data/DET/{place}.JPEG"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.open(shapes / f"JPEGImages/{name}.png").save(image, quality=95)
+        text = (shapes / f"Annotations/{name}.xml").read_text()
+        text = text.replace("square", ACCORDION).replace("disc", AIRPLANE)
+        annotation = root / f"Annotations/DET/{place}.xml"
+        annotation.parent.mkdir(parents=True, exist_ok=True)
+        if name != "train2":  # the images of extra folders have none
+            annotation.write_text(text)
+    train = [place.removeprefix("train/") for place in places.values() if place.startswith("train/")]
+    write_list(root, "train", [f"{name} {number}" for number, name in enumerate(train, 1)])
+    for number in range(1, 201):
+        partly = [f"{train[3]} 0"] if number == 1 else []
+        write_list(root, f"train_{number}", [f"{train[0]} {1 if number < 3 else -1}", f"{train[2]} -1", *partly])
+    write_list(root, "val1", ["ILSVRC2012_val_00000001 1"])
+    write_list(root, "val2", ["ILSVRC2012_val_00000003 41", "ILSVRC2012_val_00000002 7"])
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield root
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize("mode", [["mode=warp"], ["mode=shared", "images=2", "shared.short=96", "shared.long=128"]])
+def test_from_the_tree_to_the_submission(
+    official: Path,
+    toy_checkpoint: Path,
+    tool: Callable[[str], Main],
+    capsys: pytest.CaptureFixture[str],
+    mode: list[str],
+) -> None:
+    """The shipped presets train, and test on val2, with small settings."""
+    small = {"multibox.weights": '""', "width": 0, "min_width": 8}
+    proposals = [f"proposals.{key}={value}" for key, value in small.items()]
+    train = ["--config", "ilsvrc_regions", "--device", "cpu", "train.root=ILSVRC", "val.root=ILSVRC", *proposals, *mode]
+    train += [f"init={toy_checkpoint}", "regions.size=64", "regions.context=4", "linear_batches=2", "epochs=1"]
+    train += ["batches_per_epoch=2", "batch=8", "foreground=4", "val_batches=1", "workers=0", "precision=float32"]
+    assert tool("train_classifier")(train) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == (
+        "done: python tools/detect.py image.jpg models=[runs/ilsvrc_regions/best.safetensors]"
+    )
+    # val1's, and of train the one that is boxed throughout; the extra one has no box and is left out.
+    assert "ILSVRC val1+train: 4 images, 2 of them boxed throughout; " in captured.err
+    classes = load_checkpoint(Path("runs/ilsvrc_regions/best.safetensors")).classes
+    assert classes == det_classes()
+
+    extract = ["data.kind=ilsvrc", "data.root=ILSVRC", "data.split=val1+train", "data.boxes_per_class=1000"]
+    assert tool("extract_proposals")([*extract, *proposals, "exhaustive=true"]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    names = json.loads((folder / "manifest.json").read_text())["images"]["name"]
+    assert sorted(names) == ["ILSVRC2012_val_00000001", f"{NEW}/ILSVRC2014_train_00000001"]
+    assert len(list(folder.parent.iterdir())) == 2  # what training had put there: this store and val2's
+
+    test = ["--config", "ilsvrc_val2", "--device", "cpu", "data.root=ILSVRC", "detector.precision=float32"]
+    test += ["detector.models=[runs/ilsvrc_regions/best.safetensors]", *(f"detector.{text}" for text in proposals)]
+    assert tool("eval_map")(test) == 0
+    assert len(list(folder.parent.iterdir())) == 2  # val2's proposals are those of training
+    lines = [line.split() for line in Path("runs/ilsvrc_val2/detections.txt").read_text().splitlines()]
+    assert lines
+    assert {line[0] for line in lines} == {"41", "7"}
+    assert {int(line[1]) for line in lines} <= set(range(1, 201))
+    report = json.loads(Path("runs/ilsvrc_val2/report.json").read_text())
+    assert report["counts"]["classes_without_ground_truth"] == 198
+    assert report["ap"][ACCORDION] is not None
+
+
+def test_training_on_boxes_alone_is_refused_at_once(
+    official: Path, toy_checkpoint: Path, tool: Callable[[str], Main], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_list(official, "train", [f"{OLD}/{ACCORDION}_1 1"])
+    arguments = ["--config", "ilsvrc_regions", "train.root=ILSVRC", "val.root=ILSVRC", "train.split=train"]
+    assert tool("train_classifier")([*arguments, f"init={toy_checkpoint}", 'proposals.multibox.weights=""']) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train_classifier: ILSVRC train: in none of these images is every object boxed, hence")
+
+
+def test_the_presets_take_the_sets_of_r_cnn() -> None:
+    config = load_config(FineTuneConfig, "ilsvrc_regions")
+    assert (config.train.split, config.train.boxes_per_class, config.val.split) == ("val1+train", 1000, "val2")
+    assert (config.epochs * config.batches_per_epoch, config.batch, config.foreground) == (50_000, 128, 32)
+    assert load_config(MultiBoxTrainingConfig, "ilsvrc_multibox").train.split == "val1+train"
