@@ -44,12 +44,14 @@ class ExtractionConfig:
         proposals: how boxes are proposed.
         workers: processes; 0 is one a processor core.
         cache: folder of the stores of whole data sets, where training and evaluation look for them.
+        exhaustive: only of images whose every object is boxed: of no others does training take proposals.
     """
 
     data: DataConfig | None = None
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     workers: int = 0
     cache: str = ".cache/proposals"
+    exhaustive: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -104,14 +106,16 @@ def extract(
 
 
 def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, workers: int) -> ProposalStore:
-    """The proposals of a data set's images, from the cache folder or computed into it.
+    """The proposals of a data set's images, from the cache folder, shards extracted there too, or computed into it.
 
     Raises:
         ImageError: images that cannot be read.
-        StoreError: as extract.
+        StoreError: as extract; or not all shards are there.
     """
     images = {record.image_id: record.path for record in dataset.records}
     folder = cache_folder(list(images), config, cache)
+    if any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file():
+        return ProposalStore(folder, settings_of(config))
     failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
     if failures:
         more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""

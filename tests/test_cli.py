@@ -118,9 +118,11 @@ def test_the_packages_are_imported_without_torch() -> None:
     [
         ("default", DetectorConfig),
         ("regions_voc", FineTuneConfig),
+        ("ilsvrc_regions", FineTuneConfig),
         ("objects_voc", ImageTrainingConfig),
         ("googlenet_imagenet", ImageTrainingConfig),
         ("multibox_voc", MultiBoxTrainingConfig),
+        ("ilsvrc_multibox", MultiBoxTrainingConfig),
         ("voc_test", EvaluationConfig),
         ("ilsvrc_val2", EvaluationConfig),
         ("ablation_voc", AblationConfig),

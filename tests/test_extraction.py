@@ -154,6 +154,19 @@ def test_shards_by_hand_and_by_rank(photos, tmp_path):
     assert sorted(path.name for path in store.iterdir()) == [f"shard-{number}-of-3" for number in (1, 2, 3)]
 
 
+def test_shards_of_a_data_set_serve_training(shapes, tmp_path, monkeypatch):
+    data = ["data.kind=voc", f"data.root={shapes}", "data.split=train", "data.classes=[square,disc]"]
+    dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", ["square", "disc"]))
+    monkeypatch.setattr("detector.extraction._outcomes", lambda *_: pytest.fail("proposals were computed again"))
+    for number in (1, 2):
+        assert run(*data, f"cache={tmp_path}", "--shard", f"{number}/2").returncode == 0
+        if number == 1:
+            with pytest.raises(StoreError, match="shard-2-of-2 is absent; extract all shards of one count"):
+                dataset_proposals(dataset, CONFIG, tmp_path, 1)
+    store = dataset_proposals(dataset, CONFIG, tmp_path, 1)
+    assert sorted(store.names) == [f"train{number}" for number in range(4)]
+
+
 def test_images_that_cannot_be_read_are_named_and_the_others_kept(photos, tmp_path):
     (photos / "03.png").write_bytes(b"no image")
     (photos / "05.png").write_bytes((photos / "05.png").read_bytes()[:300])

@@ -31,7 +31,7 @@ from detector.training.finetune import FineTuneConfig, FineTuning, WindowBatches
 from detector.training.loop import Batch, Loop
 from detector.training.record import TrainingError
 from detector.training.run import train
-from detector.training.windows import BatchSampler, collect_windows
+from detector.training.windows import NOTHING, BatchSampler, collect_windows
 from proposals.settings import ProposalConfig
 
 Train = Callable[..., Path]
@@ -340,6 +340,47 @@ def test_measure_counts_foreground_and_background_apart(
     _, labels = batches[0]
     assert row["val_loss"] == pytest.approx(float(-probability[labels].log().mean()), rel=1e-5)
     assert task.measure(task.network) == row
+
+
+class EverySecond(WindowBatches):
+    """The same batches, but every second window is an example of nothing."""
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        squares, labels = super().__getitem__(number)
+        return squares, torch.where(torch.arange(len(labels)) % 2 == 0, NOTHING, labels)
+
+
+def test_what_is_an_example_of_nothing_is_not_learned(
+    batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path
+) -> None:
+    some = EverySecond(batches.dataset, batches.sampler, batches.regions, batches.fill)
+    task = fine_tuning(some, toy_checkpoint, tmp_path, linear_batches=2).task
+    assert isinstance(task, FineTuning)
+    task.network.eval()
+    squares, labels = some[0]
+    known = [index for index, label in enumerate(labels.tolist()) if label != NOTHING]
+    assert len(known) == 4
+    with torch.no_grad():
+        each = [float(task.loss((squares[[index]], labels[[index]]))) for index in range(8)]
+        assert each[::2] == [0, 0, 0, 0]
+        assert float(task.loss((squares, labels))) == pytest.approx(np.mean(each), rel=1e-4)
+        halves = [float(task.loss((squares[part], labels[part]))) for part in (slice(4), slice(4, 8))]
+        assert np.mean(halves) == pytest.approx(np.mean(each), rel=1e-4)  # in parts as in one
+    row = task.measure(task.network)
+    assert row["val_loss"] == pytest.approx(np.mean([each[index] for index in known]), rel=1e-4)
+
+    seen: list[list[int]] = []
+
+    def fit(features: torch.Tensor, labels: torch.Tensor, outputs: int, **_: float) -> tuple[torch.Tensor, ...]:
+        seen.append(labels.tolist())
+        assert features.shape == (len(labels), 1024)
+        return torch.zeros(outputs, 1024), torch.zeros(outputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detector.training.finetune.fit_linear", fit)
+        task.fit_last_layer()
+    assert len(seen[0]) == task.config.linear_batches * 4
+    assert NOTHING not in seen[0]
 
 
 def test_a_fork_after_opencv_used_its_threads(batches: WindowBatches) -> None:

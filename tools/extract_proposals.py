@@ -14,6 +14,7 @@ examples:
   python tools/extract_proposals.py data.kind=voc data.root=VOC2012 data.split=train workers=4
   python tools/extract_proposals.py photos/ --output store proposals.mode=quality proposals.superpixel_scale=1
   python tools/extract_proposals.py photos/ --output store --shard 2/8
+  python tools/extract_proposals.py data.kind=ilsvrc data.root=ILSVRC data.split=val1+train exhaustive=true
 """
 
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_opencv()
         from detector.config import load_config
         from detector.data import find_images, open_dataset
+        from detector.data.ground_truth import exhaustive_part
         from detector.extraction import ExtractionConfig, cache_folder, extract
 
         config = load_config(ExtractionConfig, options.config, overrides)
@@ -50,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if config.data:
             dataset = open_dataset(config.data)
+            dataset = exhaustive_part(dataset) if config.exhaustive else dataset
             images = {record.image_id: record.path for record in dataset.records}
         else:
             images = {str(path): path for path in find_images(sources, recursive=options.recursive)}

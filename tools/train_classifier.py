@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   python tools/train_classifier.py --config configs/regions_voc.yaml init=bvlc_googlenet.safetensors
   python tools/train_classifier.py --config configs/regions_voc.yaml --resume auto
   python tools/train_classifier.py --config configs/regions_voc.yaml name=second seed=1
+  python tools/train_classifier.py --config configs/ilsvrc_regions.yaml train.root=ILSVRC val.root=ILSVRC
   python tools/train_classifier.py --config configs/googlenet_imagenet.yaml train.root=imagenet val.root=imagenet
   python tools/train_classifier.py --config configs/objects_voc.yaml name=again init_from=runs/objects_voc-1
   torchrun --nproc-per-node 2 tools/train_classifier.py --config configs/googlenet_imagenet.yaml

@@ -9,6 +9,7 @@ import sys
 EXAMPLES = """examples:
   python tools/train_multibox.py --config configs/multibox_voc.yaml
   python tools/train_multibox.py --config configs/multibox_voc.yaml --resume auto
+  python tools/train_multibox.py --config configs/ilsvrc_multibox.yaml train.root=ILSVRC val.root=ILSVRC
   python tools/train_multibox.py --config configs/multibox_voc.yaml name=wide head.priors=800 head.hidden=1024
   torchrun --nproc-per-node 2 tools/train_multibox.py --config configs/multibox_voc.yaml train_from=inception_4a
 """

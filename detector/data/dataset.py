@@ -3,6 +3,7 @@
 data.kind=voc     data.root=VOC2012  data.split=val
 data.kind=voc     data.root=cells    data.split=val      data.classes=[WBC,RBC,Platelets]
 data.kind=ilsvrc  data.root=ILSVRC   data.split=val2
+data.kind=ilsvrc  data.root=ILSVRC   data.split=val1+train  data.boxes_per_class=1000
 data.kind=coco    data.root=coco     data.split=val2017
 data.kind=coco    data.root=mine     data.annotations=boxes.json  data.images=photos
 """
@@ -34,11 +35,14 @@ class DataConfig:
     Attributes:
         kind: the layout of the files.
         root: the data set's folder.
-        split: the part to read, as its lists name it; may be empty for coco with annotations and images given.
+        split: the part to read, as its lists name it, of ilsvrc also several joined by "+"; may be empty for coco with
+            annotations and images given.
         classes: voc only: the class names, label order; empty for PASCAL VOC's own 20.
         annotations: coco only: the JSON file, from root; empty for annotations/instances_SPLIT.json.
         images: coco only: the folder of photographs, from root; empty for the split's name.
         one_based: voc only: corner pixels count from 1, as VOC's own; false where a tool wrote them from 0.
+        boxes_per_class: ilsvrc only, for training: so many boxes of a class are taken from the images of train, R-CNN's
+            N (1,000); 0 takes all.
     """
 
     kind: DatasetKind
@@ -48,6 +52,11 @@ class DataConfig:
     annotations: str = ""
     images: str = ""
     one_based: bool = True
+    boxes_per_class: int = 0
+
+    def __post_init__(self) -> None:
+        if self.boxes_per_class < 0:
+            raise ValueError(f"boxes_per_class must not be negative, but is {self.boxes_per_class}; 0 takes all")
 
 
 def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
@@ -70,7 +79,7 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
             names = tuple(config.classes) or VOC_CLASSES
             dataset = read_voc(root, config.split, class_names=names, one_based=config.one_based)
         case DatasetKind.ilsvrc:
-            dataset = read_ilsvrc_det(root, config.split)
+            dataset = read_ilsvrc_det(root, config.split, boxes_per_class=config.boxes_per_class)
         case DatasetKind.coco:
             dataset = _open_coco(root, config)
     if need_images:
@@ -94,7 +103,13 @@ def _open_coco(root: Path, config: DataConfig) -> Dataset:
 
 def _refuse_foreign(config: DataConfig) -> None:
     """A setting of another kind would be passed over in silence."""
-    for key, kind in (("classes", DatasetKind.voc), ("annotations", DatasetKind.coco), ("images", DatasetKind.coco)):
+    owners = {
+        "classes": DatasetKind.voc,
+        "annotations": DatasetKind.coco,
+        "images": DatasetKind.coco,
+        "boxes_per_class": DatasetKind.ilsvrc,
+    }
+    for key, kind in owners.items():
         if getattr(config, key) and config.kind is not kind:
             raise DataError(
                 f"data.{key} is a setting of data.kind={kind.value}; leave it out with data.kind={config.kind.value}"

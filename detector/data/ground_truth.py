@@ -6,7 +6,7 @@ Boxes are float64 in the convention of proposals.boxes; photographs are read whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -67,9 +67,11 @@ class Record:
         height: image height as the annotation states it, px.
         boxes: [M, 4] float64, px.
         labels: [M] int64, 0..K-1.
-        difficult: [M] bool; PASCAL VOC neither rewards nor punishes finding these.
+        difficult: [M] bool; PASCAL VOC neither rewards nor punishes finding these, and they are examples of nothing, as
+            are ILSVRC's beyond boxes_per_class.
         crowd: [M] bool; COCO boxes that stand for many objects.
         areas: [M] float64, px²: the area COCO files an object under (its mask's where given), else the box's.
+        exhaustive: every object of every class is boxed, so that what no box covers is background.
     """
 
     image_id: str
@@ -81,6 +83,7 @@ class Record:
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
+    exhaustive: bool = True
 
     def read(self) -> Image:
         """The photograph, [H, W, 3] uint8 RGB; raises ImageError naming the file."""
@@ -110,6 +113,35 @@ class Dataset:
     def index_of(self) -> dict[str, int]:
         """Position in records by image_id."""
         return {record.image_id: index for index, record in enumerate(self.records)}
+
+
+def exhaustive_part(dataset: Dataset) -> Dataset:
+    """The images whose every object is boxed: in no others can background be told from an object nobody boxed.
+
+    Raises:
+        DataError: there are none.
+    """
+    records = tuple(record for record in dataset.records if record.exhaustive)
+    if not records:
+        raise DataError(
+            f"{dataset.name}: in none of these images is every object boxed, hence there is no background to learn "
+            "from; of ILSVRC join val1, as split=val1+train"
+        )
+    return dataset if len(records) == len(dataset) else replace(dataset, records=records)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list.
+
+    Raises:
+        DataError: it cannot be read, or is not a text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text ({error})") from error
 
 
 @dataclass
@@ -142,6 +174,7 @@ def make_record(
     crowd: NDArray[np.bool_] | None = None,
     areas: NDArray[np.float64] | None = None,
     as_written: bool = False,
+    exhaustive: bool = True,
 ) -> Record:
     """A Record whose boxes lie inside the image: cut at its border, left out where nothing remains, and counted so.
 
@@ -157,6 +190,7 @@ def make_record(
         crowd: [M]; none where absent.
         areas: [M] px², NaN where the file states none; the boxes' own where absent.
         as_written: neither cut nor leave out anything.
+        exhaustive: as in Record.
     """
     inside = np.asarray(boxes if as_written or size == (0, 0) else clip(boxes, *size), dtype=np.float64)
     own = np.asarray(area(inside), dtype=np.float64)
@@ -177,4 +211,5 @@ def make_record(
         difficult=(absent if difficult is None else difficult)[kept],
         crowd=(absent if crowd is None else crowd)[kept],
         areas=stated[kept],
+        exhaustive=exhaustive,
     )

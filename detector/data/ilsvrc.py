@@ -6,18 +6,30 @@
 
 Corner pixels count from 0 and both lie inside the box. val1 and val2, R-CNN's halves of val, keep their files in val's
 folders. An image without objects may lack its XML. The 200 classes, the two halves and the blacklist of the 2014
-development kit are tables beside this file (NOTICE.md).
+development kit are tables beside this file (NOTICE.md). What is particular to train: ilsvrc_train.py.
 """
 
 from __future__ import annotations
 
 import csv
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Record, Repairs, make_record
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Record, Repairs, make_record, read_lines
+from detector.data.ilsvrc_train import (
+    LEFT_OUT,
+    ClassLists,
+    choose_boxes,
+    has_class_lists,
+    image_file,
+    in_2014_folder,
+    keep_chosen,
+    progress,
+    read_class_lists,
+)
 from detector.data.image import ImageError, read_size
 from detector.data.voc import Annotation, image_files, known_size, note_thin_boxes, read_annotation, read_split_list
 from proposals.boxes import from_inclusive
@@ -36,43 +48,90 @@ def det_classes() -> ClassTable:
     )
 
 
-def read_ilsvrc_det(root: Path, split: str) -> Dataset:
-    """Read a split. It does not look whether the photographs are there; open_dataset does.
+def read_ilsvrc_det(root: Path, split: str, *, boxes_per_class: int = 0) -> Dataset:
+    """Read a split, or several joined. It does not look whether the photographs are there; open_dataset does.
 
     Images without XML have no objects; the Dataset's warnings count them. Their size is read from the photograph; it is
     0 x 0 where that is absent too.
 
     Args:
         root: the folder that holds ImageSets, Annotations and Data.
-        split: name of a list in ImageSets/DET, without .txt, that begins with train, val or test. R-CNN's val1 and
-            val2 need no list.
+        split: name of a list in ImageSets/DET, without .txt, that begins with train, val or test; several with "+"
+            between them are joined, train's images behind the others. R-CNN's val1 and val2 need no list, nor does
+            train: without one it is the images that the lists of the classes give an object.
+        boxes_per_class: so many boxes of each class are taken from the images of train, those without any are left
+            out, and other objects in the rest are examples of nothing; 0 takes all. Images of val keep theirs.
 
     Raises:
         DataError: no such tree or split; an empty one; no folder of annotations (test may lack it); malformed XML; an
-            object without name or box or of none of the 200 classes; a photograph without XML that cannot be read.
+            object without name or box or of none of the 200 classes; a photograph without XML that cannot be read; a
+            malformed list of a class.
     """
-    classes = det_classes()
-    repairs = Repairs()
-    lists = root / "ImageSets" / "DET"
-    shipped = split in ("val1", "val2") and lists.is_dir() and not (lists / f"{split}.txt").is_file()
-    names = (
-        [name for name, _ in rcnn_split(split)] if shipped else [c[0] for c in read_split_list(lists, split, repairs)]
-    )
-    annotations, images = annotation_folder(root, split), image_folder(root, split)
-    if not annotations.is_dir() and _folder(split) != "test":
-        raise DataError(f"no folder {annotations}, where the annotations of split {split} belong; check data.root")
-    listing = cache(image_files)  # train has a folder for each class and source
-    records = []
-    for name in names:
-        image = images / f"{name}.JPEG"
-        image = listing(image.parent).get(image.stem, image)
-        path = annotations / f"{name}.xml"
-        if path.is_file():
-            records.append(_annotated(name, image, read_annotation(path), classes, repairs))
-        else:
-            repairs.note("images have no annotation file and count as without objects", name)
-            records.append(_empty(name, image, repairs))
-    return Dataset(f"{root.resolve().name} {split}", classes, tuple(records), repairs.lines())
+    reader = _Reader(root)
+    seen: set[str] = set()
+    train: list[Record] = []
+    records: list[Record] = []
+    for part in split.split("+"):
+        listed = reader.names(part)
+        names = [name for name in listed if name not in seen]
+        reader.repairs.note(
+            "images were listed again in the split and read once", f"{part}.txt", len(listed) - len(names)
+        )
+        seen.update(names)
+        of_train = _folder(part) == "train"
+        (train if of_train else records).extend(
+            reader.records(part, names, skip_unmarked=of_train and boxes_per_class > 0)
+        )
+    if boxes_per_class:
+        train = keep_chosen(train, choose_boxes(train, boxes_per_class), reader.repairs)
+    name = f"{root.resolve().name} {split}"
+    return Dataset(name, det_classes(), (*records, *train), reader.repairs.lines())
+
+
+class _Reader:
+    """Reads the splits of a tree that are joined to one, and counts what it mends in all of them together."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.lists = root, root / "ImageSets" / "DET"
+        self.repairs = Repairs()
+        self._images_in = cache(image_files)  # train has a folder for each class and source
+
+    @cached_property
+    def class_lists(self) -> ClassLists:
+        """The lists of the classes, read once, and only where something of train asks for them."""
+        return read_class_lists(self.lists, self.repairs)
+
+    def names(self, part: str) -> Sequence[str]:
+        """The images of a split."""
+        if self.lists.is_dir() and not (self.lists / f"{part}.txt").is_file():
+            if part in ("val1", "val2"):
+                return [name for name, _ in rcnn_split(part)]
+            if part == "train" and has_class_lists(self.lists) and self.class_lists.present:
+                return self.class_lists.present
+        return [columns[0] for columns in read_split_list(self.lists, part, self.repairs)]
+
+    def records(self, part: str, names: Sequence[str], *, skip_unmarked: bool) -> Iterator[Record]:
+        """Those images of a split; skip_unmarked leaves out the ones without XML."""
+        folder = _folder(part)
+        annotations, images = annotation_folder(self.root, part), image_folder(self.root, part)
+        if not annotations.is_dir() and folder != "test":
+            raise DataError(f"no folder {annotations}, where the annotations of split {part} belong; check data.root")
+        partly = self.class_lists.partly if folder == "train" and any(map(in_2014_folder, names)) else frozenset()
+        classes = det_classes()
+        for name in progress(names, f"annotations of {part}", "image"):
+            path = annotations / f"{name}.xml"
+            marked = path.is_file()
+            if skip_unmarked and not marked:
+                self.repairs.note(LEFT_OUT, name)
+                continue
+            image = images / f"{name}.JPEG"
+            image = self._images_in(image.parent).get(image.stem, image)
+            exhaustive = folder != "train" or (in_2014_folder(name) and image_file(name) not in partly)
+            if marked:
+                yield _annotated(name, image, read_annotation(path), classes, self.repairs, exhaustive)
+            else:
+                self.repairs.note("images have no annotation file and count as without objects", name)
+                yield _empty(name, image, self.repairs, exhaustive)
 
 
 def split_entries(root: Path, split: str) -> list[tuple[str, int]]:
@@ -81,8 +140,10 @@ def split_entries(root: Path, split: str) -> list[tuple[str, int]]:
     The number is what submissions and the blacklist name the image by.
 
     Raises:
-        DataError: as read_image_list.
+        DataError: as read_image_list; or several splits joined, whose numbers may meet.
     """
+    if "+" in split:
+        raise DataError(f"splits are joined to train on them, not to score; set data.split to one of {split}")
     path = root / "ImageSets" / "DET" / f"{split}.txt"
     if not path.is_file() and split in ("val1", "val2"):
         return rcnn_split(split)
@@ -166,12 +227,7 @@ def _table(name: str) -> list[dict[str, str]]:
 
 def _lines(path: Path) -> list[list[str]]:
     """The columns of every line, empty ones too."""
-    try:
-        return [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text ({error})") from error
+    return [line.split() for line in read_lines(path)]
 
 
 def _folder(split: str) -> str:
@@ -181,7 +237,9 @@ def _folder(split: str) -> str:
     raise DataError(f"split {split!r}: its name must begin with {', '.join(FOLDERS)}, which say where its files are")
 
 
-def _annotated(name: str, image: Path, annotation: Annotation, classes: ClassTable, repairs: Repairs) -> Record:
+def _annotated(
+    name: str, image: Path, annotation: Annotation, classes: ClassTable, repairs: Repairs, exhaustive: bool
+) -> Record:
     known = set(classes.wnids)
     for wnid in annotation.names:
         if wnid not in known:
@@ -198,10 +256,11 @@ def _annotated(name: str, image: Path, annotation: Annotation, classes: ClassTab
         difficult=annotation.difficult,
         repairs=repairs,
         where=annotation.path.name,
+        exhaustive=exhaustive,
     )
 
 
-def _empty(name: str, image: Path, repairs: Repairs) -> Record:
+def _empty(name: str, image: Path, repairs: Repairs, exhaustive: bool) -> Record:
     size = (0, 0)
     if image.is_file():
         try:
@@ -209,4 +268,4 @@ def _empty(name: str, image: Path, repairs: Repairs) -> Record:
         except ImageError as error:
             raise DataError(f"{name} has no annotation file, and its photograph cannot be read: {error}") from error
     none = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
-    return make_record(name, image, size, *none, repairs=repairs, where=name)
+    return make_record(name, image, size, *none, repairs=repairs, where=name, exhaustive=exhaustive)

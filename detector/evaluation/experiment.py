@@ -260,8 +260,10 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     labels = _labels_of(detector, dataset)
     # "auto" is another one on another machine.
     precision = str(choose_precision(config.detector.precision, detector.device)).removeprefix("torch.")
+    data = config_to_dict(config.data) if config.data else {}
+    data.pop("boxes_per_class", None)  # training's, refused here: journals older than that setting go on
     settings = {
-        "data": config_to_dict(config.data) if config.data else {},
+        "data": data,
         "detector": config_to_dict(replace(config.detector, precision=precision)),
         "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.detector.models],
     }

@@ -286,8 +286,10 @@ def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
     """The split of a config, for scoring; see detector.data.dataset.DataConfig. The blacklist is ILSVRC's.
 
     Raises:
-        DataError: as the readers.
+        DataError: as the readers; or objects are left out, as only training may.
     """
+    if config.boxes_per_class:
+        raise DataError("data.boxes_per_class is a setting of training; leave it out to score, where all objects count")
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
         raise DataError(f"no data set folder {config.root!r}; set data.root=DIR")

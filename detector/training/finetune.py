@@ -40,7 +40,7 @@ from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
-from detector.training.windows import BatchSampler, ImageSampler, ImagesInOrder, InOrder, Windows
+from detector.training.windows import NOTHING, BatchSampler, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
 from proposals.boxes import Boxes
 from proposals.boxes import mirrored as mirror
@@ -174,7 +174,7 @@ class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
     """Batch number -> what regions of a few photographs, cut out of their maps, are learned from.
 
     (photographs [I, H, W, 3] uint8 as they are shown, smaller ones in a corner; their heights and widths [I, 2];
-    windows [I, R, 4] in cells; labels [I, R] int64)
+    windows [I, R, 4] in cells; labels [I, R] int64, NOTHING among them)
     """
 
     def __init__(
@@ -268,9 +268,10 @@ class FineTuning:
             ):
                 features.append(self.features(self.network, batch).float().mean(dim=(2, 3)).cpu())
                 labels.append(batch[-1].flatten())
+        known = torch.cat(labels) != NOTHING
         weight, bias = fit_linear(
-            torch.cat(features).clone(),
-            torch.cat(labels),
+            torch.cat(features)[known],
+            torch.cat(labels)[known],
             self.network.config.classes,
             weight_decay=self.config.linear_weight_decay,
         )
@@ -301,9 +302,13 @@ class FineTuning:
         return result
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the K + 1 classes."""
+        """Cross-entropy over the K + 1 classes, mean over the batch's places.
+
+        A place that holds an example of nothing adds 0: a window weighs the same whatever the others are.
+        """
         logits = self.network.classify(self.features(self.network, batch, learn=True))
-        return F.cross_entropy(logits.float(), batch[-1].flatten().to(self.ranks.device))
+        labels = batch[-1].flatten().to(self.ranks.device)
+        return F.cross_entropy(logits.float(), labels, ignore_index=NOTHING, reduction="sum") / len(labels)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Loss and accuracy on the val windows: the same windows at each call."""
@@ -313,14 +318,15 @@ class FineTuning:
             for whole in load_batches(self.val, 0, self.config.val_batches, self.config.workers):
                 batch = tuple(self.ranks.share(tensor) for tensor in whole)
                 logits, labels = network.classify(self.features(network, batch)).float().cpu(), batch[-1].flatten()
+                logits, labels = logits[labels != NOTHING], labels[labels != NOTHING]
                 loss = F.cross_entropy(logits, labels, reduction="sum")
                 object_, hit = labels > 0, logits.argmax(1) == labels
                 sums += [float(loss), int(object_.sum()), int((~object_).sum()), *_hits(object_, hit)]
         loss_sum, objects, backgrounds, object_hits, background_hits = self.ranks.total(sums.tolist())
         return {
             "val_loss": loss_sum / (objects + backgrounds),
-            "val_foreground_accuracy": object_hits / objects,
-            "val_background_accuracy": background_hits / backgrounds,
+            "val_foreground_accuracy": object_hits / max(objects, 1),
+            "val_background_accuracy": background_hits / max(backgrounds, 1),
         }
 
     def save(self, network: nn.Module, path: Path) -> None:

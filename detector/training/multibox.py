@@ -61,7 +61,7 @@ class MultiBoxTrainingConfig(OptimisationConfig):
 
     Attributes:
         task: "multibox".
-        train: images to learn from.
+        train: images to learn from; of ILSVRC's train those of which every object is boxed.
         val: images to measure recall on, and to choose the best epoch.
         init: weights whose trunk is taken: a file, or the name of shipped ones.
         head: number of priors, width.
@@ -106,6 +106,8 @@ class MultiBoxTrainingConfig(OptimisationConfig):
             raise ValueError(f"task must be multibox here, not {self.task!r}")
         if self.members != 1 or self.heads.members != 1 or self.variants:
             raise ValueError("members is a setting of classifiers; MultiBox is one network")
+        if self.train.boxes_per_class:
+            raise ValueError("train.boxes_per_class must be 0 here: an object without a box is taught to be none")
         if self.match not in MATCHES:
             raise ValueError(f"match must be one of {', '.join(MATCHES)}, not {self.match!r}")
         for name in ("whole", "visible"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from detector.checkpoint import SHIPPED, find_checkpoint
 from detector.config import load_config
 from detector.data.dataset import open_dataset
+from detector.data.ground_truth import exhaustive_part
 from detector.device import choose_precision, keep_freed_memory
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
 from detector.training.loop import Loop
@@ -48,7 +49,8 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
     folder = RUNS / config.name
     with joined(device) as ranks:
         resuming_head = check_folder(folder / "head", config, resume=resume)
-        train_set, val_set = open_dataset(config.train), open_dataset(config.val)
+        # A prior that claims no object is taught to be none: not where objects have no box.
+        train_set, val_set = exhaustive_part(open_dataset(config.train)), open_dataset(config.val)
         for dataset in (train_set, val_set):
             for warning in dataset.warnings if ranks.leads else ():
                 print(f"train_multibox: warning: {warning}", file=sys.stderr)

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from detector.config import ConfigError, load_config, peek
 from detector.data.dataset import open_dataset
-from detector.data.ground_truth import DataError, Dataset
+from detector.data.ground_truth import DataError, Dataset, exhaustive_part
 from detector.data.labelled_images import open_images
 from detector.device import keep_freed_memory
 from detector.extraction import dataset_proposals
@@ -36,7 +37,8 @@ from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import TrainingError, begin, check_folder, forget_after, report
 from detector.training.regression import add_regression
-from detector.training.windows import BatchSampler, ImageSampler, collect_windows
+from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, collect_windows
+from proposals.boxes import Boxes
 
 RUNS = Path("runs")
 SCHEMAS: dict[str, type[FineTuneConfig] | type[ImageTrainingConfig]] = {
@@ -116,6 +118,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     resuming = check_folder(folder, config, resume=resume)
     train_set, val_set = open_dataset(config.train), open_dataset(config.val)
     for dataset in (train_set, val_set):
+        exhaustive_part(dataset)  # refused before an hour of proposals
         for warning in dataset.warnings if ranks.leads else ():
             print(f"train_classifier: warning: {warning}", file=sys.stderr)
     if train_set.classes != val_set.classes:
@@ -127,12 +130,24 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
 
     def batches(dataset: Dataset, seed: int) -> Examples:
+        exhaustive = exhaustive_part(dataset)  # the others give no window but their boxes
         if ranks.leads:
-            dataset_proposals(dataset, config.proposals, Path(config.cache), max(1, config.workers))
+            dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers))
         ranks.wait()
-        store = dataset_proposals(dataset, config.proposals, Path(config.cache), max(1, config.workers))
-        proposals = [store.get(record.image_id, record.path.read_bytes()).boxes for record in dataset.records]
+        store = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers))
+        none: Boxes = np.zeros((0, 4), np.float32)
+        proposals = [
+            store.get(record.image_id, record.path.read_bytes()).boxes if record.exhaustive else none
+            for record in dataset.records
+        ]
         windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
+        if ranks.leads:
+            objects = int((windows.labels > BACKGROUND).sum())
+            print(
+                f"{dataset.name}: {len(dataset):,} images, {len(exhaustive):,} of them boxed throughout; "
+                f"{objects:,} windows of objects, {len(windows) - objects:,} of background",
+                file=sys.stderr,
+            )
         if classifier.shared:
             few = ImageSampler(
                 windows,

@@ -5,6 +5,7 @@ A window is a proposal or a ground-truth box. It takes the class of the object i
 0.5, else it is background, IoU 0 included: the 0.1 lower bound is Fast R-CNN's, the 0.3 belongs to R-CNN's SVMs.
 Such loose positives and easy background cost the softmax 3 points of mAP against R-CNN's SVMs (appendix B); a stricter
 threshold for foreground, and more background that overlaps an object, are offered for that. Both are ours.
+An image with objects that nobody boxed (most of ILSVRC's train) gives its ground-truth boxes alone (R-CNN §4.3).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from detector.data.ground_truth import Dataset, Record
 from proposals.boxes import Boxes, iou
 
 BACKGROUND = 0
+NOTHING = -1  # what is an example of nothing
 HARD_IOU = 0.1  # Fast R-CNN's lower bound of background
 
 
@@ -29,7 +31,7 @@ class Windows:
     Attributes:
         image: [W] int32, position of the image in the data set.
         boxes: [W, 4] float32 px.
-        labels: [W] int16, 0 background, 1 + class label otherwise.
+        labels: [W] int16, 0 background, 1 + class label otherwise; in a batch also NOTHING.
         overlaps: [W] float32, IoU with the object it overlaps most.
     """
 
@@ -57,27 +59,36 @@ def label_windows(
         background_iou: less than this makes it background; at most foreground_iou.
 
     Returns:
-        labels [N] int16: 0 background, 1 + class label, or -1 for an example of nothing: between the two thresholds, or
-        the object is difficult or a crowd; and overlaps [N] float32, the IoU with that object, 0 without objects.
+        labels [N] int16: 0 background, 1 + class label, or NOTHING: between the two thresholds, or the object is
+        difficult or a crowd; and overlaps [N] float32, the IoU with that object, 0 without objects.
     """
     if len(record.boxes) == 0:
         return np.full(len(boxes), BACKGROUND, np.int16), np.zeros(len(boxes), np.float32)
     overlaps = iou(boxes.astype(np.float64), record.boxes)
     best, overlap = overlaps.argmax(axis=1), overlaps.max(axis=1)
-    label = np.where(record.difficult | record.crowd, -1, record.labels + 1)[best]
-    label = np.where(overlap >= foreground_iou, label, -1)
+    label = np.where(record.difficult | record.crowd, NOTHING, record.labels + 1)[best]
+    label = np.where(overlap >= foreground_iou, label, NOTHING)
     return np.where(overlap < background_iou, BACKGROUND, label).astype(np.int16), overlap.astype(np.float32)
 
 
 def collect_windows(
     dataset: Dataset, proposals: Sequence[Boxes], foreground_iou: float = 0.5, background_iou: float = 0.5
 ) -> Windows:
-    """All windows of a data set: per image its ground-truth boxes, then its proposals, without those labelled -1."""
+    """All windows of a data set: per image its ground-truth boxes, then its proposals, without those labelled NOTHING.
+
+    Args:
+        dataset: the images.
+        proposals: of each image [N, 4] px; those of an image that is not exhaustive are passed over.
+        foreground_iou: as in label_windows.
+        background_iou: as in label_windows.
+    """
     images, boxes, labels, overlaps = [], [], [], []
     for index, (record, proposed) in enumerate(zip(dataset.records, proposals, strict=True)):
+        if not record.exhaustive:
+            proposed = proposed[:0]  # any of them may show an object that nobody boxed
         candidates = np.concatenate([record.boxes, proposed]).astype(np.float32)
         label, overlap = label_windows(candidates, record, foreground_iou, background_iou)
-        used = label >= 0
+        used = label != NOTHING
         images.append(np.full(used.sum(), index, np.int32))
         boxes.append(candidates[used])
         labels.append(label[used])
@@ -140,7 +151,9 @@ class InOrder:
 class ImageSampler:
     """Draws batches of windows from a few images each, those that hold an object, all once before one comes again.
 
-    Batch number i depends on the seed and i alone.
+    Batch number i depends on the seed and i alone. An image without background gives its share of the foreground, and
+    the rest of its windows are labelled NOTHING: were they drawn from its objects, most of a batch would be foreground
+    where most images are not boxed throughout.
 
     Args:
         windows: what to draw from.
@@ -175,12 +188,14 @@ class ImageSampler:
             labels, overlaps = self.windows.labels[rows], self.windows.overlaps[rows]
             objects, background = rows[labels > BACKGROUND], rows[labels == BACKGROUND]
             near = rows[(labels == BACKGROUND) & (overlaps >= HARD_IOU)]
-            positive = generator.permutation(objects)[: self.foreground if len(background) else self.each]
+            positive = generator.permutation(objects)[: self.foreground]
             hard = generator.permutation(near)[: min(self.hard, self.each - len(positive))]
             rest = self.each - len(positive) - len(hard)
             others = generator.choice(background if len(background) else objects, rest)
-            taken = np.concatenate([positive, hard, others])
-            chosen.append((int(self._with_objects[which]), self.windows[taken], bool(generator.random() < 0.5)))
+            some = self.windows[np.concatenate([positive, hard, others])]
+            if not len(background):
+                some.labels[len(positive) :] = NOTHING
+            chosen.append((int(self._with_objects[which]), some, bool(generator.random() < 0.5)))
         return chosen
 
 
