@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from detector.config import PRESETS
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.pretrained import load_caffe, load_torchvision
@@ -126,8 +127,12 @@ def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: di
         temporary.unlink(missing_ok=True)
 
 
-def find_checkpoint(name: str) -> Path:
+def find_checkpoint(name: str, members: int = 1) -> Path:
     """A file, or the name of weights that this package ships.
+
+    Args:
+        name: of either.
+        members: of the ensemble that it is one of, for the command in the message.
 
     Raises:
         CheckpointError: neither; says what is shipped and how to train one.
@@ -139,10 +144,18 @@ def find_checkpoint(name: str) -> Path:
     if shipped.is_file():
         return shipped
     names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
-    raise CheckpointError(
-        f"no checkpoint {name} (shipped: {names}); train one: "
-        "python tools/train_classifier.py --config configs/regions_voc.yaml"
-    )
+    raise CheckpointError(f"no checkpoint {name} (shipped: {names}); train one: {_training_command(path, members)}")
+
+
+def _training_command(path: Path, members: int) -> str:
+    """How to make runs/NAME/best.safetensors, where a preset of that name exists, or a member's runs/NAME-3/..."""
+    run, _, number = path.parent.name.rpartition("-")
+    is_member = number.isdecimal() and members > 1
+    config = f"{run if is_member else path.parent.name}.yaml"
+    if not any((folder / config).is_file() for folder in PRESETS):
+        return "python tools/train_classifier.py --config configs/regions_voc.yaml"
+    ending = f" members={members} --resume auto" if is_member else ""
+    return f"python tools/train_classifier.py --config configs/{config}{ending}"
 
 
 def weights_format(path: Path) -> str:

@@ -4,7 +4,8 @@ In: a dataclass that states every setting with its type and default, a YAML file
 from the command line. Out: an instance of the dataclass, or a ConfigError: one line with the file, section and key.
 
 The types and the merging are OmegaConf's; the messages are ours. A file may begin with `extends: other.yaml` (relative
-to itself) and then states only what differs from that one.
+to itself) and then states only what differs from that one. So may a section, with a file or preset of that section
+alone: `detector: {extends: fast.yaml}`, or detector.extends=fast on the command line.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[st
         for key, value in _leaves(layer, ()):
             config = _merged(config, schema, key, value, source=source)
     for override in overrides:
-        for key, value in _leaves(_parse_override(override), ()):
+        layer = _with_sections(_parse_override(override), Path(), "command line", ())
+        for key, value in _leaves(layer, ()):
             config = _merged(config, schema, key, value, source="command line")
     where = " + ".join([source for source, _ in sources[-1:]] + ["command line"] * bool(overrides)) or "defaults"
     try:
@@ -120,6 +122,7 @@ def _layers(path: Path, inner: tuple[Path, ...]) -> list[tuple[str, dict[str, An
         raise ConfigError(f"{path}: 'extends' goes round in a circle: {chain}")
     content = _read_yaml(path)
     base = content.pop("extends", None)
+    content = _with_sections(content, path.parent, str(path), (*inner, path.resolve()))
     if base is None:
         return [(str(path), content)]
     if not isinstance(base, str):
@@ -127,6 +130,34 @@ def _layers(path: Path, inner: tuple[Path, ...]) -> list[tuple[str, dict[str, An
     if not (path.parent / base).is_file():
         raise ConfigError(f"{path}: extends {base!r}, and there is no {path.parent / base}")
     return [*_layers(path.parent / base, (*inner, path.resolve())), (str(path), content)]
+
+
+def _with_sections(content: Mapping[str, Any], folder: Path, source: str, inner: tuple[Path, ...]) -> dict[str, Any]:
+    """The content with each section's `extends` replaced by what that file states and the section does not."""
+    result: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            value = _with_sections(value, folder, source, inner)
+            base = value.pop("extends", None)
+            if base is not None:
+                if not isinstance(base, str):
+                    raise ConfigError(f"{source}: {key}.extends must be one file name, not {base!r}")
+                beside = folder / base
+                layers = _layers(beside if beside.is_file() else find_config(base), inner)
+                for _, layer in reversed(layers):
+                    value = _filled(value, layer)
+        result[str(key)] = value
+    return result
+
+
+def _filled(content: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The content, and what a base states beside it."""
+    result = dict(base)
+    for key, value in content.items():
+        below = base.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[key] = _filled(value, cast(Mapping[str, Any], below)) if both else value
+    return result
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

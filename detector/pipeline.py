@@ -103,7 +103,7 @@ class Detector:
         members = []
         for number, name in enumerate(settings.models, 1):
             try:
-                members.append(load_checkpoint(find_checkpoint(name)))
+                members.append(load_checkpoint(find_checkpoint(name, len(settings.models))))
             except CheckpointError as error:
                 if len(settings.models) == 1:
                     raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -222,6 +222,26 @@ def test_extends_in_a_circle(tmp_path: Path) -> None:
         message(Settings, first)
         == f"{first}: 'extends' goes round in a circle: first.yaml -> second.yaml -> first.yaml"
     )
+
+
+def test_a_section_extends_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the section states wins, wherever its `extends` stands; that file may extend another."""
+    write(tmp_path, "limit: 10\nsuperpixel_scale: 3\n", "few.yaml")
+    write(tmp_path, "extends: few.yaml\nlimit: 12\n", "some.yaml")
+    (tmp_path / "sub").mkdir()
+    path = write(tmp_path / "sub", "proposals:\n  sigmas: [1.0]\n  extends: ../some.yaml\n")
+    expected = Proposals(limit=12, superpixel_scale=3.0, sigmas=(1.0,))
+    assert load_config(Settings, path) == Settings(proposals=expected)
+    monkeypatch.chdir(tmp_path)
+    found = load_config(Settings, None, ["proposals.extends=some.yaml", "proposals.limit=13"])
+    assert found == Settings(proposals=replace(expected, limit=13, sigmas=(0.8,)))
+    assert load_config(Settings, path, ["proposals.extends=few.yaml"]).proposals == replace(expected, limit=10)
+    assert message(Settings, None, "proposals.extends=fewer.yaml").startswith("fewer.yaml: no such config. (presets: ")
+    assert message(Settings, None, "proposals.extends=3") == (
+        "command line: proposals.extends must be one file name, not 3"
+    )
+    circle = write(tmp_path, "proposals: {extends: circle.yaml}\n", "circle.yaml")
+    assert message(Settings, circle) == f"{circle}: 'extends' goes round in a circle: circle.yaml -> circle.yaml"
 
 
 def test_missing_file_lists_its_neighbours(tmp_path: Path) -> None:

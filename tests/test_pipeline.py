@@ -156,6 +156,13 @@ def test_load_says_what_is_missing(toy_checkpoint: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
     with pytest.raises(CheckpointError, match=r"^no checkpoint googlenet_voc \(shipped: none\); train one: python"):
         Detector.load()
+    with pytest.raises(
+        CheckpointError, match=r"model 1 of 6: .*--config configs/regions_paper.yaml members=6 --resume"
+    ):
+        Detector.load("paper")
+    alone = DetectorConfig(models=["runs/regions_voc/best.safetensors"])
+    with pytest.raises(CheckpointError, match=r"train one: \S+ tools/\S+ --config configs/regions_voc.yaml$"):
+        Detector.load(alone)
     with pytest.raises(CheckpointError, match=r"^model 2 of 2: no checkpoint nowhere"):
         Detector.load(DetectorConfig(models=[str(toy_checkpoint), "nowhere"]))
     (tmp_path / "mine.yaml").write_text("proposals: {superpixel_size: 2}\n")
