@@ -1,9 +1,9 @@
-"""What runs a network at test: PyTorch, or onnxruntime where it is installed and faster.
+"""What runs a network at test: PyTorch, torch.compile, or onnxruntime where it is installed and faster.
 
 In: a network, a device.  Out: a function from images [N, 3, S, S] to logits [N, K].
 Measured on two AVX-512 cores (`python tools/benchmark_network.py`): with the paper's local response normalisation
 PyTorch and our kernel are faster, since onnxruntime's own operator for it is slow; without it onnxruntime is, unless
-the processor multiplies bfloat16.
+the processor multiplies bfloat16. torch.compile is slower than either there, and offered for other devices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def build_backend(
     """The network ready to score, batch normalisation folded.
 
     Args:
-        name: torch; onnxruntime; or auto: the faster of those that are there.
+        name: torch; compile; onnxruntime; or auto: the faster of torch and onnxruntime.
         network: set to evaluation mode.
         device: where the images will be.
         size: side of the images, px.
@@ -51,7 +51,8 @@ def build_backend(
     if name == "onnxruntime" or (name == "auto" and faster):
         return OnnxNetwork(to_onnx(network, size))
     folded = fold_batch_norm(network.eval()).to(device)
-    return _in_bfloat16(folded) if half else folded
+    run = _in_bfloat16(folded) if half else folded
+    return torch.compile(run) if name == "compile" else run
 
 
 def _in_bfloat16(network: GoogLeNet) -> Network:

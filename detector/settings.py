@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from proposals.settings import PRECISIONS, ProposalConfig
 
-BACKENDS = ("auto", "torch", "onnxruntime")
+BACKENDS = ("auto", "torch", "compile", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ class DetectorConfig:
         mirror: score each region's mirror image too, and take the mean, at twice the price. The paper mentions none.
         cascade: which regions the members after the first look at.
         batch: regions scored at a time.
-        backend: what runs the networks: torch, onnxruntime (an optional extra, on a CPU), or auto: the faster of those
-            that are there, which for the paper's network is torch.
+        backend: what runs the networks: torch; compile (torch.compile, which takes minutes to begin); onnxruntime (an
+            optional extra, on a CPU); or auto: torch or onnxruntime, the faster of those that are there, which for the
+            paper's network is torch.
         precision: what convolutions compute in: float32, bfloat16, or auto: bfloat16 where the device multiplies it
             faster.
     """

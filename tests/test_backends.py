@@ -61,6 +61,18 @@ def test_onnxruntime_gives_torchs_logits(paper_model: bytes, count: int) -> None
     assert largest_difference(own, paper_model, x) < 1e-4
 
 
+def test_torch_compile_gets_the_folded_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it makes of it is torch's business, and takes a minute; that it does was measured (benchmark_network)."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda run: compiled.append(run) or run)
+    own = network(norm="batch", initialisation="xavier")
+    run = build_backend("compile", own)
+    assert compiled == [run]
+    assert compiled[0].config.norm == "none"
+    with torch.no_grad():
+        torch.testing.assert_close(run(images(2)), own(images(2)), rtol=1e-3, atol=1e-3)
+
+
 def test_batch_normalisation_is_folded_into_the_graph() -> None:
     own = network(norm="batch", auxiliary_heads=2, initialisation="xavier")
     model = to_onnx(own, 64)
@@ -95,9 +107,9 @@ def test_auto_takes_onnxruntime_where_it_is_faster(monkeypatch: pytest.MonkeyPat
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="backend must be one of auto, torch, onnxruntime, not 'tensorrt'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, torch, compile, onnxruntime, not 'tensorrt'"):
         build_backend("tensorrt", network())
-    with pytest.raises(ValueError, match="backend must be one of auto, torch, onnxruntime, not 'x'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, torch, compile, onnxruntime, not 'x'"):
         DetectorConfig(backend="x")
     with pytest.raises(ValueError, match="backend=onnxruntime computes on the CPU, not on cuda"):
         build_backend("onnxruntime", network(), "cuda")
