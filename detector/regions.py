@@ -93,11 +93,12 @@ def warp(image: Image, boxes: Boxes, config: RegionConfig, fill: tuple[float, fl
 
 def network_input(regions: Regions, convention: InputConvention, device: torch.device | str = "cpu") -> Tensor:
     """Regions [N, S, S, 3] uint8 -> what the network reads, [N, 3, S, S] float32, channels last in memory."""
-    x = torch.from_numpy(regions).to(device).permute(0, 3, 1, 2).float()
-    x -= torch.tensor(convention.mean, device=x.device).view(3, 1, 1)
+    lines = torch.from_numpy(regions).to(device).flatten(2)  # [N, S, 3 S]: an inner loop over 3 channels is slow
+    x = lines.float()
+    x -= torch.tensor(convention.mean, device=x.device).repeat(regions.shape[2])
     if convention.std != (1.0, 1.0, 1.0):
-        x /= torch.tensor(convention.std, device=x.device).view(3, 1, 1)
-    return x
+        x /= torch.tensor(convention.std, device=x.device).repeat(regions.shape[2])
+    return x.view(regions.shape).permute(0, 3, 1, 2)
 
 
 # Without fastmath, which makes nothing here faster: the same bits on every processor.

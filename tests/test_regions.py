@@ -317,6 +317,9 @@ def test_network_input(convention: InputConvention) -> None:
     np.testing.assert_allclose(x.numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-6, atol=1e-6)
     assert np.array_equal(squares, before)
     assert network_input(squares[:0], convention).shape == (0, 3, 40, 40)
+    part = network_input(squares[1:, 3:33, 5:25], convention)  # of a larger array, and no square
+    assert torch.equal(part, x[1:, :, 3:33, 5:25])
+    assert part.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_lies_outside_is_zero_to_the_network() -> None:
