@@ -37,7 +37,7 @@ def check_opencv() -> None:
         raise ImportError(
             f"OpenCV cannot be imported ({error}; installed: {installed}). Run: {_reinstall('opencv-python', versions)}"
         ) from error
-    if not hasattr(cv2, "warpAffine") or not hasattr(cv2, "imencode"):
+    if not hasattr(cv2, "resize") or not hasattr(cv2, "imencode"):
         raise ImportError(
             f"OpenCV is incomplete (installed: {installed}; its builds share one folder and removing one breaks the "
             f"others). Run: {_reinstall('opencv-python', versions)}"
