@@ -44,6 +44,7 @@ COMMANDS = (
     "benchmark_network",
     "train_multibox",
     "ablate",
+    "benchmark_detector",
 )
 Main = Callable[[list[str]], int]
 
