@@ -23,6 +23,7 @@ from detector.evaluation import DetectionTable, read_voc_truth, write_coco
 from detector.evaluation.ablation import AblationConfig
 from detector.evaluation.experiment import EvaluationConfig
 from detector.pipeline import Detector, Run
+from detector.regions import RegionConfig
 from detector.settings import DetectorConfig
 from detector.training.finetune import FineTuneConfig
 from detector.training.images import ImageTrainingConfig
@@ -118,7 +119,11 @@ def test_the_packages_are_imported_without_torch() -> None:
     ("name", "schema"),
     [
         ("default", DetectorConfig),
+        ("paper", DetectorConfig),
         ("regions_voc", FineTuneConfig),
+        ("regions_paper", FineTuneConfig),
+        ("regression_voc", FineTuneConfig),
+        ("shared_voc", FineTuneConfig),
         ("ilsvrc_regions", FineTuneConfig),
         ("objects_voc", ImageTrainingConfig),
         ("googlenet_imagenet", ImageTrainingConfig),
@@ -141,6 +146,18 @@ def test_shipped_configs_load_and_name_their_command(name: str, schema: type[obj
         f"# python tools/{commands.get(schema, 'train_classifier')}.py "
         in (ROOT / "configs" / f"{name}.yaml").read_text()
     )
+
+
+def test_the_papers_preset_has_nothing_beyond_the_paper() -> None:
+    paper = load_config(DetectorConfig, "paper")
+    assert len(paper.models) == 6
+    assert not any((paper.mirror, paper.regression, paper.cascade.applies, paper.suppression.soft_sigma))
+    assert (paper.proposals.superpixel_scale, paper.proposals.multibox.limit) == (2.0, 200)
+    training = load_config(FineTuneConfig, "regions_paper")
+    assert training.regression_windows == 0
+    assert training.regions == RegionConfig()
+    assert (training.foreground_iou, training.background_iou, training.train_from) == (0.5, 0.5, "conv1")
+    assert training.epochs * training.batches_per_epoch == 50_000
 
 
 # ---- detect

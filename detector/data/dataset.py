@@ -82,6 +82,8 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
             dataset = read_ilsvrc_det(root, config.split, boxes_per_class=config.boxes_per_class)
         case DatasetKind.coco:
             dataset = _open_coco(root, config)
+        case _:
+            raise DataError(f"data.kind must be one of {', '.join(DatasetKind.__members__)}, not {config.kind!r}")
     if need_images:
         _refuse_absent(dataset, config)
     return dataset
