@@ -83,7 +83,7 @@ def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int
     result = {}
     for name, rows in runs.items():
         stages = {stage: statistics.median(seconds.get(stage, 0.0) for _, seconds, _ in rows) for stage in STAGES}
-        low, median, high = statistics.quantiles([total for *_, total in rows], n=4, method="inclusive")
+        low, median, high = np.quantile([total for *_, total in rows], (0.25, 0.5, 0.75)).tolist()
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             peak = pool.submit(_process, name, paths[0]).result()
         result[name] = Timing(statistics.fmean(regions for regions, *_ in rows), stages, (low, median, high), peak)

@@ -130,9 +130,8 @@ class Detector:
         if boxes is None:
             with timed(seconds, "proposals"):
                 boxes = self.propose(image).boxes  # [N, 4]
-        rows = self._scorer(image, boxes, seconds)
+        scores, placed = self.classify(image, boxes, seconds)  # [N, K + 1], [N, 4] or [N, K, 4]
         with timed(seconds, "suppression"):
-            scores, placed = place(boxes, rows, len(self.classes), image.shape[1], image.shape[0])
             detections = suppress(placed, scores, self.config.suppression)
         return Run(boxes.astype(np.float32), placed, scores, detections, seconds)
 
@@ -140,12 +139,19 @@ class Detector:
         """The boxes to classify, of all the sources that the config names."""
         return propose(image, self.config.proposals, multibox=self._multibox, threads=torch.get_num_threads())
 
+    def classify(
+        self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None
+    ) -> tuple[NDArray[np.float32], Boxes]:
+        """As score, and where regression places each class in the boxes, [N, K, 4] px; without it the boxes."""
+        rows = self._scorer(image, boxes, seconds)
+        return place(boxes, rows, len(self.classes), image.shape[1], image.shape[0])
+
     def score(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> NDArray[np.float32]:
         """Mean softmax of the members on each warped box; [H, W, 3], [N, 4] px -> [N, K + 1], column 0 background.
 
         Time spent is added to seconds["warp"] and seconds["network"].
         """
-        return self._scorer(image, boxes, seconds)[:, : len(self.classes) + 1]
+        return self.classify(image, boxes, seconds)[0]
 
 
 def _name(config: DetectorConfig, index: int) -> str:

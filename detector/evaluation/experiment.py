@@ -366,8 +366,8 @@ def _diagnose(
     trace = stages.Trace(boxes, len(run.boxes), run.scores, config.detector.suppression, config.score, regressed)
 
     def proposed() -> Detections:
-        own = detector.run(image, objects)
-        return stages.perfect_proposals(trace, own.placed, own.scores)
+        scores, placed = detector.classify(image, objects)
+        return stages.perfect_proposals(trace, placed, scores)
 
     perfect: dict[str, Callable[[], Detections]] = {
         "proposals": proposed,
