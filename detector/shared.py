@@ -2,7 +2,8 @@
 
 In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: logits [N, K + 1].
 R-CNN passes every region through all layers; this cuts regions out of a layer's map instead, as Fast R-CNN does (arXiv
-1504.08083), by RoIAlign (arXiv 1703.06870), and pays per region for modules 5a and 5b alone, an eighth of the network.
+1504.08083), by RoIAlign (arXiv 1703.06870), and pays per region for pool4 and modules 5a and 5b alone, an eighth of the
+network. Cut before pool4, what they see is made as in a warped region: maxima, where averages mean less to them.
 Beyond the paper; the warp is the reference. What a region shows is the same: its box with R-CNN's context around it.
 
 N boxes, C channels, h × w the map, G the side of what is cut out of it.
@@ -32,7 +33,7 @@ from proposals.boxes import Boxes
 
 STRIDE = 16  # px of the image from one cell of inception_4e to the next
 FIRST = 14.5  # px: where the middle of the first cell is; pools without padding look to the right of their corner
-BELOW, ABOVE = "pool4", "inception_5a"  # the trunk runs once up to and without the first; regions from the second on
+ABOVE = "pool4"  # the trunk runs once an image up to and without this; from it on once a region
 SAMPLES = 2  # of a cell, each way
 
 
@@ -43,18 +44,18 @@ class SharedConfig:
     Attributes:
         short: the image's shorter side is scaled to this, px.
         long: unless the longer one would then exceed this, px.
-        grid: G, cells; 7 is what modules 5a and 5b see of a warped region.
+        grid: G, cells; 14 is what pool4 sees of a warped region.
     """
 
     short: int = 448
     long: int = 768
-    grid: int = 7
+    grid: int = 14
 
     def __post_init__(self) -> None:
         if not 64 <= self.short <= self.long:
             raise ValueError(f"shared: 64 <= short <= long must hold, not {self.short} and {self.long}")
-        if not 1 <= self.grid <= 14:
-            raise ValueError(f"shared.grid must be in 1..14, not {self.grid}")
+        if not 2 <= self.grid <= 28:
+            raise ValueError(f"shared.grid must be in 2..28, not {self.grid}")
 
 
 def show(image: Image, config: SharedConfig) -> tuple[Image, tuple[float, float]]:
@@ -141,7 +142,7 @@ class SharedNetwork:
         """Run the layers that an image needs once."""
         shown, scale = show(image, self.config)
         x = network_input(shown[None], self.convention, self.device).to(self.precision)
-        return SharedMap(self.network.trunk_slice(None, BELOW)(x), scale)
+        return SharedMap(self.network.trunk_slice(None, ABOVE)(x), scale)
 
     def logits(self, seen: SharedMap, boxes: Boxes) -> Tensor:
         """Boxes [N, 4] px of the image -> [N, K + 1]."""

@@ -22,7 +22,7 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import RegionConfig, context_windows, network_input
-from detector.shared import ABOVE, BELOW, FIRST, STRIDE, SharedConfig, SharedNetwork, align, cells, show
+from detector.shared import ABOVE, FIRST, STRIDE, SharedConfig, SharedNetwork, align, cells, show
 from detector.training.finetune import FineTuneConfig, ImageBatches
 from detector.training.run import train
 from detector.training.windows import NOTHING, ImageSampler, Windows, collect_windows
@@ -95,7 +95,7 @@ def test_no_windows() -> None:
 def test_where_a_cell_looks(classifier: RegionClassifier) -> None:
     """The middle of the first cell and the step, from the layers themselves; Inception modules look around evenly."""
     middle, step = 0.5, 1.0
-    for layer in classifier.network.trunk_slice(None, BELOW):
+    for layer in classifier.network.trunk_slice(None, ABOVE):
         conv = layer.conv if isinstance(layer, Convolution) else layer
         if isinstance(conv, nn.Conv2d | nn.MaxPool2d):
             kernel, stride, padding = (
@@ -139,10 +139,10 @@ def slow_softmax(one: RegionClassifier, image: NDArray[np.uint8], boxes: NDArray
     shown, scale = show(image, one.shared)
     rows = []
     with torch.no_grad():
-        features = one.network.trunk_slice(None, BELOW)(network_input(shown[None], one.convention))
+        features = one.network.trunk_slice(None, ABOVE)(network_input(shown[None], one.convention))
         for box in context_windows(boxes, one.regions):
             corners = torch.tensor([[(value * scale[i % 2] - 14.5) / 16 + 0.5 for i, value in enumerate(box.tolist())]])
-            cut = roi_align(features, [corners.float()], 7, 1.0, 2, True)
+            cut = roi_align(features, [corners.float()], 14, 1.0, 2, True)
             rows.append(one.network.classify(one.network.trunk_slice(ABOVE)(cut)).softmax(dim=1))
     result: NDArray[np.float32] = torch.cat(rows).numpy()
     return result
@@ -155,7 +155,7 @@ def test_scores_are_those_of_each_region_by_itself(
     expected = slow_softmax(classifier, image, BOXES)
     found = Detector([classifier], DetectorConfig(batch=batch)).score(image, BOXES)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert np.abs(expected - expected.mean(axis=0)).max() > 0.02  # regions differ
+    assert np.abs(expected - expected.mean(axis=0)).max() > 0.01  # regions differ, a hundred times the tolerance
 
 
 def test_the_trunk_runs_once_an_image(

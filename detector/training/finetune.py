@@ -35,7 +35,7 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.googlenet import GoogLeNet
 from detector.regions import RegionConfig, network_input, warp
-from detector.shared import ABOVE, BELOW, SharedConfig, align, cells, show
+from detector.shared import ABOVE, SharedConfig, align, cells, show
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
@@ -345,10 +345,10 @@ class SharedTuning(FineTuning):
         """The trunk's last maps of all windows, [I · R, 1024, G, G]."""
         layers = [name for name, _ in network.trunk.named_children()]
         first = self.config.train_from if learn and self.config.train_from != "conv1" else None
-        frozen = below = network.trunk_slice(None, BELOW)
+        frozen = below = network.trunk_slice(None, ABOVE)
         if first is not None:
-            if layers.index(first) < layers.index(BELOW):
-                frozen, below = network.trunk_slice(None, first).eval(), network.trunk_slice(first, BELOW)
+            if layers.index(first) < layers.index(ABOVE):
+                frozen, below = network.trunk_slice(None, first).eval(), network.trunk_slice(first, ABOVE)
             else:
                 frozen, below = below.eval(), nn.Sequential()
         cut = []
