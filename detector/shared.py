@@ -2,7 +2,7 @@
 
 In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: logits [N, K + 1].
 R-CNN passes every region through all layers; this cuts regions out of a layer's map instead, as Fast R-CNN does (arXiv
-1504.08083), by RoIAlign (arXiv 1703.06870), and pays per region for pool4 and modules 5a and 5b alone, an eighth of the
+1504.08083), by RoIAlign (arXiv 1703.06870), and pays per region for pool4 and modules 5a and 5b alone, a twelfth of the
 network. Cut before pool4, what they see is made as in a warped region: maxima, where averages mean less to them.
 Beyond the paper; the warp is the reference. What a region shows is the same: its box with R-CNN's context around it.
 
