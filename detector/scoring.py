@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -115,7 +114,7 @@ class RegionScorer:
             views.append((np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])))
         sums = []
         for view, places in views:
-            logits = partial(network.logits, network.look(view))
+            logits = network.look(view)
             scores = np.zeros((len(boxes), self.width), np.float32)
             start = 0
             while start < len(places):

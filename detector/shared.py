@@ -3,17 +3,21 @@
 In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: logits [N, K + 1].
 R-CNN passes every region through all layers; this cuts regions out of a layer's map instead, as Fast R-CNN does (arXiv
 1504.08083), by RoIAlign (arXiv 1703.06870), and pays per region for pool4 and modules 5a and 5b alone, a twelfth of the
-network. Cut before pool4, what they see is made as in a warped region: maxima, where averages mean less to them.
+network. The image is shown in several sizes, and a region cut from the one where it is nearest to the size of a warped
+region (SPP-net, arXiv 1406.4729): what the layers look for has one size. Cut before pool4, what the last modules see is
+made as in a warped region: maxima, where averages mean less to them.
 Beyond the paper; the warp is the reference. What a region shows is the same: its box with R-CNN's context around it.
 
-N boxes, C channels, h × w the map, G the side of what is cut out of it.
+N boxes, C channels, h × w a map, G the side of what is cut out of it.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from functools import partial
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import cv2
@@ -34,7 +38,9 @@ from proposals.boxes import Boxes
 STRIDE = 16  # px of the image from one cell of inception_4e to the next
 FIRST = 14.5  # px: where the middle of the first cell is; pools without padding look to the right of their corner
 ABOVE = "pool4"  # the trunk runs once an image up to and without this; from it on once a region
-SAMPLES = 2  # of a cell, each way
+
+Maps = Callable[[int], tuple[Tensor, tuple[float, float]]]
+"""Level -> the trunk's map of it [1, C, h, w], and how many of its px a px of the image is, in x and in y."""
 
 
 @dataclass(frozen=True)
@@ -42,44 +48,89 @@ class SharedConfig:
     """How an image is shown to the trunk, and how large a region's cut-out is.
 
     Attributes:
-        short: the image's shorter side is scaled to this, px.
-        long: unless the longer one would then exceed this, px.
+        pyramid: the image is scaled to the area of squares of these sides, px.
+        region: a region is cut from the level where the root of its area is nearest to this, px.
         grid: G, cells; 14 is what pool4 sees of a warped region.
     """
 
-    short: int = 448
-    long: int = 768
+    pyramid: list[int] = field(default_factory=lambda: [160, 224, 320, 448, 640])
+    region: int = 176
     grid: int = 14
 
     def __post_init__(self) -> None:
-        if not 64 <= self.short <= self.long:
-            raise ValueError(f"shared: 64 <= short <= long must hold, not {self.short} and {self.long}")
+        if not self.pyramid or min(self.pyramid) < 64:
+            raise ValueError(f"shared.pyramid must be one or more sides of at least 64 px, not {self.pyramid}")
+        if self.region < 1:
+            raise ValueError(f"shared.region must be at least 1 px, not {self.region}")
         if not 2 <= self.grid <= 28:
             raise ValueError(f"shared.grid must be in 2..28, not {self.grid}")
 
 
-def show(image: Image, config: SharedConfig) -> tuple[Image, tuple[float, float]]:
-    """The image scaled for the trunk, and how many of its px a px of the original is, in x and in y."""
+def show(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
+    """The image scaled to the area of a square, and how many of its px a px of the original is, in x and in y."""
     height, width, _ = image.shape
-    scale = min(config.short / min(height, width), config.long / max(height, width))
+    scale = side / math.sqrt(height * width)
     size = max(32, round(width * scale)), max(32, round(height * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     scaled = np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
     return scaled, (size[0] / width, size[1] / height)
 
 
-def cells(boxes: Boxes, scale: tuple[float, float], regions: RegionConfig) -> NDArray[np.float32]:
-    """Boxes [N, 4] px of the original, with their context -> [N, 4] cells of the map, 0 in the middle of the first."""
-    windows = context_windows(boxes, regions) * np.array(scale * 2)
-    result: NDArray[np.float32] = ((windows - FIRST) / STRIDE).astype(np.float32)
+def choose_level(windows: Boxes, size: tuple[int, int], config: SharedConfig) -> NDArray[np.intp]:
+    """From which level of the pyramid each window is cut.
+
+    Args:
+        windows: [N, 4] px of the image, with their context.
+        size: height and width of the image, px.
+        config: the pyramid.
+
+    Returns:
+        [N] positions in the pyramid.
+    """
+    area = (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])
+    fraction = np.sqrt(np.maximum(area, 1) / (size[0] * size[1]))  # of the level's side
+    away = np.log(fraction[:, None] * np.array(config.pyramid)) - math.log(config.region)
+    result: NDArray[np.intp] = np.abs(away).argmin(axis=1)
     return result
 
 
-def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
-    """RoIAlign: each cell of a window is the mean of 2 × 2 samples of the map, bilinear; 0 more than a cell outside.
+def cells(windows: Boxes, scale: tuple[float, float]) -> NDArray[np.float32]:
+    """Windows [N, 4] px of the image -> [N, 4] cells of a map, 0 in the middle of the first."""
+    result: NDArray[np.float32] = ((windows * np.array(scale * 2) - FIRST) / STRIDE).astype(np.float32)
+    return result
 
-    Equals `torchvision.ops.roi_align(..., sampling_ratio=2, aligned=True)` of windows half a cell further, which takes
-    over where gradients are wanted or the map is on another device than the CPU.
+
+def cut(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, config: SharedConfig) -> Tensor:
+    """What the trunk's maps hold of each box.
+
+    Args:
+        maps: those of the image; asked for once for each level that is needed.
+        boxes: [N, 4] px of the image, at least one.
+        size: height and width of the image, px.
+        regions: whose context a box gets.
+        config: the pyramid and G.
+
+    Returns:
+        [N, C, G, G] float32, channels last in memory.
+    """
+    windows = context_windows(boxes, regions)
+    levels = choose_level(windows, size, config)
+    order = np.argsort(levels, kind="stable")
+    parts = []
+    for level in np.unique(levels):
+        features, scale = maps(int(level))
+        parts.append(align(features, cells(windows[levels == level], scale), config.grid))
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
+
+
+def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
+    """RoIAlign: each cell of a window is the map in its middle, bilinear; 0 more than a cell outside.
+
+    Equals `torchvision.ops.roi_align(..., sampling_ratio=1, aligned=True)` of windows half a cell further, which takes
+    over where gradients are wanted or the map is on another device than the CPU. More samples a cell bring nothing
+    where the window has about as many cells as the map has under it.
 
     Args:
         features: [1, C, h, w].
@@ -91,25 +142,12 @@ def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
     """
     if features.device.type != "cpu" or (features.requires_grad and torch.is_grad_enabled()):
         rois = torch.from_numpy(windows + np.float32(0.5)).to(features.device)
-        result: Tensor = roi_align(features.float(), [rois], grid, 1.0, SAMPLES, True)
+        result: Tensor = roi_align(features.float(), [rois], grid, 1.0, 1, True)
         return result.contiguous(memory_format=torch.channels_last)
     plane = features[0].permute(1, 2, 0).float().contiguous()  # [h, w, C]
-    cut = torch.empty(len(windows), grid, grid, features.shape[1])
-    spread(partial(_align, plane.numpy()), [windows, cut.numpy()])
-    return cut.permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
-class SharedMap:
-    """What the trunk made of an image.
-
-    Attributes:
-        features: [1, C, h, w].
-        scale: px of what it was shown for a px of the image, in x and in y.
-    """
-
-    features: Tensor
-    scale: tuple[float, float]
+    aligned = torch.empty(len(windows), grid, grid, features.shape[1])
+    spread(partial(_align, plane.numpy()), [windows, aligned.numpy()])
+    return aligned.permute(0, 3, 1, 2)
 
 
 class SharedNetwork:
@@ -138,16 +176,24 @@ class SharedNetwork:
         self.network = copy.deepcopy(fold_batch_norm(network.eval())).to(device)
         self.network.trunk.to(precision)
 
-    def look(self, image: Image) -> SharedMap:
-        """Run the layers that an image needs once."""
-        shown, scale = show(image, self.config)
-        x = network_input(shown[None], self.convention, self.device).to(self.precision)
-        return SharedMap(self.network.trunk_slice(None, ABOVE)(x), scale)
+    def look(self, image: Image) -> Callable[[Boxes], Tensor]:
+        """What gives the logits [N, K + 1] of boxes [N, 4] px of the image.
 
-    def logits(self, seen: SharedMap, boxes: Boxes) -> Tensor:
-        """Boxes [N, 4] px of the image -> [N, K + 1]."""
-        cut = align(seen.features, cells(boxes, seen.scale, self.regions), self.config.grid)  # [N, C, G, G]
-        return self.network.classify(self.network.trunk_slice(ABOVE)(cut.to(self.precision)))
+        The trunk runs once for each level of the pyramid, when a box is first cut from that.
+        """
+        height, width, _ = image.shape
+
+        @cache
+        def maps(level: int) -> tuple[Tensor, tuple[float, float]]:
+            shown, scale = show(image, self.config.pyramid[level])
+            x = network_input(shown[None], self.convention, self.device).to(self.precision)
+            return self.network.trunk_slice(None, ABOVE)(x).float(), scale
+
+        def logits(boxes: Boxes) -> Tensor:
+            features = cut(maps, boxes, (height, width), self.regions, self.config)  # [N, C, G, G]
+            return self.network.classify(self.network.trunk_slice(ABOVE)(features.to(self.precision)))
+
+        return logits
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
@@ -157,30 +203,26 @@ def _align(plane: Any, windows: Any, result: Any) -> None:
     grid = result.shape[1]
     for n in range(len(windows)):
         x1, y1 = windows[n, 0], windows[n, 1]
-        step_x = (windows[n, 2] - x1) / (grid * SAMPLES)
-        step_y = (windows[n, 3] - y1) / (grid * SAMPLES)
+        step_x, step_y = (windows[n, 2] - x1) / grid, (windows[n, 3] - y1) / grid
         for row in range(grid):
             for column in range(grid):
                 cell = result[n, row, column]
-                cell[:] = 0
-                for sample in range(SAMPLES * SAMPLES):
-                    y = y1 + step_y * (row * SAMPLES + sample // SAMPLES + np.float32(0.5))
-                    x = x1 + step_x * (column * SAMPLES + sample % SAMPLES + np.float32(0.5))
-                    if y < -1 or y > height or x < -1 or x > width:
-                        continue
-                    y, x = max(y, np.float32(0)), max(x, np.float32(0))
-                    top, left = min(int(y), height - 1), min(int(x), width - 1)
-                    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-                    down = min(y - top, np.float32(1)) if bottom > top else np.float32(0)
-                    along = min(x - left, np.float32(1)) if right > left else np.float32(0)
-                    a = (1 - down) * (1 - along) / (SAMPLES * SAMPLES)
-                    b = (1 - down) * along / (SAMPLES * SAMPLES)
-                    c = down * (1 - along) / (SAMPLES * SAMPLES)
-                    d = down * along / (SAMPLES * SAMPLES)
-                    for channel in range(channels):
-                        cell[channel] += (
-                            a * plane[top, left, channel]
-                            + b * plane[top, right, channel]
-                            + c * plane[bottom, left, channel]
-                            + d * plane[bottom, right, channel]
-                        )
+                y = y1 + step_y * (row + np.float32(0.5))
+                x = x1 + step_x * (column + np.float32(0.5))
+                if y < -1 or y > height or x < -1 or x > width:
+                    cell[:] = 0
+                    continue
+                y, x = max(y, np.float32(0)), max(x, np.float32(0))
+                top, left = min(int(y), height - 1), min(int(x), width - 1)
+                bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+                down = min(y - top, np.float32(1)) if bottom > top else np.float32(0)
+                along = min(x - left, np.float32(1)) if right > left else np.float32(0)
+                a, b = (1 - down) * (1 - along), (1 - down) * along
+                c, d = down * (1 - along), down * along
+                for channel in range(channels):
+                    cell[channel] = (
+                        a * plane[top, left, channel]
+                        + b * plane[top, right, channel]
+                        + c * plane[bottom, left, channel]
+                        + d * plane[bottom, right, channel]
+                    )

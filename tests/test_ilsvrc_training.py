@@ -420,7 +420,9 @@ def official(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> I
     signal.signal(signal.SIGTERM, handler)
 
 
-@pytest.mark.parametrize("mode", [["mode=warp"], ["mode=shared", "images=2", "shared.short=96", "shared.long=128"]])
+@pytest.mark.parametrize(
+    "mode", [["mode=warp"], ["mode=shared", "images=2", "shared.pyramid=[96,192]", "shared.region=64"]]
+)
 def test_from_the_tree_to_the_submission(
     official: Path,
     toy_checkpoint: Path,

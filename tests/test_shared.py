@@ -1,7 +1,8 @@
-"""Regions cut out of one map: RoIAlign against torchvision's, where a cell looks, scoring, and its training."""
+"""Regions cut out of an image's maps: RoIAlign against torchvision's, where a cell looks, scoring, and its training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +23,14 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import RegionConfig, context_windows, network_input
-from detector.shared import ABOVE, FIRST, STRIDE, SharedConfig, SharedNetwork, align, cells, show
+from detector.shared import ABOVE, FIRST, STRIDE, SharedConfig, align, cells, choose_level, show
 from detector.training.finetune import FineTuneConfig, ImageBatches
 from detector.training.run import train
 from detector.training.windows import NOTHING, ImageSampler, Windows, collect_windows
 
 CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
 CONVENTION = InputConvention(std=(60.0, 60.0, 60.0))
-SHARED = SharedConfig(short=96, long=128)
+SHARED = SharedConfig(pyramid=[96, 192], region=64)
 
 
 def windows_of(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -64,7 +65,7 @@ BOXES = np.array([[0, 0, 30, 30], [10, 5, 60, 45], [60, 0, 120, 90], [0, 0, 120,
 def test_align_equals_torchvision(grid: int, channels: int) -> None:
     features = torch.randn(1, channels, 8, 11, generator=torch.Generator().manual_seed(1))
     windows = windows_of(50)
-    expected = roi_align(features, [torch.from_numpy(windows) + 0.5], grid, 1.0, 2, True)
+    expected = roi_align(features, [torch.from_numpy(windows) + 0.5], grid, 1.0, 1, True)
     for layout in (torch.contiguous_format, torch.channels_last):
         found = align(features.contiguous(memory_format=layout), windows, grid)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -107,26 +108,34 @@ def test_where_a_cell_looks(classifier: RegionClassifier) -> None:
 
 
 def test_a_box_in_cells() -> None:
-    """Twice as large, with 16 of 224 px of context on each side, cell 0 at 14.5 px."""
-    box = np.array([[100, 50, 200, 250]], np.float32)
-    (x1, y1, x2, y2) = context_windows(box, RegionConfig())[0]
-    expected = (np.array([2 * x1, 3 * y1, 2 * x2, 3 * y2]) - 14.5) / 16
-    np.testing.assert_allclose(cells(box, (2.0, 3.0), RegionConfig())[0], expected, rtol=1e-6)
+    """Twice as wide and three times as high, cell 0 at 14.5 px."""
+    found = cells(np.array([[100.0, 50, 200, 250]]), (2.0, 3.0))
+    np.testing.assert_allclose(found, [[185.5 / 16, 135.5 / 16, 385.5 / 16, 735.5 / 16]])
 
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((375, 500), (448, 597)), ((500, 375), (597, 448)), ((100, 1000), (77, 768)), ((1, 2000), (32, 768))],
+    [((375, 500), (388, 517)), ((500, 375), (517, 388)), ((100, 1000), (142, 1417)), ((1, 2000), (32, 20035))],
 )
 def test_how_an_image_is_shown(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    shown, (scale_x, scale_y) = show(np.zeros((*size, 3), np.uint8), SharedConfig())
+    shown, (scale_x, scale_y) = show(np.zeros((*size, 3), np.uint8), 448)
     assert shown.shape == (*expected, 3)
     assert scale_x == pytest.approx(expected[1] / size[1])
     assert scale_y == pytest.approx(expected[0] / size[0])
 
 
-@pytest.mark.parametrize("values", [{"short": 32}, {"short": 500, "long": 400}, {"grid": 0}])
-def test_settings_that_are_refused(values: dict[str, int]) -> None:
+def test_a_region_is_cut_where_it_is_nearest_to_its_size() -> None:
+    """On an image of 400 × 100 px, whose area is that of 200 × 200, a level of 100 px shows it at half its size."""
+    config = SharedConfig(pyramid=[400, 100, 200], region=50)
+    sides = np.array([1, 25, 35, 36, 50, 70, 71, 100, 400])
+    square = np.concatenate([np.zeros((9, 2)), np.stack([sides, sides], axis=1)], axis=1)
+    assert choose_level(square, (100, 400), config).tolist() == [0, 0, 0, 2, 2, 2, 1, 1, 1]
+    long = square * [1, 1, 2, 0.5]
+    assert choose_level(long, (100, 400), config).tolist() == [0, 0, 0, 2, 2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("values", [{"pyramid": []}, {"pyramid": [224, 32]}, {"region": 0}, {"grid": 0}])
+def test_settings_that_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="shared"):
         SharedConfig(**values)
 
@@ -136,13 +145,17 @@ def test_settings_that_are_refused(values: dict[str, int]) -> None:
 
 def slow_softmax(one: RegionClassifier, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     assert one.shared is not None
-    shown, scale = show(image, one.shared)
+    shown = [show(image, side) for side in one.shared.pyramid]
     rows = []
     with torch.no_grad():
-        features = one.network.trunk_slice(None, ABOVE)(network_input(shown[None], one.convention))
         for box in context_windows(boxes, one.regions):
+            x1, y1, x2, y2 = box.tolist()
+            sides = [math.sqrt((x2 - x1) * (y2 - y1) * x * y) for _, (x, y) in shown]
+            level = min(range(len(sides)), key=lambda level: max(sides[level] / 64, 64 / sides[level]))
+            of_level, scale = shown[level]
+            features = one.network.trunk_slice(None, ABOVE)(network_input(of_level[None], one.convention))
             corners = torch.tensor([[(value * scale[i % 2] - 14.5) / 16 + 0.5 for i, value in enumerate(box.tolist())]])
-            cut = roi_align(features, [corners.float()], 14, 1.0, 2, True)
+            cut = roi_align(features, [corners.float()], one.shared.grid, 1.0, 1, True)
             rows.append(one.network.classify(one.network.trunk_slice(ABOVE)(cut)).softmax(dim=1))
     result: NDArray[np.float32] = torch.cat(rows).numpy()
     return result
@@ -156,21 +169,28 @@ def test_scores_are_those_of_each_region_by_itself(
     found = Detector([classifier], DetectorConfig(batch=batch)).score(image, BOXES)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(expected - expected.mean(axis=0)).max() > 0.01  # regions differ, a hundred times the tolerance
+    assert classifier.shared is not None
+    windows = context_windows(BOXES, classifier.regions)
+    assert len(set(choose_level(windows, image.shape[:2], classifier.shared).tolist())) == 2  # both levels are needed
 
 
-def test_the_trunk_runs_once_an_image(
-    classifier: RegionClassifier, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("count", "levels"), [(5, 2), (1, 1)])
+def test_the_trunk_runs_once_a_level(
+    classifier: RegionClassifier, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, count: int, levels: int
 ) -> None:
+    """At most: not for a level that no box is cut from."""
     seen = []
-    look = SharedNetwork.look
+    once = GoogLeNet.trunk_slice
 
-    def counted(self: SharedNetwork, image: NDArray[np.uint8]) -> Any:
-        seen.append(image.shape)
-        return look(self, image)
+    def counted(self: GoogLeNet, start: str | None = None, stop: str | None = None) -> Any:
+        seen.append((start, stop))
+        return once(self, start, stop)
 
-    monkeypatch.setattr(SharedNetwork, "look", counted)
-    Detector([classifier], DetectorConfig(batch=2)).score(image, BOXES)
-    assert seen == [image.shape]
+    detector = Detector([classifier], DetectorConfig(batch=1))
+    monkeypatch.setattr(GoogLeNet, "trunk_slice", counted)
+    detector.score(image, BOXES[:count])
+    assert seen.count((None, ABOVE)) == levels
+    assert seen.count((ABOVE, None)) == count
 
 
 def test_members_of_both_kinds_are_averaged(classifier: RegionClassifier, image: NDArray[np.uint8]) -> None:
@@ -239,13 +259,13 @@ def test_windows_follow_their_photograph(shapes: Path) -> None:
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", list(CLASSES.names)))
     windows = collect_windows(dataset, [record.boxes[:0] for record in dataset.records])  # objects alone
     sampler = ImageSampler(windows, batch=4, images=2, foreground=4, seed=0)
-    batches = ImageBatches(dataset, sampler, RegionConfig(64, 4), SHARED)
+    batches = ImageBatches(dataset, sampler)
     for number in range(8):
         photographs, sizes, some, labels = batches[number]
         assert photographs.shape[1:3] == tuple(sizes.max(dim=0).values.tolist())
         for photograph, places, label in zip(photographs, some, labels, strict=True):
             for place, which in zip(places.tolist(), label.tolist(), strict=True):
-                x, y = (round((place[i] + place[i + 2]) / 2 * STRIDE + FIRST) for i in (0, 1))
+                x, y = (int(place[i] + place[i + 2]) // 2 for i in (0, 1))
                 red, _, blue = photograph[y, x].tolist()
                 assert (red > blue) == (which == 1)
 
@@ -278,7 +298,8 @@ def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     save_checkpoint(start, RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES))
     data = {"kind": "voc", "root": str(shapes), "classes": list(CLASSES.names)}
     settings: dict[str, Any] = {
-        "name": "toy", "precision": "float32", "mode": "shared", "shared": {"short": 96, "long": 128}, "images": 2,
+        "name": "toy", "precision": "float32", "mode": "shared", "images": 2,
+        "shared": {"pyramid": [96, 192], "region": 64, "grid": 14},
         "init": str(start), "train": data | {"split": "train"}, "val": data | {"split": "val"},
         "proposals": {"width": 0, "min_width": 8}, "regions": {"size": 64, "context": 4}, "linear_batches": 2,
         "epochs": 2, "batches_per_epoch": 2, "batch": 8, "foreground": 4, "val_batches": 1, "workers": 0,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,16 +34,17 @@ from detector.checkpoint import (
 )
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
+from detector.data.image import Image
+from detector.device import autocast, choose_precision
 from detector.googlenet import GoogLeNet
 from detector.regions import RegionConfig, network_input, warp
-from detector.shared import ABOVE, SharedConfig, align, cells, show
+from detector.shared import ABOVE, SharedConfig, cut, show
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
 from detector.training.windows import NOTHING, BatchSampler, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
-from proposals.boxes import Boxes
 from proposals.boxes import mirrored as mirror
 from proposals.settings import ProposalConfig
 
@@ -173,35 +175,31 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
 class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
     """Batch number -> what regions of a few photographs, cut out of their maps, are learned from.
 
-    (photographs [I, H, W, 3] uint8 as they are shown, smaller ones in a corner; their heights and widths [I, 2];
-    windows [I, R, 4] in cells; labels [I, R] int64, NOTHING among them)
+    (photographs [I, H, W, 3] uint8, smaller ones in a corner; their heights and widths [I, 2]; boxes [I, R, 4] float32
+    px; labels [I, R] int64, NOTHING among them)
     """
 
-    def __init__(
-        self, dataset: Dataset, sampler: ImageSampler | ImagesInOrder, regions: RegionConfig, shared: SharedConfig
-    ) -> None:
-        self.dataset, self.sampler, self.regions, self.shared = dataset, sampler, regions, shared
+    def __init__(self, dataset: Dataset, sampler: ImageSampler | ImagesInOrder) -> None:
+        self.dataset, self.sampler = dataset, sampler
 
     def in_order(self, windows: Windows) -> ImageBatches:
         """The windows of one image after another, unmirrored, instead of what is drawn."""
-        return ImageBatches(self.dataset, ImagesInOrder(windows), self.regions, self.shared)
+        return ImageBatches(self.dataset, ImagesInOrder(windows))
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        photographs, windows, labels = [], [], []
+        photographs, boxes, labels = [], [], []
         for index, some, mirrored in self.sampler.draw(number):
-            shown, scale = show(self.dataset.records[index].read(), self.shared)
-            boxes: Boxes = some.boxes.astype(np.float64)
+            photograph, places = self.dataset.records[index].read(), some.boxes
             if mirrored:
-                boxes = mirror(boxes, shown.shape[1] / scale[0])
-                shown = shown[:, ::-1]
-            photographs.append(shown)
-            windows.append(cells(boxes, scale, self.regions))
+                photograph, places = photograph[:, ::-1], mirror(places, photograph.shape[1])
+            photographs.append(photograph)
+            boxes.append(places)
             labels.append(some.labels.astype(np.int64))
-        sizes = np.array([shown.shape[:2] for shown in photographs])
+        sizes = np.array([photograph.shape[:2] for photograph in photographs])
         together = np.zeros((len(photographs), *sizes.max(axis=0), 3), np.uint8)
-        for place, shown in zip(together, photographs, strict=True):
-            place[: shown.shape[0], : shown.shape[1]] = shown
-        columns = (together, sizes, np.stack(windows), np.stack(labels))
+        for place, photograph in zip(together, photographs, strict=True):
+            place[: photograph.shape[0], : photograph.shape[1]] = photograph
+        columns = (together, sizes, np.stack(boxes), np.stack(labels))
         return tuple(torch.from_numpy(column) for column in columns)
 
     def images(self, number: int) -> list[int]:
@@ -262,7 +260,8 @@ class FineTuning:
         first = self.config.epochs * self.config.batches_per_epoch
         batches = load_batches(self.train, first, first + count, self.config.workers)
         self.network.eval()
-        with torch.inference_mode():
+        precision = choose_precision(self.config.precision, self.ranks.device)
+        with torch.inference_mode(), autocast(self.ranks.device, precision):
             for batch in tqdm(
                 batches, total=count, desc="linear", unit="batch", dynamic_ncols=True, disable=not self.ranks.leads
             ):
@@ -339,10 +338,10 @@ class FineTuning:
 
 
 class SharedTuning(FineTuning):
-    """The same where the trunk runs once an image, and regions are cut out of its map."""
+    """The same where the trunk runs once an image, and regions are cut out of its maps."""
 
     def features(self, network: GoogLeNet, batch: Batch, *, learn: bool = False) -> Tensor:
-        """The trunk's last maps of all windows, [I · R, 1024, G, G]."""
+        """The trunk's last maps of all windows, [I · R, 1024, g, g]."""
         layers = [name for name, _ in network.trunk.named_children()]
         first = self.config.train_from if learn and self.config.train_from != "conv1" else None
         frozen = below = network.trunk_slice(None, ABOVE)
@@ -351,16 +350,22 @@ class SharedTuning(FineTuning):
                 frozen, below = network.trunk_slice(None, first).eval(), network.trunk_slice(first, ABOVE)
             else:
                 frozen, below = below.eval(), nn.Sequential()
-        cut = []
-        for photograph, (height, width), windows in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
-            shown = photograph[None, :height, :width].numpy()
-            x = network_input(shown, self.classifier.convention, self.ranks.device)
+        convention, regions, config = self.classifier.convention, self.classifier.regions, self.classifier.shared
+        assert config is not None
+
+        def maps(photograph: Image, level: int) -> tuple[Tensor, tuple[float, float]]:
+            shown, scale = show(photograph, config.pyramid[level])
+            x = network_input(shown[None], convention, self.ranks.device)
             if first is not None:
                 with torch.no_grad():
                     x = frozen(x)
-            assert self.classifier.shared is not None
-            cut.append(align(below(x), windows.numpy(), self.classifier.shared.grid))
-        x = torch.cat(cut).contiguous(memory_format=torch.channels_last)
+            return below(x), scale
+
+        parts = []
+        for photograph, (height, width), boxes in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
+            own = partial(maps, photograph[:height, :width].numpy())
+            parts.append(cut(own, boxes.numpy(), (height, width), regions, config))
+        x = torch.cat(parts).contiguous(memory_format=torch.channels_last)
         result: Tensor = network.trunk_slice(ABOVE)(x)
         return result
 

@@ -157,7 +157,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 seed=seed,
                 hard=config.hard_background,
             )
-            return ImageBatches(dataset, few, config.regions, classifier.shared)
+            return ImageBatches(dataset, few)
         sampler = BatchSampler(
             windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background
         )
