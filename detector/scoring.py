@@ -34,6 +34,7 @@ from detector.shared import SharedNetwork
 from proposals.boxes import Boxes, mirrored
 
 T = TypeVar("T", Tensor, Boxes)
+CUTS = 8  # regions cut out of maps are small: so many times as many at a time
 HALF = np.float32(0.5)  # as a Python number it would make older NumPy's results float64
 Rows = NDArray[np.float32]
 """[N, K + 1] probabilities, column 0 background; with regression [N, K + 1 + 4 K], the offsets of each class behind."""
@@ -118,8 +119,8 @@ class RegionScorer:
             scores = np.zeros((len(boxes), self.width), np.float32)
             start = 0
             while start < len(places):
-                part = slice(start, start + self.batch)
-                scores[part] = self._rows(logits, places[part])
+                part = slice(start, start + CUTS * self.batch)
+                scores[part] = self._rows(logits, places[part], CUTS)
                 start = part.stop
             sums.append(scores)
         return (sums[0] + mirrored_rows(sums[1], self._classes)) * HALF if sums[1:] else sums[0]
@@ -128,14 +129,14 @@ class RegionScorer:
     def _classes(self) -> int:
         return len(self.members[0].classes)
 
-    def _rows(self, network: Callable[[T], Tensor], x: T) -> Rows:
-        """B inputs -> [B, K + 1], the softmax, and what regression says."""
-        output = self._output(network, x).cpu()
+    def _rows(self, network: Callable[[T], Tensor], x: T, times: int = 1) -> Rows:
+        """B inputs, up to so many times what a batch is -> [B, K + 1], the softmax, and what regression says."""
+        output = self._output(network, x, times).cpu()
         classes = self._classes + 1
         rows: Rows = torch.cat([output[:, :classes].softmax(dim=1), output[:, classes : self.width]], dim=1).numpy()
         return rows
 
-    def _output(self, network: Callable[[T], Tensor], x: T) -> Tensor:
+    def _output(self, network: Callable[[T], Tensor], x: T, times: int) -> Tensor:
         """What the network gives; a batch for which the device has no memory is halved, this one and all later."""
         try:
             return network(x).float()
@@ -145,8 +146,8 @@ class RegionScorer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         half = (len(x) + 1) // 2
-        self.batch = min(self.batch, half)
-        return torch.cat([self._output(network, x[start : start + half]) for start in range(0, len(x), half)])
+        self.batch = min(self.batch, max(1, half // times))
+        return torch.cat([self._output(network, x[start : start + half], times) for start in range(0, len(x), half)])
 
 
 def _ready(member: RegionClassifier, config: DetectorConfig, device: torch.device) -> Network | SharedNetwork:

@@ -23,7 +23,7 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import RegionConfig, context_windows, network_input
-from detector.shared import ABOVE, FIRST, STRIDE, SharedConfig, align, cells, choose_level, show
+from detector.shared import ABOVE, FIRST, STRIDE, SharedConfig, SharedNetwork, align, cells, choose_level, show
 from detector.training.finetune import FineTuneConfig, ImageBatches
 from detector.training.run import train
 from detector.training.windows import NOTHING, ImageSampler, Windows, collect_windows
@@ -174,7 +174,7 @@ def test_scores_are_those_of_each_region_by_itself(
     assert len(set(choose_level(windows, image.shape[:2], classifier.shared).tolist())) == 2  # both levels are needed
 
 
-@pytest.mark.parametrize(("count", "levels"), [(5, 2), (1, 1)])
+@pytest.mark.parametrize(("count", "levels"), [(20, 2), (1, 1)])
 def test_the_trunk_runs_once_a_level(
     classifier: RegionClassifier, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, count: int, levels: int
 ) -> None:
@@ -188,9 +188,38 @@ def test_the_trunk_runs_once_a_level(
 
     detector = Detector([classifier], DetectorConfig(batch=1))
     monkeypatch.setattr(GoogLeNet, "trunk_slice", counted)
-    detector.score(image, BOXES[:count])
+    detector.score(image, np.tile(BOXES, (4, 1))[:count])
     assert seen.count((None, ABOVE)) == levels
-    assert seen.count((ABOVE, None)) == count
+    assert seen.count((ABOVE, None)) == math.ceil(count / 8)  # batches
+
+
+def test_too_little_memory_halves_the_batch(
+    classifier: RegionClassifier, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight times as many regions at a time as are warped, and half as many, for good, where these are too many."""
+    boxes = np.tile(BOXES, (20, 1))
+    expected = Detector([classifier], DetectorConfig(batch=1)).score(image, boxes)
+    asked = []
+    look = SharedNetwork.look
+
+    def crowded(self: SharedNetwork, image: NDArray[np.uint8]) -> Callable[[NDArray[np.float32]], Tensor]:
+        logits = look(self, image)
+
+        def few(boxes: NDArray[np.float32]) -> Tensor:
+            asked.append(len(boxes))
+            if len(boxes) > 20:
+                raise torch.OutOfMemoryError
+            return logits(boxes)
+
+        return few
+
+    monkeypatch.setattr(SharedNetwork, "look", crowded)
+    detector = Detector([classifier], DetectorConfig(batch=8))
+    np.testing.assert_allclose(detector.score(image, boxes), expected, atol=1e-4)
+    assert asked == [64, 32, 16, 16, 32, 16, 16, 16, 16, 4]
+    asked.clear()
+    detector.score(image, boxes)
+    assert asked == [16, 16, 16, 16, 16, 16, 4]  # it has learned
 
 
 def test_members_of_both_kinds_are_averaged(classifier: RegionClassifier, image: NDArray[np.uint8]) -> None:
