@@ -45,7 +45,7 @@ class RegionClassifier:
         regions: how boxes are warped for it.
         classes: the K classes.
         provenance: free text by topic: data, recipe, command, results.
-        shared: regions are cut out of one map of the image, as this says; None: each is warped by itself.
+        shared: regions are cut out of maps of the whole image, as this says; None: each is warped by itself.
     """
 
     network: GoogLeNet

@@ -109,7 +109,7 @@ class RegionScorer:
         return scores
 
     def _cut(self, network: SharedNetwork, image: Image, boxes: Boxes) -> Rows:
-        """The rows of a member whose regions are cut out of one map."""
+        """The rows of a member whose regions are cut out of maps of the whole image."""
         views = [(image, boxes)]
         if self.config.mirror:
             views.append((np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])))

@@ -119,10 +119,12 @@ def test_the_packages_are_imported_without_torch() -> None:
     ("name", "schema"),
     [
         ("default", DetectorConfig),
+        ("fast", DetectorConfig),
         ("paper", DetectorConfig),
         ("regions_voc", FineTuneConfig),
         ("regions_paper", FineTuneConfig),
         ("regression_voc", FineTuneConfig),
+        ("ensemble_voc", FineTuneConfig),
         ("shared_voc", FineTuneConfig),
         ("ilsvrc_regions", FineTuneConfig),
         ("objects_voc", ImageTrainingConfig),
