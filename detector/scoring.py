@@ -34,7 +34,7 @@ from detector.shared import SharedNetwork
 from proposals.boxes import Boxes, mirrored
 
 T = TypeVar("T", Tensor, Boxes)
-CUTS = 8  # regions cut out of maps are small: so many times as many at a time
+CUTS = 8  # a region cut out of a map passes a twelfth of the network: so many times as many fit a batch
 HALF = np.float32(0.5)  # as a Python number it would make older NumPy's results float64
 Rows = NDArray[np.float32]
 """[N, K + 1] probabilities, column 0 background; with regression [N, K + 1 + 4 K], the offsets of each class behind."""

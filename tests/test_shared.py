@@ -30,7 +30,7 @@ from detector.training.windows import NOTHING, ImageSampler, Windows, collect_wi
 
 CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
 CONVENTION = InputConvention(std=(60.0, 60.0, 60.0))
-SHARED = SharedConfig(pyramid=[96, 192], region=64)
+SHARED = SharedConfig(pyramid=[96, 192], region=64, grid=14)
 
 
 def windows_of(count: int, seed: int = 0) -> NDArray[np.float32]:
