@@ -379,7 +379,10 @@ class GoogLeNet(nn.Module):
 
 
 def placed_features(features: Tensor) -> Tensor:
-    """Averages that still know where: [N, C, 7, 7] -> [N, C · 9] of 3 × 3 places that overlap by a third."""
+    """Averages that still know where: [N, C, 7, 7] -> [N, C · 9] of 3 × 3 places that overlap by a third.
+
+    A smaller map has fewer places: 2 × 2 in 5 × 5, and one below 5 × 5.
+    """
     side = min(3, *features.shape[2:])
     return F.avg_pool2d(features, side, stride=2).flatten(1)
 

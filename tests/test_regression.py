@@ -238,7 +238,7 @@ def test_onnxruntime_gives_the_same_boxes(image: NDArray[np.uint8]) -> None:
 # ---- the detector
 
 
-@pytest.mark.parametrize("shared", [None, SharedConfig(pyramid=[96, 192], region=64)], ids=["warp", "shared"])
+@pytest.mark.parametrize("shared", [None, SharedConfig(pyramid=[96, 192], region=64, grid=14)], ids=["warp", "shared"])
 def test_detections_are_where_the_members_mean_places_them(
     image: NDArray[np.uint8], shared: SharedConfig | None
 ) -> None:
@@ -272,7 +272,7 @@ def test_with_a_cascade_only_members_that_looked_have_a_say(image: NDArray[np.ui
     np.testing.assert_allclose(Detector(members, config)._scorer(image, BOXES), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("shared", [None, SharedConfig(pyramid=[96, 192], region=64)], ids=["warp", "shared"])
+@pytest.mark.parametrize("shared", [None, SharedConfig(pyramid=[96, 192], region=64, grid=14)], ids=["warp", "shared"])
 def test_mirrored_regions_have_a_say(image: NDArray[np.uint8], shared: SharedConfig | None) -> None:
     """A mirrored photograph has the mirrored detections."""
     config = DetectorConfig(regression=True, mirror=True, precision="float32")
