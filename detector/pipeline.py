@@ -2,7 +2,8 @@
 
 In: image [H, W, 3] uint8 RGB.  Out: Detections, best first.
 Each proposed box is classified on its own, as in R-CNN; several classifiers make the paper's ensemble by the mean of
-their softmax, followed by one suppression. No box regression and no context model, as in the paper.
+their softmax, followed by one suppression. Box regression, mirrored regions, soft-NMS and a cascade, which the paper
+does not have, are off unless a preset asks for them; configs/default.yaml does.
 
 N boxes, K classes, S side of a region.
 """
