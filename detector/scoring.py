@@ -61,7 +61,8 @@ class RegionScorer:
             if without:
                 raise ValueError(
                     f"regression=true, and model {without[0]} of {len(self.members)} has no regression layer; fit one: "
-                    "python tools/train_classifier.py --config configs/regression_voc.yaml init=MODEL"
+                    "python tools/train_classifier.py --config configs/regression_voc.yaml init=MODEL; "
+                    "or take regression=false"
                 )
             self.width += 4 * len(self.members[0].classes)
         self.batch = config.batch  # a device without the memory for it halves it

@@ -169,7 +169,13 @@ def test_the_papers_preset_has_nothing_beyond_the_paper() -> None:
 def detect(tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path) -> Main:
     """tools/detect.py with the toy network and few proposals; further arguments follow."""
     main = tool("detect")
-    settings = [f"models=[{toy_checkpoint}]", "proposals.width=0", "proposals.min_width=8", "proposals.max_boxes=6"]
+    settings = [
+        f"models=[{toy_checkpoint}]",
+        "regression=false",
+        "proposals.width=0",
+        "proposals.min_width=8",
+        "proposals.max_boxes=6",
+    ]
     return lambda arguments: main([*arguments, *settings, "--device", "cpu"])
 
 
