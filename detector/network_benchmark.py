@@ -4,6 +4,7 @@
     bfloat16       the same in bfloat16, but for the classifier: faster where the processor multiplies that
     plain          the same layers and weights with F.local_response_norm, channels first: what one writes at first
     compile        torch.compile of the plain one
+    compile-ours, compile-bfloat16   torch.compile of ours, in both precisions: backend=compile of a detector
     onnxruntime    the ONNX export
     torchvision    its googlenet: batch normalisation, 3×3 for 5×5, no local response normalisation; another network
 
@@ -33,7 +34,7 @@ from detector.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.lrn import ALPHA, BETA, SIZE, LocalResponseNorm
 from detector.model_table import count
 
-CONTESTANTS = ("ours", "bfloat16", "plain", "compile", "onnxruntime", "torchvision")
+CONTESTANTS = ("ours", "bfloat16", "plain", "compile", "compile-ours", "compile-bfloat16", "onnxruntime", "torchvision")
 SIDE = 224  # px
 
 
@@ -69,9 +70,10 @@ def build_contestant(name: str) -> Callable[[Tensor], object]:
     network = GoogLeNet().eval()
     if name == "ours":
         return lambda x: network(x.contiguous(memory_format=torch.channels_last))
-    if name == "bfloat16":
-        half = build_backend("torch", network, precision="bfloat16")
-        return lambda x: half(x.contiguous(memory_format=torch.channels_last))
+    if name in ("bfloat16", "compile-ours", "compile-bfloat16"):
+        backend = "compile" if name.startswith("compile") else "torch"
+        ready = build_backend(backend, network, precision="bfloat16" if name.endswith("bfloat16") else "float32")
+        return lambda x: ready(x.contiguous(memory_format=torch.channels_last))
     if name == "plain":
         return plain_copy(network)
     if name == "compile":

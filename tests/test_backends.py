@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from detector import Detector, DetectorConfig, backends
 from detector.backends import build_backend
 from detector.checkpoint import load_checkpoint
 from detector.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.network_benchmark import Rate, format_rates, plain_copy, time_inference, time_training
+from detector.network_benchmark import CONTESTANTS, Rate, format_rates, plain_copy, time_inference, time_training
 from detector.onnx_export import OnnxNetwork, largest_difference, to_onnx
 
 onnx = pytest.importorskip("onnx", reason="the optional extra onnx is not installed")
@@ -71,6 +72,11 @@ def test_torch_compile_gets_the_folded_network(monkeypatch: pytest.MonkeyPatch) 
     assert compiled[0].config.norm == "none"
     with torch.no_grad():
         torch.testing.assert_close(run(images(2)), own(images(2)), rtol=1e-3, atol=1e-3)
+
+
+def test_the_command_offers_every_contestant() -> None:
+    command = runpy.run_path(str(Path(__file__).parent.parent / "tools/benchmark_network.py"))
+    assert command["NAMES"] == CONTESTANTS
 
 
 def test_batch_normalisation_is_folded_into_the_graph() -> None:

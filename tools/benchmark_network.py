@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-NAMES = ("ours", "bfloat16", "plain", "compile", "onnxruntime", "torchvision")
+NAMES = (
+    "ours",
+    "bfloat16",
+    "plain",
+    "compile",
+    "compile-ours",
+    "compile-bfloat16",
+    "onnxruntime",
+    "torchvision",
+)
 EXAMPLES = """examples:
   python tools/benchmark_network.py --repetitions 11
   python tools/benchmark_network.py --networks ours plain --batches 16
