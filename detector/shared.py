@@ -6,6 +6,7 @@ R-CNN passes every region through all layers; this cuts regions out of a layer's
 network. The image is shown in several sizes, and a region cut from the one where it is nearest to the size of a warped
 region (SPP-net, arXiv 1406.4729): what the layers look for has one size. Cut before pool4, what the last modules see is
 made as in a warped region: maxima, where averages mean less to them.
+A batch of a training has regions of several images; at test it has those of one, of which there are a thousand.
 Beyond the paper; the warp is the reference. What a region shows is the same: its box with R-CNN's context around it.
 
 N boxes, C channels, h × w a map, G the side of what is cut out of it.
