@@ -584,11 +584,21 @@ def train(tool: Callable[[str], Main], workplace: Path, shapes: Path, toy_checkp
     signal.signal(signal.SIGTERM, handler)
 
 
-def test_train_ends_with_the_next_command(train: Main, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train([]) == 0
+@pytest.mark.parametrize(("windows", "ending"), [(0, " regression=false"), (4, "")])
+def test_train_ends_with_the_next_command(
+    train: Main,
+    tool: Callable[[str], Main],
+    workplace: Path,
+    windows: int,
+    ending: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train([f"regression_windows={windows}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("epoch 0  val_loss ")
-    assert lines[-1] == "done: python tools/detect.py image.jpg models=[runs/toy/best.safetensors]"
+    assert lines[-1] == f"done: python tools/detect.py image.jpg models=[runs/toy/best.safetensors]{ending}"
+    noise(workplace / "image.jpg")
+    assert tool("detect")(lines[-1].split()[3:]) == 0
     assert train([]) == 1
     assert "train_classifier: runs/toy has a run already; --resume auto continues it" in capsys.readouterr().err
 

@@ -78,7 +78,8 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         if task == "images":
             print(f"done: python tools/classify.py image.jpg --models {weights.replace(',', ' ')}")
         else:
-            print(f"done: python tools/detect.py image.jpg models=[{weights}]")
+            moves = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
+            print(f"done: python tools/detect.py image.jpg models=[{weights}]{'' if moves else ' regression=false'}")
     return folders
 
 
