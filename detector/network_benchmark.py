@@ -202,7 +202,7 @@ def _rates(batch: int, seconds: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _peak(name: str, batch: int) -> float:
-    if name == "compile":  # its compiler's memory is not its own
+    if name.startswith("compile"):  # its compiler's memory is not its own
         return 0.0
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_process, name, batch).result()
