@@ -143,7 +143,9 @@ def find_checkpoint(name: str, members: int = 1) -> Path:
     shipped = SHIPPED / f"{name}.safetensors"
     if shipped.is_file():
         return shipped
-    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
+    formats = (REGION_FORMAT, IMAGE_FORMAT)  # MultiBox's weights lie there too
+    known = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) in formats)
+    names = ", ".join(known) or "none"
     raise CheckpointError(f"no checkpoint {name} (shipped: {names}); train one: {_training_command(path, members)}")
 
 

@@ -229,6 +229,7 @@ def test_find_by_path_or_by_shipped_name(saved: Path, tmp_path: Path, monkeypatc
     (tmp_path / "shipped").mkdir()
     for name in ("toy", "another"):
         (tmp_path / "shipped" / f"{name}.safetensors").write_bytes(saved.read_bytes())
+    save_file({"x": torch.zeros(1)}, tmp_path / "shipped/boxes.safetensors", metadata={"format": "of another kind"})
     assert find_checkpoint("toy") == tmp_path / "shipped" / "toy.safetensors"
     with pytest.raises(CheckpointError, match=r"no checkpoint toys \(shipped: another, toy\)"):
         find_checkpoint("toys")
