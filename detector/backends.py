@@ -3,8 +3,8 @@
 In: a network, a device.  Out: a function from images [N, 3, S, S] to logits [N, K].
 Measured on two AVX-512 cores (`python tools/benchmark_network.py`): with the paper's local response normalisation
 PyTorch and our kernel are faster, since onnxruntime's own operator for it is slow; without it onnxruntime is, unless
-the processor multiplies bfloat16. torch.compile makes ours a tenth to a third faster once it has
-compiled; in whole detectors, whose last batches differ in size, nothing of that was left.
+the processor multiplies bfloat16. torch.compile makes ours a tenth to a third faster once it
+has compiled; in whole detectors, whose last batches differ in size, nothing of that was left.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from detector.config import PRESETS
+from detector.config import PRESETS, peek
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.pretrained import load_caffe, load_torchvision
@@ -150,11 +150,11 @@ def find_checkpoint(name: str, members: int = 1) -> Path:
 
 
 def _training_command(path: Path, members: int) -> str:
-    """How to make runs/NAME/best.safetensors, where a preset of that name exists, or a member's runs/NAME-3/..."""
+    """How to make runs/NAME/best.safetensors or the shipped NAME, where a preset NAME trains it, or a member NAME-3."""
     run, _, number = path.parent.name.rpartition("-")
     is_member = number.isdecimal() and members > 1
-    config = f"{run if is_member else path.parent.name}.yaml"
-    if not any((folder / config).is_file() for folder in PRESETS):
+    config = f"{run if is_member else path.parent.name or path.name}.yaml"
+    if not any((folder / config).is_file() and peek(folder / config, (), "init") for folder in PRESETS):
         return "python tools/train_classifier.py --config configs/regions_voc.yaml"
     ending = f" members={members} --resume auto" if is_member else ""
     return f"python tools/train_classifier.py --config configs/{config}{ending}"

@@ -233,6 +233,8 @@ def test_find_by_path_or_by_shipped_name(saved: Path, tmp_path: Path, monkeypatc
     assert find_checkpoint("toy") == tmp_path / "shipped" / "toy.safetensors"
     with pytest.raises(CheckpointError, match=r"no checkpoint toys \(shipped: another, toy\)"):
         find_checkpoint("toys")
+    with pytest.raises(CheckpointError, match=r"--config configs/regions_voc\.yaml"):
+        find_checkpoint("fast")  # a preset, but not of a training
 
 
 def test_network_and_classes_must_match(classifier: RegionClassifier) -> None:
