@@ -24,6 +24,7 @@ from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.pretrained import load_caffe, load_torchvision
 from detector.regions import RegionConfig
 from detector.shared import SharedConfig
+from proposals.errors import UserError
 
 REGION_FORMAT = "googlenet-rcnn region classifier 1"
 IMAGE_FORMAT = "googlenet-rcnn image classifier 1"
@@ -31,7 +32,7 @@ IMAGE_FORMAT = "googlenet-rcnn image classifier 1"
 SHIPPED = Path(__file__).parent / "weights"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that is missing or cannot be used; one line with the file and what to do."""
 
 

@@ -22,13 +22,15 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from proposals.errors import UserError
+
 T = TypeVar("T")
 
 PRESETS = (Path(__file__).parent / "presets", Path(__file__).parent.parent / "configs")
 """Where the shipped presets are: inside the package of a wheel, beside it in a checkout."""
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting that cannot be used; the message is one line that names the file, the section and the key."""
 
 

@@ -27,6 +27,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proposals.errors import UserError
 from proposals.result import MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.settings import ProposalConfig
 
@@ -40,7 +41,7 @@ _ARRAYS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
 }
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
     """A store that cannot be used or gone on with; the message names the folder and what to do."""
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from detector.data.image import Image, read_image
 from proposals.boxes import Boxes, area, clip
+from proposals.errors import UserError
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A data set that cannot be read; the message says what is wrong, in which file, and what to do next."""
 
 

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from PIL.ExifTags import Base as ExifTag
 from PIL.Image import Transpose
 
+from proposals.errors import UserError
+
 Image = NDArray[np.uint8]
 """[H, W, 3] uint8 RGB."""
 
@@ -52,7 +54,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A file that is no readable image; the message names the file and the reason."""
 
 

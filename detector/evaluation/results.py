@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from detector.data.ground_truth import ClassTable
 from detector.detections import Detections
 from detector.evaluation.truth import HALF_OPEN, Convention, Truth, convert
+from proposals.errors import UserError
 
 
-class ResultsError(ValueError):
+class ResultsError(UserError):
     """A results file that cannot be used; each line of the message names the file, the place and the reason."""
 
 

@@ -21,12 +21,13 @@ from typing import TypeVar
 import torch
 
 from detector.config import load_config, save_config
+from proposals.errors import UserError
 
 T = TypeVar("T")
 FREE = ("workers", "cache", "save_minutes", "members")  # settings that change how a run is computed, not what comes out
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on; one line with the reason and the next step."""
 
 

@@ -1,0 +1,51 @@
+"""Write files whole or not at all.
+
+A run can be killed, a machine can lose power and a disk can fill at any byte. A file written here has either its old
+content, its new content, or does not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it becomes `path` when the block ends, and disappears when it fails.
+
+    The temporary file has the suffix of `path`, by which libraries choose a format. File and folder are flushed to the
+    disk before and after the rename. A `path` that exists and is no regular file (/dev/stdout, a pipe) is written
+    directly; a link keeps pointing to the file that it names.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix[:32]}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names of a folder to the disk; without it a rename may be undone by a power cut."""
+    if os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""write_whole: a file has its old content, its new content, or does not exist."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from proposals.files import write_whole
+
+
+def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with write_whole(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.suffix == ".txt"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_failure_keeps_the_old_content_and_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), write_whole(path) as temporary:
+        temporary.write_text(str(1 // int(temporary.write_text("ne") == 0)))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_names_of_the_greatest_length(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".txt")
+    with write_whole(path) as temporary:
+        temporary.write_text("x")
+    assert path.read_text() == "x"
+
+
+def test_a_link_keeps_pointing_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "link").symlink_to("there")
+    with write_whole(tmp_path / "link") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there").read_text() == "new"
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no /dev/null on this system")
+def test_a_device_is_written_directly() -> None:
+    with write_whole(Path("/dev/null")) as temporary:
+        temporary.write_text("x")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), write_whole(tmp_path / "no/a.txt") as temporary:
+        temporary.write_text("x")
