@@ -102,7 +102,7 @@ def test_local_response_norm_and_its_gradient(layout: torch.memory_format) -> No
     values = 50 * torch.randn(2, 16, 9, 7, generator=torch.Generator().manual_seed(0))
     results = []
     for device in (CPU, GPU):
-        x = values.to(device).contiguous(memory_format=layout).requires_grad_()
+        x = values.to(device).clone(memory_format=layout).requires_grad_()
         y = local_response_norm(x)
         (y * y).sum().backward()
         assert x.grad is not None

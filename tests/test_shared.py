@@ -23,8 +23,19 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import RegionConfig, context_windows, network_input
-from detector.shared import ABOVE, FIRST, STRIDE, SharedConfig, SharedNetwork, align, cells, choose_level, show
-from detector.training.finetune import FineTuneConfig, ImageBatches, SharedTuning
+from detector.shared import (
+    ABOVE,
+    FIRST,
+    STRIDE,
+    SharedConfig,
+    SharedNetwork,
+    align,
+    cells,
+    choose_level,
+    map_side,
+    show,
+)
+from detector.training.finetune import FineTuneConfig, ImageBatches, SharedTuning, _on_canvas
 from detector.training.run import train
 from detector.training.windows import NOTHING, ImageSampler, Windows, collect_windows
 
@@ -328,6 +339,21 @@ def test_images_of_one_size_pass_the_trunk_together(shapes: Path) -> None:
     torch.testing.assert_close(together, torch.cat(single), rtol=1e-4, atol=1e-4)
 
 
+def test_an_image_on_a_canvas_has_the_maps_of_its_own_size() -> None:
+    """Away from its right and lower edge, which see 0 in the first layer alone."""
+    torch.manual_seed(0)
+    trunk = GoogLeNet(GoogLeNetConfig(width=0.25, initialisation="xavier")).eval().trunk_slice(None, ABOVE)
+    x = torch.rand(2, 3, 480, 448)
+    with torch.inference_mode():
+        for rows, columns in ((120, 90), (97, 64), (33, 47), (32, 32)):
+            assert trunk(x[:1, :, :rows, :columns]).shape[2:] == (map_side(rows), map_side(columns))
+        canvas = _on_canvas(x, torch.tensor([[480, 448], [64, 80]]), 448)
+        assert canvas.shape == (2, 3, 576, 576)
+        assert canvas.is_contiguous(memory_format=torch.channels_last)
+        assert not canvas[1, :, 64:].any()
+        torch.testing.assert_close(trunk(canvas[:1])[:, :, :8, :8], trunk(x[:1])[:, :, :8, :8], rtol=1e-4, atol=1e-4)
+
+
 def test_images_of_rare_classes_come_more_often() -> None:
     """27, 9 and 3 images of a class: the median is 9, and at balance 0.5 the rarest come sqrt(9 / 3) times a round."""
     labels = np.repeat([1, 2, 3], [27, 9, 3])
@@ -347,10 +373,11 @@ def test_images_of_rare_classes_come_more_often() -> None:
 
 def test_shared_settings_of_a_training_that_are_refused() -> None:
     data = DataConfig(DatasetKind.voc, "", "train")
-    plain = FineTuneConfig(train=data, val=data, init="")
+    plain = FineTuneConfig(train=data, val=data, init="", images=4)
     for values, message in (
         ({"mode": "fast"}, "mode must be warp or shared"),
         ({"mode": "shared", "images": 3}, "images must divide batch"),
+        ({"mode": "shared", "images": 0}, "mode=shared needs images"),
         ({"mode": "shared", "accumulate": 8}, "accumulate divide images"),
         ({"mode": "shared", "batch_norm_batches": 5}, "batch_norm_batches is for mode warp"),
     ):

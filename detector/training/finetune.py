@@ -40,16 +40,17 @@ from detector.data.image import Image
 from detector.device import autocast, choose_precision
 from detector.googlenet import GoogLeNet
 from detector.regions import RegionConfig, context_windows, network_input, warp
-from detector.shared import ABOVE, SharedConfig, choose_level, cut, show
+from detector.shared import ABOVE, SharedConfig, choose_level, cut, map_side, show
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
-from detector.training.windows import NOTHING, BatchSampler, ImageSampler, ImagesInOrder, InOrder, Windows
+from detector.training.windows import NOTHING, BatchSampler, FewImages, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
 from proposals.boxes import mirrored as mirror
 from proposals.settings import ProposalConfig
 
+CANVAS = 32  # px: the side of a canvas is a multiple of this
 PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache
 
 
@@ -80,7 +81,7 @@ class FineTuneConfig(OptimisationConfig):
         cache: folder of the proposals.
         mode: warp: each window passes all layers, as in R-CNN; shared: the trunk runs once an image (detector.shared).
         shared: of mode shared: how images are shown.
-        images: of mode shared: photographs that a batch's windows come from.
+        images: photographs that a batch's windows come from; 0, of mode warp alone: any number, uniform over windows.
         class_balance: how far rare classes are shown more often, in [0, 1]: 0 draws all foreground windows (or images)
             alike, 1 would draw all classes alike, 0.5 draws a class by the root of its share (LVIS, arXiv 1908.03195).
         distortion: brightness, contrast and colour of an image change by factors of 1 ± this, in [0, 1).
@@ -115,7 +116,7 @@ class FineTuneConfig(OptimisationConfig):
     cache: str = ".cache/proposals"
     mode: str = "warp"
     shared: SharedConfig = field(default_factory=SharedConfig)
-    images: int = 4  # ours; Fast R-CNN takes 2
+    images: int = 0  # R-CNN; Fast R-CNN takes 2
     class_balance: float = 0.0  # R-CNN draws windows alike
     distortion: float = 0.0  # R-CNN mirrors only
     scale_jitter: float = 1.0
@@ -124,7 +125,11 @@ class FineTuneConfig(OptimisationConfig):
         super().__post_init__()
         if self.mode not in ("warp", "shared"):
             raise ValueError(f"mode must be warp or shared, not {self.mode!r}")
-        if self.mode == "shared" and (self.images < 1 or self.batch % self.images or self.images % self.accumulate):
+        if self.mode == "shared" and not self.images:
+            raise ValueError(
+                "mode=shared needs images, the number of photographs a batch's windows come from; 4 serves"
+            )
+        if self.images < 0 or (self.images and (self.batch % self.images or self.images % self.accumulate)):
             raise ValueError(
                 f"images must divide batch, and accumulate divide images; they are {self.images}, {self.batch} and "
                 f"{self.accumulate}"
@@ -166,7 +171,7 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
     def __init__(
         self,
         dataset: Dataset,
-        sampler: BatchSampler | InOrder,
+        sampler: BatchSampler | FewImages | InOrder,
         regions: RegionConfig,
         fill: tuple[float, float, float],
         distortion: float = 0.0,
@@ -415,20 +420,30 @@ class SharedTuning(FineTuning):
                 frozen, below = network.trunk_slice(None, first).eval(), network.trunk_slice(first, ABOVE)
             else:
                 frozen, below = below.eval(), nn.Sequential()
-        convention, regions, config = self.classifier.convention, self.classifier.regions, self.classifier.shared
+        regions, config = self.classifier.regions, self.classifier.shared
         assert config is not None
+
+        together = self.ranks.device.type == "cuda"
+
+        def trunk(squares: Tensor, extents: Tensor, side: int) -> list[Tensor]:
+            x = network_input(squares.numpy(), self.classifier.convention, self.ranks.device)
+            if together:
+                x = _on_canvas(x, extents, side)
+            if first is not None:
+                with torch.no_grad():
+                    x = frozen(x)
+            return list(torch.split(below(x), 1))
+
         *levels, extents, sizes, chosen, boxes, _ = batch
         maps: dict[tuple[int, int], Tensor] = {}  # of an image, on a level
         for level, scaled in enumerate(levels):
-            # Images of one size share a pass.
-            for height, width in sorted(set(map(tuple, extents[:, level].tolist())) - {(0, 0)}):
-                members = (extents[:, level] == torch.tensor([height, width])).all(dim=1).nonzero().flatten().tolist()
-                x = network_input(scaled[members, :height, :width].numpy(), convention, self.ranks.device)
-                if first is not None:
-                    with torch.no_grad():
-                        x = frozen(x)
-                for image, features in zip(members, torch.split(below(x), 1), strict=True):
-                    maps[image, level] = features
+            there = extents[:, level]
+            for members in _passes(there, together=together):
+                height, width = there[members].amax(dim=0).tolist()
+                found = trunk(scaled[members, :height, :width], there[members], config.pyramid[level])
+                for image, features in zip(members, found, strict=True):
+                    rows, columns = (map_side(side) for side in there[image].tolist())
+                    maps[image, level] = features[:, :, :rows, :columns]
 
         def own(image: int, level: int) -> tuple[Tensor, tuple[float, float]]:
             (height, width), (rows, columns) = sizes[image].tolist(), extents[image, level].tolist()
@@ -442,6 +457,27 @@ class SharedTuning(FineTuning):
         x = torch.cat(parts).contiguous(memory_format=torch.channels_last)
         result: Tensor = network.trunk_slice(ABOVE)(x)
         return result
+
+
+def _passes(extents: Tensor, *, together: bool) -> list[list[int]]:
+    """Which images of a level pass the trunk at a time; none of height 0."""
+    sizes = [tuple(row) for row in extents.tolist()]
+    if together:
+        return [list(range(len(sizes)))] if any(height for height, _ in sizes) else []
+    return [[i for i, other in enumerate(sizes) if other == size] for size in sorted(set(sizes) - {(0, 0)})]
+
+
+def _on_canvas(x: Tensor, extents: Tensor, side: int) -> Tensor:
+    """Images [I, 3, h, w] of the area of a square of `side` px -> in the corner of a larger one, 0 around them.
+
+    cuDNN plans each new shape anew, which takes a GPU longer than the pass: so all batches of a level share one. What
+    lies around an image is 0 here in the first layer alone, and in all layers at test.
+    """
+    length = int(-(-max(*x.shape[2:], 1.25 * side) // CANVAS) * CANVAS)  # 1.25: sides of 3 to 2
+    canvas = x.new_zeros(len(x), 3, length, length).contiguous(memory_format=torch.channels_last)
+    for square, image, (rows, columns) in zip(canvas, x, extents.tolist(), strict=True):
+        square[:, :rows, :columns] = image[:, :rows, :columns]
+    return canvas
 
 
 def _hits(object_: Tensor, hit: Tensor) -> tuple[int, int]:

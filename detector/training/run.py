@@ -37,7 +37,7 @@ from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import TrainingError, begin, check_folder, forget_after, report
 from detector.training.regression import add_regression
-from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, collect_windows
+from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.boxes import Boxes
 
 RUNS = Path("runs")
@@ -151,7 +151,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
             )
         balance, distortion = (0.0, 0.0) if plain else (config.class_balance, config.distortion)
         jitter = 1.0 if plain else config.scale_jitter
-        if classifier.shared:
+        if config.images:
             few = ImageSampler(
                 windows,
                 batch=config.batch,
@@ -161,7 +161,9 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 hard=config.hard_background,
                 balance=balance,
             )
-            return ImageBatches(dataset, few, config.regions, classifier.shared, distortion, jitter)
+            if classifier.shared:
+                return ImageBatches(dataset, few, config.regions, classifier.shared, distortion, jitter)
+            return WindowBatches(dataset, FewImages(few), config.regions, classifier.convention.mean, distortion)
         sampler = BatchSampler(
             windows,
             batch=config.batch,

@@ -250,6 +250,23 @@ class ImageSampler:
         return chosen
 
 
+class FewImages:
+    """Batches of windows of a few images, in the form that BatchSampler draws: each image is read for several windows.
+
+    Args:
+        sampler: draws the images.
+    """
+
+    def __init__(self, sampler: ImageSampler) -> None:
+        self.sampler, self.windows = sampler, sampler.windows
+
+    def draw(self, number: int) -> tuple[Windows, NDArray[np.bool_]]:
+        """Batch `number`, and which of its windows to mirror: all of an image or none."""
+        parts = [(some, np.full(len(some), mirrored)) for _, some, mirrored in self.sampler.draw(number)]
+        columns = [[getattr(some, name) for some, _ in parts] for name in ("image", "boxes", "labels", "overlaps")]
+        return Windows(*map(np.concatenate, columns)), np.concatenate([mirrored for _, mirrored in parts])
+
+
 class ImagesInOrder:
     """As InOrder, in the form that ImageSampler draws."""
 
