@@ -10,10 +10,11 @@ those below stay as ImageNet left them. The paper gives no fine-tuning settings;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -178,13 +179,21 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self.dataset, self.sampler, self.regions, self.fill = dataset, sampler, regions, fill
         self.distortion = distortion
+        self.share = slice(None)
 
     def in_order(self, windows: Windows) -> WindowBatches:
         """The windows of one image after another, unmirrored, instead of what is drawn."""
         return WindowBatches(self.dataset, InOrder(windows), self.regions, self.fill)
 
+    def part(self, share: slice) -> Self:
+        """These windows of each batch alone; of no others are images read."""
+        result = copy(self)
+        result.share = share
+        return result
+
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        windows, mirrored = self.sampler.draw(number)
+        drawn, mirrored = self.sampler.draw(number)
+        windows, mirrored = drawn[self.share], mirrored[self.share]
         squares = np.empty((len(windows), self.regions.size, self.regions.size, 3), np.uint8)
         for index in np.unique(windows.image):  # each photograph is decoded once
             rows = np.flatnonzero(windows.image == index)
@@ -218,16 +227,23 @@ class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
     ) -> None:
         self.dataset, self.sampler, self.regions, self.shared = dataset, sampler, regions, shared
         self.distortion, self.scale_jitter = distortion, scale_jitter
+        self.share = slice(None)
 
     def in_order(self, windows: Windows) -> ImageBatches:
         """The windows of one image after another, unmirrored, instead of what is drawn."""
         return ImageBatches(self.dataset, ImagesInOrder(windows), self.regions, self.shared)
 
+    def part(self, share: slice) -> Self:
+        """These photographs of each batch alone; no others are read."""
+        result = copy(self)
+        result.share = share
+        return result
+
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         levels = range(len(self.shared.pyramid))
         scaled: list[list[Image]] = [[] for _ in levels]
         sizes, regions, boxes, labels = [], [], [], []
-        for index, some, mirrored in self.sampler.draw(number):
+        for index, some, mirrored in self.sampler.draw(number)[self.share]:
             image, places = self.dataset.records[index].read(), some.boxes
             image = _distorted(image, self.distortion, number, index)
             if mirrored:
@@ -350,8 +366,7 @@ class FineTuning:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """(regions [B, S, S, 3] uint8, labels [B]) of this process."""
-        for batch in load_batches(self.train, start, stop, self.config.workers):
-            yield tuple(self.ranks.share(tensor) for tensor in batch)
+        yield from load_batches(self.train.part(self.ranks.share), start, stop, self.config.workers)
 
     def inputs(self, batch: Batch) -> Tensor:
         """[B, 3, S, S] float32, channels last in memory."""
@@ -384,8 +399,8 @@ class FineTuning:
         assert isinstance(network, GoogLeNet)
         sums = np.zeros(5)
         with torch.inference_mode():
-            for whole in load_batches(self.val, 0, self.config.val_batches, self.config.workers):
-                batch = tuple(self.ranks.share(tensor) for tensor in whole)
+            val = self.val.part(self.ranks.share)
+            for batch in load_batches(val, 0, self.config.val_batches, self.config.workers):
                 logits, labels = network.classify(self.features(network, batch)).float().cpu(), batch[-1].flatten()
                 logits, labels = logits[labels != NOTHING], labels[labels != NOTHING]
                 loss = F.cross_entropy(logits, labels, reduction="sum")

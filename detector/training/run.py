@@ -39,6 +39,7 @@ from detector.training.record import TrainingError, begin, check_folder, forget_
 from detector.training.regression import add_regression
 from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.boxes import Boxes
+from proposals.store import ProposalStore
 
 RUNS = Path("runs")
 SCHEMAS: dict[str, type[FineTuneConfig] | type[ImageTrainingConfig]] = {
@@ -132,15 +133,12 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
 
     def batches(dataset: Dataset, seed: int, *, plain: bool = False) -> Examples:
         exhaustive = exhaustive_part(dataset)  # the others give no window but their boxes
+        found = None
         if ranks.leads:
-            dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers))
-        ranks.wait()
-        store = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers))
+            found = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers)).folder
+        store = ProposalStore(ranks.from_first(found))  # which the first has checked
         none: Boxes = np.zeros((0, 4), np.float32)
-        proposals = [
-            store.get(record.image_id, record.path.read_bytes()).boxes if record.exhaustive else none
-            for record in dataset.records
-        ]
+        proposals = [store.named(record.image_id).boxes if record.exhaustive else none for record in dataset.records]
         windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
         if ranks.leads:
             objects = int((windows.labels > BACKGROUND).sum())
@@ -185,10 +183,9 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 task.fit_last_layer()
         ranks.wait()
         ranks.copy_from_first(task.network)
-        row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch() | {"seconds": time.perf_counter() - started}
+        row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
         if ranks.leads:
-            task.save(loop.evaluated(), folder / "linear.safetensors")
-            report(folder, row)
+            report(folder, row | {"seconds": time.perf_counter() - started})
         loop.save_state()
     if config.train_from != "none":
         carry_on(loop, config, resuming, begun=True)

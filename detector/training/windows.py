@@ -43,7 +43,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: NDArray[np.int64]) -> Windows:
+    def __getitem__(self, index: NDArray[np.int64] | slice) -> Windows:
         return Windows(self.image[index], self.boxes[index], self.labels[index], self.overlaps[index])
 
 
