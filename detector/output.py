@@ -34,12 +34,11 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
     for path, name in zip(bar, result_names(paths), strict=True):
         try:
             image = read_image(path)
-            content = path.read_bytes() if detector.config.proposals.own else None  # by which a store knows it
         except ImageError as error:
             failed.append(str(error))
             tqdm.write(f"detect: {error}", file=sys.stderr)
             continue
-        run = detector.run(image, content=content)
+        run = detector.run(image, content=path.read_bytes())
         write_result(folder, name, path, image, run, detector.classes, models)
         tqdm.write(format_run(path, image, run, detector.classes), file=sys.stdout)
     done = len(paths) - len(failed)
