@@ -45,6 +45,7 @@ from detector.shared import SharedConfig, SharedNetwork
 from proposals import selective_search
 from proposals.errors import UserError
 from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead
+from proposals.multibox_loss import MATCHES, multibox_loss
 from proposals.own import SourceError
 from proposals.settings import ProposalConfig
 from proposals.sources import propose
@@ -521,6 +522,18 @@ def test_no_float64_reaches_the_device(kind: str, members: dict[str, RegionClass
         classify(whole, image, 10)
         model.propose([image])
     assert mode.seen > 100
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_no_float64_reaches_the_device_in_multibox_training(match: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(12, 2, generator=generator) / 2
+    priors = torch.cat([corners, corners + 0.3], dim=1)
+    offsets = torch.zeros(1, 12, 4, requires_grad=True)
+    with NoFloat64() as mode:
+        loss = multibox_loss(offsets, torch.zeros(1, 12), priors, [priors[:3] + 0.01], match=match)
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert mode.seen > 10
 
 
 def test_devices_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
