@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from detector.device import choose_precision
+from detector.device import DeviceError, choose_precision
 from detector.folding import fold_batch_norm
 from detector.googlenet import GoogLeNet, check_input
 from detector.onnx_export import OnnxNetwork, to_onnx
@@ -32,35 +32,38 @@ def build_backend(
 
     Args:
         name: torch; compile; onnxruntime; or auto: the faster of torch and onnxruntime.
-        network: set to evaluation mode.
+        network: it is not changed; a copy scores.
         device: where the images will be.
         size: side of the images, px.
         precision: as detector.device.choose_precision names it; the classifier and its softmax stay float32.
 
     Raises:
-        ValueError: no such backend or precision, or onnxruntime on another device than the CPU.
+        ValueError: no such backend or precision.
+        DeviceError: onnxruntime on another device than the CPU.
         ImportError: onnxruntime is wanted and not installed; names the command.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
     device = torch.device(device)
     if name == "onnxruntime" and device.type != "cpu":
-        raise ValueError(f"backend=onnxruntime computes on the CPU, not on {device}; set backend=torch")
+        raise DeviceError(f"backend=onnxruntime computes on the CPU, not on {device}; set backend=torch")
     installed = all(importlib.util.find_spec(package) for package in ("onnx", "onnxscript", "onnxruntime"))
     half = choose_precision(precision, device) == torch.bfloat16
     faster = device.type == "cpu" and network.config.norm != "lrn" and installed and not half
+    own = copy.deepcopy(network).eval()
     if name == "onnxruntime" or (name == "auto" and faster):
-        return OnnxNetwork(to_onnx(network, size))
-    folded = fold_batch_norm(network.eval()).to(device)
+        return OnnxNetwork(to_onnx(own, size))
+    folded = fold_batch_norm(own).to(device)
     run = _in_bfloat16(folded) if half else folded
     return torch.compile(run) if name == "compile" else run
 
 
 def _in_bfloat16(network: GoogLeNet) -> Network:
-    trunk = copy.deepcopy(network.trunk).bfloat16()
+    """The trunk computes in bfloat16; the network is changed."""
+    network.trunk.bfloat16()
 
     def run(x: Tensor) -> Tensor:
         check_input(x)
-        return network.classify(trunk(x.bfloat16()))
+        return network.classify(network.trunk(x.bfloat16()))
 
     return run

@@ -6,8 +6,7 @@ The file is safetensors (no pickle); everything but the tensors is JSON in its h
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from detector.pretrained import load_caffe, load_torchvision
 from detector.regions import RegionConfig
 from detector.shared import SharedConfig
 from proposals.errors import UserError
+from proposals.files import write_whole
 
 REGION_FORMAT = "googlenet-rcnn region classifier 1"
 IMAGE_FORMAT = "googlenet-rcnn image classifier 1"
@@ -119,13 +119,9 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
 def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: dict[str, Any]) -> None:
     """Write tensors and a JSON header as safetensors; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with write_whole(path) as temporary:
         # Not save_file: it leaves a file that only its owner can read.
         temporary.write_bytes(save(state, metadata={"format": format_, "header": json.dumps(header)}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def find_checkpoint(name: str, members: int = 1) -> Path:
@@ -227,17 +223,31 @@ def load_any_classifier(path: Path) -> ImageClassifier:
 
 
 def _network(path: Path, header: dict[str, Any]) -> tuple[GoogLeNet, InputConvention]:
-    network = GoogLeNet(GoogLeNetConfig(**header["network"]))
+    with torch.device("meta"):  # no memory, and no numbers drawn from the caller's generator
+        network = GoogLeNet(GoogLeNetConfig(**header["network"]))
     convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     if header.get("regression"):
         outputs, inputs = tensors["regression.weight"].shape
-        network.regression = nn.Linear(inputs, outputs)
-    network.load_state_dict(
-        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    )
+        network.regression = nn.Linear(inputs, outputs, device="meta")
+    fill(network, tensors)
     return network.eval(), convention
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a module that was made without memory its tensors, in float32 and with channels last.
+
+    Raises:
+        RuntimeError: a tensor is missing, unknown or of another shape.
+    """
+    # Copies: what safetensors gives is a view of the file, which another program may cut short.
+    own = {
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in tensors.items()
+    }
+    module.load_state_dict(own, assign=True)
+    module.to(memory_format=torch.channels_last)
 
 
 def _metadata(path: Path) -> dict[str, str]:

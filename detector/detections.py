@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SHOWN = 5  # detections that the text of a Detections names
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """D detections in one image, best first.
+    """D detections in one image, best first. Equal where all numbers are; the arrays are copies that nobody can change.
 
     Attributes:
         boxes: [D, 4] float64, px, far edge exclusive.
@@ -36,7 +38,11 @@ class Detections:
             ("scores", np.float64, (-1,)),
             ("labels", np.int64, (-1,)),
         ):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind).reshape(shape))
+            array = np.asarray(getattr(self, name), dtype=kind).reshape(shape)
+            if array.flags.writeable:  # a part of other detections is not
+                array = array.copy()
+                array.flags.writeable = False
+            object.__setattr__(self, name, array)
         if not len(self.boxes) == len(self.scores) == len(self.labels):
             raise ValueError(f"{len(self.boxes)} boxes, {len(self.scores)} scores, {len(self.labels)} labels")
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
@@ -46,6 +52,26 @@ class Detections:
     def empty(cls) -> Detections:
         """No detections."""
         return cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Detections):
+            return NotImplemented
+        return (
+            np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.scores, other.scores)
+            and np.array_equal(self.boxes, other.boxes)
+        )
+
+    def __hash__(self) -> int:
+        return hash(tuple((array + 0).tobytes() for array in (self.boxes, self.scores, self.labels)))  # -0 is 0
+
+    def __repr__(self) -> str:
+        shown = [
+            f"(label {label}, score {score:.3g}, box {' '.join(f'{corner:g}' for corner in box)})"
+            for label, score, box in zip(self.labels[:SHOWN], self.scores, self.boxes, strict=False)
+        ]
+        more = f", and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
+        return f"<{len(self)} detections{': ' if shown else ''}{', '.join(shown)}{more}>"
 
     def __len__(self) -> int:
         return len(self.scores)

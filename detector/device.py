@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from proposals.errors import UserError
 from proposals.settings import PRECISIONS
+
+FULL = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""What a RuntimeError says where memory is full: CUDA, Apple, CPUs, cuDNN and cuBLAS."""
+
+
+class DeviceError(UserError):
+    """A device or a precision that this machine does not have."""
 
 
 def choose_device(name: str) -> torch.device:
     """The named device; "auto" is CUDA where there is one, then Apple's MPS, then the CPU.
 
     Raises:
-        ValueError: no such device here; names those that are.
+        DeviceError: no such device here; names those that are.
     """
     here = ["cpu"]
     if torch.cuda.is_available():
@@ -22,9 +31,11 @@ def choose_device(name: str) -> torch.device:
         here.append("mps")
     if name == "auto":
         return torch.device("cuda" if "cuda:0" in here else here[-1])
+    if name.removesuffix(":0") in ("cpu", "mps"):  # of these there is one
+        name = name.removesuffix(":0")
     if name in here or (name == "cuda" and "cuda:0" in here):
         return torch.device(name)
-    raise ValueError(f"no device {name!r} here; there is {', '.join(here)}")
+    raise DeviceError(f"no device {name!r} here; there is {', '.join(here)}")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -45,9 +56,32 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """A context in which networks of float32 weights compute in that precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    """A context in which networks of float32 weights compute in that precision.
+
+    Raises:
+        DeviceError: this PyTorch cannot do so on the device.
+    """
+    if precision != torch.bfloat16:
+        return nullcontext()
+    try:
+        return torch.autocast(device.type, torch.bfloat16)
+    except RuntimeError as error:  # Apple's GPUs before PyTorch 2.5
+        raise DeviceError(f"PyTorch {torch.__version__} has no bfloat16 on {device}; set precision=float32") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device's memory is full; each device, and each PyTorch, has its own way."""
+    kinds = (MemoryError, *(getattr(module, "OutOfMemoryError", MemoryError) for module in (torch, torch.cuda)))
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(text in str(error) for text in FULL))
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give back what PyTorch keeps of a device's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from detector.data.image import Image
 from detector.detections import Detections
+from proposals.colour import to_rgb
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -23,7 +24,7 @@ def draw_detections(image: Image, detections: Detections, names: Sequence[str]) 
     """A copy of the image with a frame and a label such as "cat 0.97" for each detection, the best drawn last.
 
     Args:
-        image: [H, W, 3] uint8 RGB; it stays as it is.
+        image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them; it stays as it is.
         detections: D detections in the image's pixels; those partly outside are drawn as far as they are inside.
         names: K class names; a detection's label is a position in them.
 
@@ -31,14 +32,13 @@ def draw_detections(image: Image, detections: Detections, names: Sequence[str]) 
         [H, W, 3] uint8 RGB.
 
     Raises:
-        ValueError: the image is not [H, W, 3] uint8, or a label has no name.
+        ValueError: the image is none that to_rgb takes, or a label has no name.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected an image [H, W, 3] of uint8, not {list(image.shape)} of {image.dtype}")
     if len(detections) and not 0 <= detections.labels.min() <= detections.labels.max() < len(names):
         raise ValueError(f"a label is outside 0..{len(names) - 1}, the {len(names)} class names")
-    result = np.ascontiguousarray(image).copy()
-    height, width = image.shape[:2]
+    rgb = to_rgb(image)
+    result = rgb.copy() if np.may_share_memory(rgb, image) else rgb
+    height, width = result.shape[:2]
     limit = np.array([width - 1, height - 1, width - 1, height - 1])
     worst_first = detections[np.argsort(detections.scores, kind="stable")]
     frames = np.clip(np.rint(worst_first.boxes) - [0, 0, 1, 1], 0, limit).astype(int).tolist()

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from proposals.compiling import compiled
 
 ALPHA = 1e-4
 BETA = 0.75
@@ -38,9 +39,7 @@ _SLOPE = np.float32(2 * ALPHA * BETA / SIZE)
 _TILE = 256  # pixels; the squares of 192 channels stay in the second-level cache
 
 # One thread each (numba's own threads do not survive a fork); loops vectorise only if sums may be reordered.
-_compiled: Callable[[Kernel], Kernel] = njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}
-)
+_compiled: Callable[[Kernel], Kernel] = compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 def local_response_norm(x: Tensor) -> Tensor:
@@ -127,16 +126,16 @@ def spread(kernel: Kernel, arrays: list[Array]) -> None:
         return kernel(*arrays)
     edges = [len(arrays[0]) * i // parts for i in range(parts + 1)]
     pieces = [[array[begin:end] for array in arrays] for begin, end in itertools.pairwise(edges)]
-    waiting = [_workers(parts - 1, os.getpid()).submit(kernel, *piece) for piece in pieces[1:]]
+    waiting = [_workers(os.getpid()).submit(kernel, *piece) for piece in pieces[1:]]
     kernel(*pieces[0])
     for future in waiting:
         future.result()
 
 
 @lru_cache(maxsize=1)
-def _workers(count: int, process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked child has none of its parent's and gets its own."""
-    return ThreadPoolExecutor(count, thread_name_prefix="lrn")
+def _workers(process: int) -> ThreadPoolExecutor:
+    """Threads of this process, begun as they are needed: a forked child has none of its parent's and gets its own."""
+    return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), thread_name_prefix="kernels")
 
 
 @_compiled

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from detector.checkpoint import SHIPPED, CheckpointError, find_checkpoint, load_any_classifier, write_weights
+from detector.checkpoint import SHIPPED, CheckpointError, fill, find_checkpoint, load_any_classifier, write_weights
 from detector.data.image import Image
 from detector.device import choose_precision
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import network_input
+from proposals.colour import to_rgb
 from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead, decode, inside_view, select, views
 from proposals.result import Found, Source
 from proposals.settings import MultiBoxSettings
@@ -57,7 +58,7 @@ class MultiBoxModel:
 
     def propose(
         self,
-        images: Sequence[Image],
+        images: Sequence[NDArray[Any]],
         *,
         limit: int = 200,
         max_iou: float = 1.0,
@@ -68,7 +69,8 @@ class MultiBoxModel:
         """The best boxes of each image, with their confidences; [H, W, 3] uint8 RGB -> [N, 4] px, [N] in (0, 1).
 
         Args:
-            images: of any sizes; views of all are computed in common batches.
+            images: of any sizes, or other arrays as proposals.colour.to_rgb takes them; views of all are computed in
+                common batches.
             limit: N, at most.
             max_iou: overlap with a better box above this drops one; 1 keeps all.
             crops: look at overlapping squares of each image too, as proposals.multibox.views says.
@@ -77,6 +79,7 @@ class MultiBoxModel:
         """
         if not images:
             return []
+        images = [to_rgb(image) for image in images]
         # Of the whole image all take part: those that suppression drops make room.
         keep = self.network.head.config.priors
         planned = [views(image.shape[1], image.shape[0], keep, crops=crops) for image in images]
@@ -220,7 +223,6 @@ def load_multibox(path: Path) -> MultiBoxModel:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
@@ -229,10 +231,12 @@ def load_multibox(path: Path) -> MultiBoxModel:
         header: dict[str, Any] = json.loads(metadata["header"])
         config = GoogLeNetConfig(**header["network"])
         own_trunk = not header["trunk_file"]
-        network = GoogLeNet(config) if own_trunk else _checked_trunk(path, header)
-        priors = state["head.priors" if own_trunk else "priors"]
-        multibox = MultiBox(network.trunk, MultiBoxHead(header["channels"], priors, MultiBoxConfig(**header["head"])))
-        (multibox if own_trunk else multibox.head).load_state_dict(state)
+        priors = tensors["head.priors" if own_trunk else "priors"]
+        with torch.device("meta"):  # as in checkpoint._network
+            network = GoogLeNet(config) if own_trunk else None
+            head = MultiBoxHead(header["channels"], priors, MultiBoxConfig(**header["head"]))
+        multibox = MultiBox((network or _checked_trunk(path, header)).trunk, head)
+        fill(multibox if own_trunk else multibox.head, tensors)
         return MultiBoxModel(
             multibox.eval(),
             config,

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from proposals.boxes import Boxes
+from proposals.compiling import compiled
 
 
 def class_nms(
@@ -73,7 +73,7 @@ def class_soft_nms(
     return np.concatenate(rows), np.concatenate(labels), np.concatenate(lowered)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _soften(boxes: Any, scores: Any, sigma: float) -> Any:
     """Boxes [N, 4], scores [N] -> places [N] in the order they are taken, scores [N] they have then."""
     total = len(boxes)
@@ -98,7 +98,7 @@ def _soften(boxes: Any, scores: Any, sigma: float) -> Any:
     return places, scores
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _suppress(boxes: Any, order: Any, counts: Any, max_iou: float, kept: Any) -> None:
     """Boxes [N, 4], order [K, N] of the candidates, counts [K] of them -> kept [K, N] by place in the order."""
     total = len(boxes)

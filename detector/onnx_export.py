@@ -40,7 +40,7 @@ def to_onnx(network: GoogLeNet, size: int = 224) -> bytes:
     """The network as an ONNX model.
 
     Args:
-        network: any variant, set to evaluation mode; auxiliary heads are left out.
+        network: any variant; it is not changed. Auxiliary heads are left out.
         size: S, px.
 
     Raises:
@@ -56,7 +56,7 @@ def to_onnx(network: GoogLeNet, size: int = 224) -> bytes:
     def translate(x: Any) -> Any:
         return operators.LRN(x, alpha=ALPHA, beta=BETA, bias=1.0, size=SIZE)
 
-    network = copy.deepcopy(fold_batch_norm(network.eval())).cpu().float()
+    network = fold_batch_norm(copy.deepcopy(network).eval()).cpu().float()
     for name, module in list(network.named_modules()):
         if isinstance(module, LocalResponseNorm):
             network.set_submodule(name, _OneOperatorNorm())
@@ -101,5 +101,5 @@ class OnnxNetwork:
 def largest_difference(network: GoogLeNet, model: bytes, images: Tensor) -> float:
     """Between the logits that torch and onnxruntime give for images [N, 3, S, S], as a share of the largest."""
     with torch.inference_mode():
-        expected = network.eval()(images)
+        expected = copy.deepcopy(network).eval()(images)
     return float((OnnxNetwork(model)(images) - expected).abs().max() / expected.abs().max())

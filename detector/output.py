@@ -38,7 +38,7 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
             failed.append(str(error))
             tqdm.write(f"detect: {error}", file=sys.stderr)
             continue
-        run = detector.run(image)
+        run = detector.run(image, content=path.read_bytes())
         write_result(folder, name, path, image, run, detector.classes, models)
         tqdm.write(format_run(path, image, run, detector.classes), file=sys.stdout)
     done = len(paths) - len(failed)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
-from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import choose_device
 from detector.multibox import load_source
@@ -29,12 +29,13 @@ from detector.postprocess import suppress
 from detector.regression import place
 from detector.scoring import RegionScorer, timed
 from detector.settings import DetectorConfig
-from proposals.boxes import Boxes
+from proposals.boxes import Boxes, floating
+from proposals.colour import to_rgb
 from proposals.result import Proposals
 from proposals.sources import propose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One image's way through the detector.
 
@@ -61,9 +62,13 @@ class Detector:
         config: proposals, suppression and batch size.
         device: where the networks run.
 
+    The members stay as they are: copies of their networks score, so that two detectors may share them.
+
     Raises:
-        ValueError: no member, members that know different classes, or a backend that the device does not have.
-        CheckpointError: the config names MultiBox weights that are not there.
+        ValueError: no member.
+        CheckpointError: members that know different classes, or one without what the config asks of it; MultiBox
+            weights that are not there.
+        DeviceError: a backend or precision that the device does not have.
         ImportError: the config wants onnxruntime, which is not installed.
     """
 
@@ -74,7 +79,7 @@ class Detector:
             raise ValueError("a detector needs at least one region classifier")
         for number, member in enumerate(members[1:], 2):
             if member.classes != members[0].classes:
-                raise ValueError(
+                raise CheckpointError(
                     f"model {number} of {len(members)} ({_name(config, number - 1)}) tells {len(member.classes)} "
                     f"classes apart that are not the {len(members[0].classes)} of the first ({_name(config, 0)})"
                 )
@@ -95,7 +100,7 @@ class Detector:
             device: auto, cpu, cuda, cuda:N or mps.
 
         Raises:
-            ConfigError, CheckpointError, ValueError: one line that says what is missing and what to do.
+            ConfigError, CheckpointError, DeviceError: one line that says what is missing and what to do.
 
         >>> from detector import Detector, read_image
         >>> found = Detector.load()(read_image("photo.jpg"))  # doctest: +SKIP
@@ -116,38 +121,48 @@ class Detector:
         """The classes that labels refer to."""
         return self.members[0].classes
 
-    def __call__(self, image: Image) -> Detections:
-        """Detect the objects of an image [H, W, 3] uint8 RGB."""
-        return self.run(image).detections
+    def __call__(self, image: NDArray[Any], *, content: bytes | None = None) -> Detections:
+        """Detect the objects of an image; see run."""
+        return self.run(image, content=content).detections
 
-    def run(self, image: Image, boxes: Boxes | None = None) -> Run:
+    def run(self, image: NDArray[Any], boxes: Boxes | None = None, *, content: bytes | None = None) -> Run:
         """Detect, and keep what happened on the way.
 
         Args:
-            image: [H, W, 3] uint8 RGB.
+            image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them.
             boxes: [N, 4] px, proposals to use instead of the detector's own.
+            content: the bytes of the image's file, by which a store of own boxes (proposals.own) knows it.
+
+        Raises:
+            ValueError: the image is none that to_rgb takes, or a box is not finite, has no area or lies outside it.
+            SourceError, StoreError: a source of own boxes does not know the image, or gives no boxes.
         """
+        image = to_rgb(image)
         seconds: dict[str, float] = {}
         if boxes is None:
             with timed(seconds, "proposals"):
-                boxes = self.propose(image).boxes  # [N, 4]
+                boxes = self.propose(image, content=content).boxes  # [N, 4]
+        boxes = floating(np.asarray(boxes))
         scores, placed = self.classify(image, boxes, seconds)  # [N, K + 1], [N, 4] or [N, K, 4]
         with timed(seconds, "suppression"):
             detections = suppress(placed, scores, self.config.suppression)
         return Run(boxes.astype(np.float32), placed, scores, detections, seconds)
 
-    def propose(self, image: Image) -> Proposals:
-        """The boxes to classify, of all the sources that the config names."""
-        return propose(image, self.config.proposals, multibox=self._multibox, threads=torch.get_num_threads())
+    def propose(self, image: NDArray[Any], *, content: bytes | None = None) -> Proposals:
+        """The boxes to classify, of all the sources that the config names; arguments as run takes them."""
+        return propose(
+            image, self.config.proposals, multibox=self._multibox, content=content, threads=torch.get_num_threads()
+        )
 
     def classify(
-        self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None
+        self, image: NDArray[Any], boxes: Boxes, seconds: dict[str, float] | None = None
     ) -> tuple[NDArray[np.float32], Boxes]:
         """As score, and where regression places each class in the boxes, [N, K, 4] px; without it the boxes."""
+        image, boxes = to_rgb(image), floating(np.asarray(boxes))
         rows = self._scorer(image, boxes, seconds)
         return place(boxes, rows, len(self.classes), image.shape[1], image.shape[0])
 
-    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> NDArray[np.float32]:
+    def score(self, image: NDArray[Any], boxes: Boxes, seconds: dict[str, float] | None = None) -> NDArray[np.float32]:
         """Mean softmax of the members on each warped box; [H, W, 3], [N, 4] px -> [N, K + 1], column 0 background.
 
         Time spent is added to seconds["warp"] and seconds["network"].

@@ -61,7 +61,8 @@ def load_caffe(path: str | Path) -> tuple[GoogLeNet, InputConvention]:
         state = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from None
-    network = GoogLeNet(GoogLeNetConfig(classes=_rows(state, "loss3/classifier.weight")))
+    with torch.device("meta"):  # no numbers drawn from the caller's generator
+        network = GoogLeNet(GoogLeNetConfig(classes=_rows(state, "loss3/classifier.weight")))
     _load(network, state, _caffe_names(), source=str(path))
     _reverse_colours(network.state_dict()["trunk.conv1.conv.weight"])
     return network.eval(), CAFFE_INPUT
@@ -95,7 +96,8 @@ def load_torchvision(
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("aux1.", "aux2."))}
     classes = _rows(state, "fc.weight")
-    network = GoogLeNet(replace(TORCHVISION_VARIANT, classes=classes))
+    with torch.device("meta"):
+        network = GoogLeNet(replace(TORCHVISION_VARIANT, classes=classes))
     _load(network, state, _torchvision_names(network), source)
     return network.eval(), TORCHVISION_INPUT
 
@@ -173,5 +175,7 @@ def _load(network: GoogLeNet, state: Mapping[str, Tensor], names: Mapping[str, s
     if problems:
         more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
         raise ValueError(f"{source} {problems[0]}{more}")
+    network.to_empty(device="cpu").to(memory_format=torch.channels_last)
+    own = network.state_dict()
     for ours, theirs in names.items():
         own[ours].copy_(state[theirs])

@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.data.image import Image
 from detector.googlenet import InputConvention
 from detector.lrn import spread
-from proposals.boxes import Boxes
+from proposals.boxes import Boxes, check_boxes
+from proposals.colour import to_rgb
+from proposals.compiling import compiled
 
 Regions = NDArray[np.uint8]
 """[N, S, S, 3] uint8 RGB."""
@@ -67,7 +68,7 @@ def warp(image: Image, boxes: Boxes, config: RegionConfig, fill: tuple[float, fl
     """Cut the boxes with their context out of an image and warp each to a square.
 
     Args:
-        image: [H, W, 3] uint8 RGB.
+        image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them.
         boxes: [N, 4] px, each of positive width and height and at least partly inside the image.
         config: size and context of the square.
         fill: RGB, 0..255, of what lies outside the image; the network's mean, so that it is 0 after normalisation.
@@ -76,15 +77,13 @@ def warp(image: Image, boxes: Boxes, config: RegionConfig, fill: tuple[float, fl
         [N, S, S, 3] uint8.
 
     Raises:
-        ValueError: a box is not finite, has no area or lies outside the image.
+        ValueError: the image is none that to_rgb takes, or a box is not finite, has no area or lies outside it.
     """
+    image = to_rgb(image)
     height, width, _ = image.shape
-    if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
-        raise ValueError("a box to warp is not finite or has no area")
-    if (boxes[:, 2:] <= 0).any() or (boxes[:, :2] >= (width, height)).any():
-        raise ValueError(f"a box to warp lies outside the image of {width} × {height} px")
+    check_boxes(boxes, width, height)
     regions = np.empty((len(boxes), config.size, config.size, 3), np.uint8)
-    lines = np.ascontiguousarray(image).reshape(height, width * 3)
+    lines = image.reshape(height, width * 3)
     outside = np.tile(np.array(fill).round().astype(np.uint8), config.size)  # a line of a square
     windows = context_windows(boxes, config)
     spread(partial(_warp, lines, outside), [windows, regions.reshape(len(boxes), config.size, config.size * 3)])
@@ -102,7 +101,7 @@ def network_input(regions: Regions, convention: InputConvention, device: torch.d
 
 
 # Without fastmath, which makes nothing here faster: the same bits on every processor.
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 
 @_compiled

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.backends import Network, build_backend
-from detector.checkpoint import RegionClassifier
+from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.data.image import Image
-from detector.device import choose_precision
+from detector.device import choose_precision, free_cached_memory, out_of_memory
 from detector.googlenet import InputConvention
 from detector.regions import RegionConfig, network_input, warp
 from detector.settings import CascadeConfig, DetectorConfig
 from detector.shared import SharedNetwork
-from proposals.boxes import Boxes, mirrored
+from proposals.boxes import Boxes, check_boxes, mirrored
 
 T = TypeVar("T", Tensor, Boxes)
 CUTS = 8  # a region cut out of a map passes a twelfth of the network: so many times as many fit a batch
@@ -49,7 +49,8 @@ class RegionScorer:
         device: where the networks run.
 
     Raises:
-        ValueError: a backend or precision that the device does not have; regression, and a member without.
+        DeviceError: a backend or precision that the device does not have.
+        CheckpointError: regression, and a member without.
         ImportError: the config wants onnxruntime, which is not installed.
     """
 
@@ -59,7 +60,7 @@ class RegionScorer:
         if config.regression:
             without = [number for number, one in enumerate(self.members, 1) if one.network.regression is None]
             if without:
-                raise ValueError(
+                raise CheckpointError(
                     f"regression=true, and model {without[0]} of {len(self.members)} has no regression layer; fit one: "
                     "python tools/train_classifier.py --config configs/regression_voc.yaml init=MODEL; "
                     "or take regression=false"
@@ -69,7 +70,12 @@ class RegionScorer:
         self._networks = [_ready(one, config, device) for one in self.members]
 
     def __call__(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> Rows:
-        """Score the boxes of an image; time spent is added to seconds["warp"] and seconds["network"]."""
+        """Score the boxes of an image; time spent is added to seconds["warp"] and seconds["network"].
+
+        Raises:
+            ValueError: a box is not finite, has no area or lies outside the image.
+        """
+        check_boxes(boxes, image.shape[1], image.shape[0])
         seconds = {} if seconds is None else seconds
         count = len(self.members)
         if not self.config.cascade.applies or count == 1:
@@ -116,7 +122,7 @@ class RegionScorer:
             views.append((np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])))
         sums = []
         for view, places in views:
-            logits = network.look(view)
+            logits = network.look(view, places)  # maps that do not fit are an error: fewer boxes would not help
             scores = np.zeros((len(boxes), self.width), np.float32)
             start = 0
             while start < len(places):
@@ -141,11 +147,10 @@ class RegionScorer:
         """What the network gives; a batch for which the device has no memory is halved, this one and all later."""
         try:
             return network(x).float()
-        except torch.OutOfMemoryError:
-            if len(x) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if len(x) == 1 or not out_of_memory(error):
                 raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cached_memory(self.device)
         half = (len(x) + 1) // 2
         self.batch = min(self.batch, max(1, half // times))
         return torch.cat([self._output(network, x[start : start + half], times) for start in range(0, len(x), half)])

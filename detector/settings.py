@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from proposals.settings import PRECISIONS, ProposalConfig
+from proposals.settings import PRECISIONS, ProposalConfig, settings_hash
 
 BACKENDS = ("auto", "torch", "compile", "onnxruntime")
 
@@ -102,3 +102,6 @@ class DetectorConfig:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.backend == "onnxruntime" and self.precision == "bfloat16":
             raise ValueError("backend=onnxruntime computes in float32; leave out precision=bfloat16")
+
+    def __hash__(self) -> int:
+        return settings_hash(self)

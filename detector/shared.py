@@ -18,13 +18,12 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +32,9 @@ from detector.folding import fold_batch_norm
 from detector.googlenet import GoogLeNet, InputConvention
 from detector.lrn import spread
 from detector.regions import RegionConfig, context_windows, network_input
-from proposals.boxes import Boxes
+from proposals.boxes import Boxes, check_boxes
+from proposals.compiling import compiled
+from proposals.settings import settings_hash
 
 STRIDE = 16  # px of the image from one cell of inception_4e to the next
 FIRST = 14.5  # px: where the middle of the first cell is; pools without padding look to the right of their corner
@@ -65,6 +66,9 @@ class SharedConfig:
             raise ValueError(f"shared.region must be at least 1 px, not {self.region}")
         if not 2 <= self.grid <= 28:
             raise ValueError(f"shared.grid must be in 2..28, not {self.grid}")
+
+    def __hash__(self) -> int:
+        return settings_hash(self)
 
 
 def show(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
@@ -121,7 +125,11 @@ def cut(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, 
 
     Returns:
         [N, C, G, G] float32, channels last in memory.
+
+    Raises:
+        ValueError: a box is not finite, has no area or lies outside the image.
     """
+    check_boxes(boxes, size[1], size[0])
     windows = context_windows(boxes, regions)
     levels = choose_level(windows, size, config)
     order = np.argsort(levels, kind="stable")
@@ -184,7 +192,7 @@ class SharedNetwork:
     """A network in two parts, ready to score.
 
     Args:
-        network: of K + 1 logits, set to evaluation mode; it is not changed.
+        network: of K + 1 logits; it is not changed, a copy scores.
         convention: how it wants its input scaled.
         regions: whose context a box gets.
         config: how it is shown images.
@@ -203,30 +211,35 @@ class SharedNetwork:
     ) -> None:
         self.convention, self.regions, self.config = convention, regions, config
         self.device, self.precision = device, precision
-        self.network = copy.deepcopy(fold_batch_norm(network.eval())).to(device)
+        self.network = fold_batch_norm(copy.deepcopy(network).eval()).to(device)
         self.network.trunk.to(precision)
 
-    def look(self, image: Image) -> Callable[[Boxes], Tensor]:
-        """What gives the logits [N, K + 1] of boxes [N, 4] px of the image.
+    def look(self, image: Image, boxes: Boxes) -> Callable[[Boxes], Tensor]:
+        """Run the trunk on an image, once for each level of the pyramid that one of the boxes is cut from.
 
-        The trunk runs once for each level of the pyramid, when a box is first cut from that.
+        Args:
+            image: [H, W, 3] uint8 RGB.
+            boxes: [N, 4] px, all that will be asked for.
+
+        Returns:
+            what gives the logits [M, K + 1] of some of the boxes [M, 4].
         """
         height, width, _ = image.shape
-
-        @cache
-        def maps(level: int) -> tuple[Tensor, tuple[float, float]]:
+        maps = {}
+        levels = choose_level(context_windows(boxes, self.regions), (height, width), self.config)
+        for level in np.unique(levels).tolist():
             shown, scale = show(image, self.config.pyramid[level])
             x = network_input(shown[None], self.convention, self.device).to(self.precision)
-            return self.network.trunk_slice(None, ABOVE)(x).float(), scale
+            maps[level] = self.network.trunk_slice(None, ABOVE)(x).float(), scale
 
-        def logits(boxes: Boxes) -> Tensor:
-            features = cut(maps, boxes, (height, width), self.regions, self.config)  # [N, C, G, G]
+        def logits(some: Boxes) -> Tensor:
+            features = cut(maps.__getitem__, some, (height, width), self.regions, self.config)  # [M, C, G, G]
             return self.network.classify(self.network.trunk_slice(ABOVE)(features.to(self.precision)))
 
         return logits
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 def _align(plane: Any, windows: Any, result: Any) -> None:
     """Map [h, w, C], windows [N, 4] -> [N, G, G, C]."""
     height, width, channels = plane.shape

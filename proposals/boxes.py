@@ -2,6 +2,7 @@
 
 A box is (x1, y1, x2, y2) in pixels, 0-based, with the far edge exclusive: the whole image is (0, 0, width, height) and
 a box's area is (x2 - x1) * (y2 - y1). Other conventions are converted where a file is read or written, nowhere else.
+Results are floating point, whatever the type of the boxes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,41 @@ Boxes = NDArray[np.floating[Any]]
 """[N, 4] x1, y1, x2, y2 in pixels, far edge exclusive."""
 
 
+def floating(boxes: NDArray[Any]) -> Boxes:
+    """Boxes of floating point as they are; of whole numbers as float64, so that no result is rounded or wraps."""
+    result: Boxes = boxes if np.issubdtype(boxes.dtype, np.floating) else boxes.astype(np.float64)
+    return result
+
+
+def check_boxes(boxes: Boxes, width: float, height: float) -> None:
+    """See that each box shows a part of an image.
+
+    Args:
+        boxes: [N, 4] px.
+        width: of the image, px.
+        height: of the image, px.
+
+    Raises:
+        ValueError: they are not [N, 4], or one is not finite, has no area or lies outside the image; names the first.
+    """
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes must be [N, 4], not {list(boxes.shape)}")
+    finite = np.isfinite(boxes).all(axis=1)
+    whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)
+    for good, fault in (
+        (finite, "is not finite"),
+        (whole, "has no area"),
+        (inside, f"lies outside the image of {width} × {height} px"),
+    ):
+        if not good.all():
+            first = int(np.flatnonzero(~good)[0])
+            raise ValueError(f"box {first}, {boxes[first].tolist()}, {fault}")
+
+
 def area(boxes: Boxes) -> Boxes:
     """Area of each box; [N, 4] px -> [N] px². A box of negative width or height has area 0."""
+    boxes = floating(boxes)
     size = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
     result: Boxes = size[:, 0] * size[:, 1]
     return result
@@ -24,6 +58,7 @@ def area(boxes: Boxes) -> Boxes:
 
 def intersection(first: Boxes, second: Boxes) -> Boxes:
     """Area shared by every pair; [N, 4], [M, 4] px -> [N, M] px²."""
+    first, second = floating(first), floating(second)
     top_left = np.maximum(first[:, None, :2], second[None, :, :2])
     bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
     size = np.clip(bottom_right - top_left, 0, None)
@@ -41,6 +76,7 @@ def iou(first: Boxes, second: Boxes) -> Boxes:
 
 def clip(boxes: Boxes, width: float, height: float) -> Boxes:
     """Boxes cut at the image border; [N, 4] px -> [N, 4] px."""
+    boxes = floating(boxes)
     limit = np.array([width, height, width, height], dtype=boxes.dtype)
     result: Boxes = np.clip(boxes, 0, limit)
     return result
@@ -48,33 +84,39 @@ def clip(boxes: Boxes, width: float, height: float) -> Boxes:
 
 def scale(boxes: Boxes, factor_x: float, factor_y: float) -> Boxes:
     """Boxes of an image that is resized by the factors; [N, 4] px -> [N, 4] px."""
+    boxes = floating(boxes)
     result: Boxes = boxes * np.array([factor_x, factor_y, factor_x, factor_y], dtype=boxes.dtype)
     return result
 
 
 def from_inclusive(boxes: Boxes, first_pixel: int) -> Boxes:
     """Corner pixels, both inside the box, as PASCAL VOC (first_pixel 1) and ILSVRC (0) write them -> our convention."""
+    boxes = floating(boxes)
     result: Boxes = boxes + np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel], dtype=boxes.dtype)
     return result
 
 
 def to_inclusive(boxes: Boxes, first_pixel: int) -> Boxes:
     """The inverse of from_inclusive."""
+    boxes = floating(boxes)
     result: Boxes = boxes - np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel], dtype=boxes.dtype)
     return result
 
 
 def from_xywh(boxes: Boxes) -> Boxes:
     """COCO's x, y, width, height -> our convention; [N, 4] px -> [N, 4] px."""
+    boxes = floating(boxes)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def to_xywh(boxes: Boxes) -> Boxes:
     """The inverse of from_xywh."""
+    boxes = floating(boxes)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def mirrored(boxes: Boxes, width: float) -> Boxes:
     """The boxes [N, 4] in the mirror image of an image that is so wide."""
+    boxes = floating(boxes)
     result: Boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
     return result

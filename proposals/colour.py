@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from proposals.compiling import compiled
 
 Image = NDArray[np.uint8]
 
@@ -33,36 +34,42 @@ def to_rgb(image: NDArray[Any]) -> Image:
     """An image in any of the forms that NumPy users have -> [H, W, 3] uint8 RGB, contiguous.
 
     Args:
-        image: [H, W] or [H, W, 1] grey, [H, W, 3] RGB, or [H, W, 4] RGB and alpha, which is laid over white; uint8,
-            uint16 (its high byte counts), bool, or floating point in [0, 1].
+        image: [H, W] or [H, W, 1] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, or [H, W, 4] RGB and alpha; uint8,
+            uint16 (its high byte counts), bool, or floating point in [0, 1]. What is transparent is laid over white;
+            alpha that is 0 everywhere says nothing and is dropped.
 
     Raises:
         ValueError: another shape or type, no pixels, or a number that is not in [0, 1].
     """
-    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
-    if not shaped or image.size == 0 or (image.dtype.kind not in "bf" and image.dtype not in (np.uint8, np.uint16)):
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image must be a NumPy array, not {type(image).__module__}.{type(image).__qualname__}")
+    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 2, 3, 4))
+    kind = (image.dtype.kind, image.dtype.itemsize)
+    if not shaped or image.size == 0 or (kind[0] not in "bf" and kind not in (("u", 1), ("u", 2))):
         raise ValueError(
-            "image must be [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] with pixels, uint8, uint16, bool or float in "
-            f"[0, 1], not {image.dtype} {list(image.shape)}"
+            "image must be [H, W], [H, W, 1], [H, W, 2], [H, W, 3] or [H, W, 4] with pixels, uint8, uint16, bool or "
+            f"float in [0, 1], not {image.dtype} {list(image.shape)}"
         )
     values = image if image.ndim == 3 else image[:, :, None]
-    if values.dtype.kind == "f":
+    if kind[0] == "f":
         if not ((values >= 0) & (values <= 1)).all():  # NaN is in no range
             raise ValueError("a float image must be in [0, 1]; divide by 255 or convert to uint8")
         values = (values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    elif values.dtype.kind == "b":
+    elif kind[0] == "b":
         values = values * np.uint8(255)
-    elif values.dtype == np.uint16:
+    elif kind == ("u", 2):
         values = (values >> 8).astype(np.uint8)
-    if values.shape[2] == 4:
-        alpha = values[:, :, 3:].astype(np.uint32)
-        values = ((values[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    elif values.shape[2] == 1:
+    if values.shape[2] in (2, 4):
+        alpha = values[:, :, -1:].astype(np.uint32)
+        values = values[:, :, :-1]
+        if alpha.any():
+            values = ((values * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    if values.shape[2] == 1:
         values = np.repeat(values, 3, axis=2)
     return np.ascontiguousarray(values)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def to_hsv(image: Image) -> Image:
     """MATLAB's rgb2hsv times 255, rounded; [H, W, 3] uint8 RGB -> [H, W, 3] uint8. Grey has hue 0."""
     height, width, _ = image.shape
@@ -88,7 +95,7 @@ def to_hsv(image: Image) -> Image:
     return result
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _to_lab(image: Image, linear: NDArray[np.float32], matrix: NDArray[np.float32]) -> Image:
     height, width, _ = image.shape
     result = np.empty((height, width, 3), np.uint8)

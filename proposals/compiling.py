@@ -1,15 +1,53 @@
-"""Say that code is being compiled: the first search on a machine would otherwise be silent for 15 seconds."""
+"""The one decorator of compiled kernels: cached on disk where a folder can be written, and announced when it compiles.
+
+Numba keeps what it compiled beside the source, or in the user's cache folder. Where neither can be written (a read-only
+container) it raises at import; here such a process compiles for itself.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
+from numba import njit
 from numba.core import event
 
 _LOG = logging.getLogger("proposals")  # warnings go to stderr unless the program says otherwise
+_KERNELS: set[Any] = set()
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(**options: Any) -> Callable[[Function], Function]:
+    """Compile a function at its first call, without the global lock; options as `numba.njit` takes them."""
+
+    def decorate(function: Function) -> Function:
+        try:
+            kernel: Any = njit(cache=True, nogil=True, **options)(function)
+            _forgive_a_full_disk(kernel)
+        except RuntimeError:  # "cannot cache function": no folder can be written
+            kernel = njit(nogil=True, **options)(function)
+        _KERNELS.add(kernel)
+        result: Function = kernel
+        return result
+
+    return decorate
+
+
+def _forgive_a_full_disk(kernel: Any) -> None:
+    """What was compiled is used, whether or not it can be kept."""
+    cache = getattr(kernel, "_cache", None)
+    save = getattr(cache, "save_overload", None)
+    if save is None:
+        return
+
+    def save_if_possible(*arguments: Any) -> None:
+        with suppress(OSError):
+            save(*arguments)
+
+    cache.save_overload = save_if_possible  # type: ignore[union-attr]
 
 
 class _Announcer(event.Listener):
@@ -17,17 +55,15 @@ class _Announcer(event.Listener):
 
     announced = False
 
-    def on_start(self, _: Any) -> None:
-        if not _Announcer.announced:
+    def on_start(self, started: Any) -> None:
+        if not _Announcer.announced and started.data.get("dispatcher") in _KERNELS:
             _Announcer.announced = True
-            _LOG.warning("compiling selective search; only the first run on this machine does, for about 15 seconds")
+            _LOG.warning(
+                "compiling, up to a minute in all; later runs on this machine find it done where they may write"
+            )
 
     def on_end(self, _: Any) -> None:
         pass
 
 
-@contextmanager
-def announced() -> Iterator[None]:
-    """Within it the first compilation is announced."""
-    with event.install_listener("numba:compile", _Announcer()):
-        yield
+event.register("numba:compile", _Announcer())  # type: ignore[no-untyped-call]

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from proposals.compiling import compiled
 
 COLOUR_BINS = 25
 TEXTURE_BINS = 10
@@ -83,14 +84,14 @@ def texture_bins(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return bins.reshape(ORIENTATIONS, *image.shape)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _texture_bin(response: Any, orientation: int) -> Any:
     strength = min(np.int32(abs(response) + np.float32(0.5)), np.int32(TEXTURE_BINS - 1))
     direction = orientation if response >= 0 else orientation + ORIENTATIONS
     return np.uint8(TEXTURE_BINS * direction + strength)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _bin_gradients(across: Any, down: Any, factor: Any) -> Any:
     """Steer the two derivatives to the four orientations and split each into its positive and negative half."""
     result = np.empty((ORIENTATIONS, len(across)), np.uint8)
@@ -104,7 +105,7 @@ def _bin_gradients(across: Any, down: Any, factor: Any) -> Any:
     return result
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _accumulate(image: Any, labels: Any, bins: Any, count: int, colour_bin: Any) -> Any:
     """Sizes, boxes and both histograms in one pass over the pixels."""
     height, width, channels = image.shape

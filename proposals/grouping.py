@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from proposals.compiling import compiled
 from proposals.features import Superpixels
 
 SIMILARITIES = "CTSF"
@@ -38,7 +38,7 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
     return boxes
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+@compiled(fastmath={"reassoc", "nsz"})
 def _shared(first: Any, second: Any) -> Any:
     """Histogram intersection; reassociation lets the sum run in vector registers."""
     total = np.float32(0)
@@ -47,7 +47,7 @@ def _shared(first: Any, second: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any, uses: Any, image_area: int) -> float:
     """Mean of the similarities in use, in [0, 1] (IJCV 2013, §3.2.2). uses: [4] bool for C, T, S, F."""
     total = 0.0
@@ -66,13 +66,13 @@ def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any
     return mean
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _precedes(keys: Any, serial: Any, a: int, b: int) -> bool:
     """The more similar pair first; of equals the one that was found first."""
     return bool(keys[a] > keys[b] or (keys[a] == keys[b] and serial[a] < serial[b]))
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _push(heap: Any, length: int, keys: Any, serial: Any, item: int) -> None:
     child = length
     heap[child] = item
@@ -84,7 +84,7 @@ def _push(heap: Any, length: int, keys: Any, serial: Any, item: int) -> None:
         child = above
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _pop(heap: Any, length: int, keys: Any, serial: Any) -> int:
     best = heap[0]
     heap[0] = heap[length - 1]
@@ -102,7 +102,7 @@ def _pop(heap: Any, length: int, keys: Any, serial: Any) -> int:
         above = child
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _current(successor: Any, region: int) -> int:
     """The region that a region has become part of by now."""
     while successor[region] != region:
@@ -111,7 +111,7 @@ def _current(successor: Any, region: int) -> int:
     return region
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _grown(array: Any, needed: int) -> Any:
     if needed <= len(array):
         return array
@@ -120,7 +120,7 @@ def _grown(array: Any, needed: int) -> Any:
     return larger
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int) -> Any:
     count = len(sizes0)
     total = 2 * count - 1

@@ -105,7 +105,7 @@ def _assign(cost: Tensor, objects: Tensor) -> Tensor:
     count = min(cost.shape)
     sides = objects[:, 2:] - objects[:, :2]
     largest = torch.argsort(sides.prod(dim=1), descending=True, stable=True)[:count]
-    rows, columns = linear_sum_assignment(_finite(cost[:, largest].double().cpu().numpy()))
+    rows, columns = linear_sum_assignment(_finite(cost[:, largest].cpu().double().numpy()))
     result = torch.full((len(objects),), -1, dtype=torch.int64, device=objects.device)
     result[largest[torch.from_numpy(columns)]] = torch.from_numpy(rows).to(objects.device)
     return result

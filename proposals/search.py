@@ -10,8 +10,9 @@ the paper says no more.
 from __future__ import annotations
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 
 from proposals.baselines import opencv_boxes, package_boxes
 from proposals.colour import COLOUR_SPACES, to_rgb
-from proposals.compiling import announced
 from proposals.features import Superpixels, describe, texture_bins
 from proposals.grouping import group
 from proposals.segmentation import Graph, build_graph, merge_nodes, smooth, touching
@@ -91,8 +91,7 @@ def selective_search(
         boxes = package_boxes(rgb, superpixel_scale)
         priorities = np.arange(len(boxes), dtype=np.float64)
     else:
-        with announced():
-            hierarchies = _search(rgb, MODES[mode], superpixel_scale, threads)
+        hierarchies = _search(rgb, MODES[mode], superpixel_scale, threads)
         boxes = np.concatenate([part.boxes for part in hierarchies])
         steps = np.concatenate([part.steps for part in hierarchies])
         last = np.repeat([part.last for part in hierarchies], [len(part.boxes) for part in hierarchies])
@@ -142,21 +141,28 @@ def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) ->
         return _Boxes(boxes, np.arange(1, len(boxes) + 1), len(boxes))
 
     result = []
-    # One thread is the caller's own: a thread that ends holds a lock of OpenCV's for a moment, and a process that is
-    # forked in that moment never gets it.
-    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as executor:
-        run = executor.map if executor else map
-        for first in range(0, len(mode.colour_spaces), threads):
-            spectra = list(run(prepare, mode.colour_spaces[first : first + threads]))
-            parts = [(spectrum, *sizes) for spectrum in spectra for sizes in spectrum.ks]
-            segmentations = list(run(divide, *zip(*parts, strict=True)))
-            pairs = [(superpixels, letters) for superpixels in segmentations for letters in mode.similarities]
-            merged = run(merge, *zip(*pairs, strict=True))
-            for superpixels in segmentations:
-                count = len(superpixels.sizes)
-                result.append(_Boxes(superpixels.boxes, np.zeros(count, np.int64), count - 1))
-                result.extend(islice(merged, len(mode.similarities)))
+    run = _workers(threads, os.getpid()).map if threads > 1 else map
+    for first in range(0, len(mode.colour_spaces), threads):
+        spectra = list(run(prepare, mode.colour_spaces[first : first + threads]))
+        parts = [(spectrum, *sizes) for spectrum in spectra for sizes in spectrum.ks]
+        segmentations = list(run(divide, *zip(*parts, strict=True)))
+        pairs = [(superpixels, letters) for superpixels in segmentations for letters in mode.similarities]
+        merged = run(merge, *zip(*pairs, strict=True))
+        for superpixels in segmentations:
+            count = len(superpixels.sizes)
+            result.append(_Boxes(superpixels.boxes, np.zeros(count, np.int64), count - 1))
+            result.extend(islice(merged, len(mode.similarities)))
     return result
+
+
+@cache
+def _workers(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process, made once; of one thread there are none, since the caller's own serves.
+
+    They outlive the search: a thread that ends holds a lock of OpenCV's for a moment, and a process that is forked in
+    that moment never gets it.
+    """
+    return ThreadPoolExecutor(count, thread_name_prefix="selective search")
 
 
 def _ranked(

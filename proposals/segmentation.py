@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from proposals.compiling import compiled
 
 Labels = NDArray[np.int32]
 
@@ -122,7 +123,7 @@ def touching(graph: Graph, superpixels: NDArray[np.int32]) -> NDArray[np.int32]:
     return pairs
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _distance(image: Any, y: int, x: int, to_y: int, to_x: int) -> Any:
     square = np.float32(0)
     for channel in range(image.shape[2]):
@@ -131,7 +132,7 @@ def _distance(image: Any, y: int, x: int, to_y: int, to_x: int) -> Any:
     return np.sqrt(square)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sorted_edges(image: Any, diagonals: bool) -> Any:
     """Edges between neighbouring pixels, lightest first, equal ones in raster order; [H, W, C] float32 -> [E] uint64.
 
@@ -172,13 +173,13 @@ def sorted_edges(image: Any, diagonals: bool) -> Any:
     return _sort(edges)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _pixel(y: int, x: int, width: int) -> int:
     """Number of a pixel by strips; the last strip has all its rows, in the image or not."""
     return STRIP * (y // STRIP * width + x) + y % STRIP
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _sort(edges: Any) -> Any:
     """Stable radix sort by weight: the bits of non-negative float32, read as integers, have the same order."""
     byte = np.uint64(255)
@@ -199,7 +200,7 @@ def _sort(edges: Any) -> Any:
     return edges
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _find(parent: Any, item: Any) -> Any:
     """Root of an item's tree; halves the path on the way."""
     while True:
@@ -213,7 +214,7 @@ def _find(parent: Any, item: Any) -> Any:
         item = top
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _join(parent: Any, size: Any, a: Any, b: Any) -> Any:
     """Make one tree of the two with these roots, the smaller under the larger; returns its root."""
     if size[a] < size[b]:
@@ -223,7 +224,7 @@ def _join(parent: Any, size: Any, a: Any, b: Any) -> Any:
     return a
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
     """Merge while every k from this one up agrees; -> nodes, sizes, internal, first, second, weights of Graph.
 
@@ -291,7 +292,7 @@ def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _empty_table(pairs: int) -> Any:
     """A set that can take so many pairs, by open addressing."""
     slots = 2
@@ -300,7 +301,7 @@ def _empty_table(pairs: int) -> Any:
     return np.full(slots, -1, np.int64)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _insert(table: Any, a: int, b: int, count: int) -> bool:
     """Add an unordered pair of numbers below count; whether it is new."""
     key = np.int64(min(a, b)) * count + max(a, b)
@@ -314,7 +315,7 @@ def _insert(table: Any, a: int, b: int, count: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: Any, min_size: int) -> Any:
     count = len(sizes)
     parent = np.arange(count).astype(np.int32)
@@ -351,7 +352,7 @@ def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: 
     return superpixels
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _touching(first: Any, second: Any, superpixels: Any) -> Any:
     count = len(superpixels)
     keys = np.empty(len(first), np.int64)

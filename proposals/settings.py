@@ -6,8 +6,8 @@ Sources of the modes: Uijlings et al., IJCV 2013, the code released with it, R-C
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 
 class Mode(NamedTuple):
@@ -129,6 +129,22 @@ class ProposalConfig:
         for name in ("width", "min_width", "max_boxes", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"proposals.{name} must not be negative, but is {getattr(self, name)}")
+
+    def __hash__(self) -> int:
+        return settings_hash(self)
+
+
+def settings_hash(settings: Any) -> int:
+    """A hash of a dataclass of settings, whose fields may be lists and dicts; the same for equal ones."""
+    return hash(_hashable(asdict(settings)))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(inner)) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    return value
 
 
 def check_search(method: str, mode: str, superpixel_scale: float, ranking: str, prefix: str = "") -> None:

@@ -12,7 +12,6 @@ refused by its name. Any program's boxes can be put into one: see StoreWriter.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -199,6 +198,10 @@ class StoreWriter:
         self.close()
 
     def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two writers of one store are the user's to keep apart
+            return
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -80,11 +80,12 @@ def test_the_command_offers_every_contestant() -> None:
 
 
 def test_batch_normalisation_is_folded_into_the_graph() -> None:
-    own = network(norm="batch", auxiliary_heads=2, initialisation="xavier")
+    own = network(norm="batch", auxiliary_heads=2, initialisation="xavier").train()
     model = to_onnx(own, 64)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load_from_string(model).graph.node}
     assert largest_difference(own, model, images(2) / 50) < 1e-4
     assert own.auxiliary1 is not None
+    assert own.training  # it is somebody's
 
 
 def test_a_difference_is_noticed(paper_model: bytes) -> None:

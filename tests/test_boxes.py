@@ -8,11 +8,13 @@ import pytest
 
 from proposals.boxes import (
     area,
+    check_boxes,
     clip,
     from_inclusive,
     from_xywh,
     intersection,
     iou,
+    mirrored,
     scale,
     to_inclusive,
     to_xywh,
@@ -76,6 +78,47 @@ def test_clip():
 
 def test_scale():
     assert scale(np.array([[1.0, 2, 3, 4]]), 2, 0.5).tolist() == [[2, 1, 6, 2]]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint16, np.uint8])
+def test_boxes_of_whole_numbers_give_floating_point(dtype):
+    """Nothing is rounded to their type, and nothing wraps in it."""
+    boxes = np.array([[1, 2, 100, 80], [100, 80, 1, 2]], dtype)
+    expected = boxes.astype(np.float64)
+    for function in (
+        area,
+        from_xywh,
+        to_xywh,
+        lambda boxes: scale(boxes, 0.5, 1.7),
+        lambda boxes: clip(boxes, 15.7, 90.2),
+        lambda boxes: mirrored(boxes, 50),
+        lambda boxes: from_inclusive(boxes, 1),
+        lambda boxes: to_inclusive(boxes, 1),
+        lambda boxes: iou(boxes, boxes),
+        lambda boxes: intersection(boxes, boxes),
+    ):
+        assert function(boxes).dtype == np.float64
+        assert np.array_equal(function(boxes), function(expected))
+    assert scale(np.array([[1, 3, 5, 7]], dtype), 0.5, 0.5).tolist() == [[0.5, 1.5, 2.5, 3.5]]
+    assert scale(np.array([[1, 2, 3, 4]], np.float32), 0.5, 0.5).dtype == np.float32
+
+
+def test_boxes_that_show_nothing_of_an_image():
+    good = np.array([[0.0, 0, 100, 80], [-5, -5, 1, 1], [99, 79, 300, 300]])
+    check_boxes(good, 100, 80)
+    check_boxes(np.zeros((0, 4)), 100, 80)
+    for bad, reason in (
+        ([np.nan, 0, 5, 5], "finite"),
+        ([0, 0, np.inf, 5], "finite"),
+        ([5, 5, 5, 9], "area"),
+        ([9, 0, 5, 5], "area"),
+        ([100, 0, 120, 10], "outside"),
+        ([0, -9, 10, 0], "outside"),
+    ):
+        with pytest.raises(ValueError, match=rf"^box 2, .*{reason}"):
+            check_boxes(np.concatenate([good[:2], [bad]]), 100, 80)
+    with pytest.raises(ValueError, match=r"\[4\]"):
+        check_boxes(np.zeros(4), 100, 80)
 
 
 def test_inclusive():

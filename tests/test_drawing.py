@@ -107,9 +107,7 @@ def test_colours_are_distinct_and_stable() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r"expected an image \[H, W, 3\] of uint8, not \[8, 8\] of uint8"):
-        draw_detections(np.zeros((8, 8), dtype=np.uint8), Detections.empty(), NAMES)
-    with pytest.raises(ValueError, match=r"not \[8, 8, 3\] of float64"):
-        draw_detections(np.zeros((8, 8, 3)), Detections.empty(), NAMES)
+    with pytest.raises(ValueError, match=r"not int64 \[8, 8, 3\]"):
+        draw_detections(np.zeros((8, 8, 3), np.int64), Detections.empty(), NAMES)
     with pytest.raises(ValueError, match=r"a label is outside 0..2, the 3 class names"):
         draw_detections(grey(50, 50), one((1, 1, 9, 9), label=3), NAMES)

@@ -252,7 +252,7 @@ def test_refusals(tmp_path):
         tmp_path: "a folder, not an image",
         text: "not an image in a known format, or damaged at its beginning or directory",
         empty: "empty, no bytes in it",
-        float_pixels: "32-bit pixels, for which no white is agreed; save it with 8 or 16 bits",
+        float_pixels: "signed or floating-point samples, for which no white is agreed; save it with 8 or 16 bits",
     }
     for path, reason in reasons.items():
         with pytest.raises(ImageError) as caught:

@@ -38,7 +38,7 @@ class StubDetector:
     config = DetectorConfig(models=["stub"])
     classes = CLASSES
 
-    def run(self, image: Image, boxes: Boxes | None = None) -> Run:
+    def run(self, image: Image, boxes: Boxes | None = None, *, content: bytes | None = None) -> Run:
         return make_run(2)
 
 

@@ -279,16 +279,16 @@ def test_a_single_pixel_image() -> None:
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ((10, 10, 10, 20), "a box to warp is not finite or has no area"),
-        ((10, 20, 30, 10), "a box to warp is not finite or has no area"),
-        ((10, 10, np.nan, 20), "a box to warp is not finite or has no area"),
-        ((10, 10, np.inf, 20), "a box to warp is not finite or has no area"),
-        ((60, 10, 90, 20), "a box to warp lies outside the image of 60 × 40 px"),
-        ((-900, -900, 0, 900), "a box to warp lies outside the image of 60 × 40 px"),
+        ((10, 10, 10, 20), "area"),
+        ((10, 20, 30, 10), "area"),
+        ((10, 10, np.nan, 20), "finite"),
+        ((10, 10, np.inf, 20), "finite"),
+        ((60, 10, 90, 20), "60 × 40"),
+        ((-900, -900, 0, 900), "60 × 40"),
     ],
 )
 def test_boxes_that_are_refused(box: tuple[float, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"box 1, .*{message}"):
         warp(np.zeros((40, 60, 3), np.uint8), np.array([(0, 0, 9, 9), box]), PAPER, FILL)
 
 

@@ -230,6 +230,7 @@ def test_refuses_other_settings(setting, message):
 def test_one_thread_is_the_callers_own(monkeypatch):
     """A thread that ends just before a fork leaves the new process a lock of OpenCV's that nobody opens."""
     monkeypatch.setattr(proposals.search, "ThreadPoolExecutor", None)
+    proposals.search._workers.cache_clear()
     boxes, _ = selective_search(np.zeros((24, 24, 3), np.uint8), threads=1)
     assert len(boxes)
     with pytest.raises(TypeError):

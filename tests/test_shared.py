@@ -213,8 +213,10 @@ def test_too_little_memory_halves_the_batch(
     asked = []
     look = SharedNetwork.look
 
-    def crowded(self: SharedNetwork, image: NDArray[np.uint8]) -> Callable[[NDArray[np.float32]], Tensor]:
-        logits = look(self, image)
+    def crowded(
+        self: SharedNetwork, image: NDArray[np.uint8], boxes: NDArray[np.float32]
+    ) -> Callable[[NDArray[np.float32]], Tensor]:
+        logits = look(self, image, boxes)
 
         def few(boxes: NDArray[np.float32]) -> Tensor:
             asked.append(len(boxes))

@@ -9,6 +9,7 @@ N images, K classes.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from detector.checkpoint import ImageClassifier
 from detector.classifier.crops import cut, distinct, plan
 from detector.data.image import Image
 from detector.regions import network_input
+from proposals.colour import to_rgb
+from proposals.errors import UserError
+from proposals.files import write_whole
 
 
 def classify(
@@ -32,24 +36,30 @@ def classify(
 
     Args:
         classifier: the network, in evaluation mode.
-        image: the image.
+        image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them.
         crops: 1, 10 or 144; of another size than 224 all of their geometry is in that proportion.
         batch: crops at a time.
         device: where the network is.
     """
+    image = to_rgb(image)
     different, counts = distinct(plan(crops, image.shape[1], image.shape[0], classifier.size))
     total = np.zeros(classifier.network.config.classes)
     for start in range(0, len(different), batch):
         squares = cut(image, different[start : start + batch], classifier.size)  # [B, 224, 224, 3]
         x = network_input(squares, classifier.convention, device)  # [B, 3, 224, 224]
         with torch.inference_mode():
-            probabilities = classifier.network(x).double().softmax(dim=1).cpu().numpy()  # [B, K]
+            logits = classifier.network(x).cpu()  # [B, K]; Apple's GPUs have no float64
+        probabilities = logits.double().softmax(dim=1).numpy()
         total += counts[start : start + batch] @ probabilities
     result: NDArray[np.float64] = total / counts.sum()
     return result
 
 
-@dataclass(frozen=True)
+class PredictionsError(UserError):
+    """Predictions that cannot be read or do not belong together."""
+
+
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """What one model, or several together, say of N images.
 
@@ -77,7 +87,7 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write them as .npz, without pickle."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        with write_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 models=self.models,
@@ -93,7 +103,7 @@ class Predictions:
         """Read what save wrote.
 
         Raises:
-            ValueError: no such file, or another kind of file.
+            PredictionsError: no such file, or another kind of file.
         """
         try:
             with np.load(path, allow_pickle=False) as content:
@@ -105,24 +115,24 @@ class Predictions:
                     content["probabilities"],
                     float(content["seconds"]),
                 )
-        except (OSError, KeyError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: no saved predictions ({error})") from error
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise PredictionsError(f"{path}: no saved predictions ({error})") from error
 
 
 def combine(parts: Sequence[Predictions]) -> Predictions:
     """The ensemble: the mean over models of predictions on the same images with the same crops.
 
     Raises:
-        ValueError: none given, or they are of other images, classes or numbers of crops.
+        PredictionsError: none given, or they are of other images, classes or numbers of crops.
     """
     if not parts:
-        raise ValueError("no predictions to combine")
+        raise PredictionsError("no predictions to combine")
     first = parts[0]
     for part in parts[1:]:
         if part.images != first.images or part.probabilities.shape != first.probabilities.shape:
-            raise ValueError("predictions of different images or classes cannot be combined")
+            raise PredictionsError("predictions of different images or classes cannot be combined")
         if part.crops != first.crops:
-            raise ValueError(f"predictions from {first.crops} and from {part.crops} crops cannot be combined")
+            raise PredictionsError(f"predictions from {first.crops} and from {part.crops} crops cannot be combined")
     models = sum(part.models for part in parts)
     total = sum((part.models * part.probabilities.astype(np.float64) for part in parts), np.zeros(()))
     known = all(part.seconds for part in parts)

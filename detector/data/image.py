@@ -4,9 +4,12 @@ Pillow decodes, once. It refuses a file that was cut short, which OpenCV reads i
 baseline JPEG is OpenCV's to the bit. What a file says about its pixels is settled here, so that nobody else has to ask:
 
     EXIF orientation     applied; a damaged EXIF block counts as none
-    alpha, transparency  laid over white: what lies under transparent pixels is nobody's picture
-    16 bit a channel     the high byte, 65535 -> 255, grey and colour alike
-    grey, palette, CMYK  converted; colour profiles are not applied
+    other metadata       text, profiles, odd tags, however large or damaged: left out where Pillow stumbles over them
+    alpha, transparency  laid over white: what lies under transparent pixels is nobody's picture; alpha that is 0
+                         everywhere says nothing and is dropped
+    12, 16 bit a sample  the upper 8, 4095 or 65535 -> 255, grey and colour alike
+    WhiteIsZero          turned, whatever the depth
+    grey, palette, CMYK, LAB  converted; colour profiles are not applied
     several frames       the first
 """
 
@@ -14,16 +17,19 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import PIL.Image
+import PIL.ImageChops
+import PIL.ImageFile
 from numpy.typing import NDArray
 from PIL.ExifTags import Base as ExifTag
 from PIL.Image import Transpose
 
+from detector.data.repair import BITS, PHOTOMETRIC, WHITE_IS_ZERO, Bare, check_png, without_metadata
 from proposals.errors import UserError
 
 Image = NDArray[np.uint8]
@@ -45,6 +51,9 @@ UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 """EXIF orientation -> what sets the image upright; 1 and unknown numbers need nothing."""
+
+EXTRA_SAMPLES, SAMPLE_FORMAT, COMPRESSION, PLANES = 338, 339, 259, 284
+"""TIFF tags."""
 
 Result = TypeVar("Result")
 
@@ -70,7 +79,7 @@ def read_image(source: str | Path | bytes) -> Image:
     Raises:
         ImageError: "PATH: reason" in one line ("<bytes>: reason" for bytes): no such file, a folder, empty, no image,
             cut short, more pixels than Pillow opens (178,956,970 unless PIL.Image.MAX_IMAGE_PIXELS was changed), or
-            32-bit pixels.
+            numbers for which no white is agreed: signed, 32-bit, floating point.
     """
     return _with_opened(source, _pixels)
 
@@ -120,15 +129,42 @@ def _images_in(folder: Path, recursive: bool) -> list[Path]:
     )
 
 
-def _with_opened(source: str | Path | bytes, use: Callable[[PIL.Image.Image], Result]) -> Result:
+def _with_opened(source: str | Path | bytes, use: Callable[[PIL.Image.Image, bool], Result]) -> Result:
     name = "<bytes>" if isinstance(source, bytes) else str(source)
     try:
-        with _open(source) as file, PIL.Image.open(file, formats=FORMATS) as image:
-            return use(image)
+        with _open(source) as file:
+            try:
+                return _used(file, use)
+            except (ImageError, PIL.Image.DecompressionBombError):
+                raise
+            except Exception as error:
+                file.seek(0)
+                return _used_bare(without_metadata(file.read()), use, error)
     except (
         Exception
     ) as error:  # a damaged file makes Pillow raise nearly anything, SyntaxError and struct.error included
         raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def _used(file: BinaryIO, use: Callable[[PIL.Image.Image, bool], Result], negative: bool = False) -> Result:
+    with PIL.Image.open(file, formats=FORMATS) as image:
+        return use(image, negative)
+
+
+def _used_bare(bare: Bare | None, use: Callable[[PIL.Image.Image, bool], Result], error: Exception) -> Result:
+    """Try once more without what stands beside the pixels; what is wrong with these was said the first time."""
+    if bare is None:
+        raise error
+    try:
+        return _used(io.BytesIO(bare.content), use, bare.negative)
+    except ImageError:
+        raise
+    except PIL.UnidentifiedImageError:
+        if bare.kind and isinstance(error, PIL.UnidentifiedImageError):
+            raise ImageError(f"a TIFF of a kind that is not read: {bare.kind}; save it with 8 or 16 bits") from error
+        raise error from None
+    except Exception:
+        raise error from None
 
 
 def _open(source: str | Path | bytes) -> BinaryIO:
@@ -152,6 +188,8 @@ def _reason(error: Exception) -> str:
             return "no such file"
         case PIL.UnidentifiedImageError():
             return "not an image in a known format, or damaged at its beginning or directory"
+        case MemoryError():
+            return "not enough memory for its pixels"
         case PIL.Image.DecompressionBombError():
             return f"more than {2 * (PIL.Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller"
         case OSError(strerror=str(text)):  # the system's own words: permission denied, input/output error
@@ -167,26 +205,93 @@ def _orientation(image: PIL.Image.Image) -> int:
         return 1
 
 
-def _upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+def _upright_size(image: PIL.Image.Image, negative: bool) -> tuple[int, int]:
     if image.format == "TIFF":  # Pillow turns TIFF itself, when it loads
         image.load()
     return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
 
 
-def _pixels(image: PIL.Image.Image) -> Image:
+def _pixels(image: PIL.Image.Image, negative: bool) -> Image:
+    """[H, W, 3] uint8 RGB of an opened file; `negative`: grey is to be turned."""
+    if image.format == "PNG":
+        _check_png(image)
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    if image.format == "TIFF":
+        _check_tiff(tags)
+    key = _transparent_key(image)
     image.load()
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     turn = UPRIGHT.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
     if is_16_bit:
-        levels = np.asarray(image)  # [H, W]; Pillow's own conversion to RGB would cut at 255
-        grey = (levels >> 8).astype(np.uint8)
-        grey[levels == image.info.get("transparency", -1)] = 255
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return _high_bytes(np.asarray(image), tags, key, negative)
     if image.mode in ("I", "F"):
         raise ImageError("32-bit pixels, for which no white is agreed; save it with 8 or 16 bits")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if negative:
+        grey, *alpha = image.split()
+        image = PIL.Image.merge(image.mode, [PIL.ImageChops.invert(grey), *alpha])
+    if key is not None:
+        image.info["transparency"] = key
     if "transparency" in image.info or image.mode.endswith(("A", "a")):
-        white = PIL.Image.new("RGBA", image.size, "white")
-        image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
+        return _over_white(image, tags)
     return np.array(image.convert("RGB"))
+
+
+def _high_bytes(levels: NDArray[Any], tags: Mapping[int, Any], key: Any, negative: bool) -> Image:
+    """Grey levels [H, W] of 16 bits, or of 12 in a TIFF that says so; Pillow itself would cut them at 255."""
+    grey = (levels >> (4 if tags.get(BITS) == (12,) else 8)).astype(np.uint8)
+    if negative or tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        grey = 255 - grey
+    transparent = levels == (-1 if key is None else key)
+    if not transparent.all():
+        grey[transparent] = 255
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _over_white(image: PIL.Image.Image, tags: Mapping[int, Any]) -> Image:
+    rgba = image.convert("RGBA")
+    # Alpha that is 0 everywhere says nothing: many programs leave the fourth byte empty. An animation may begin so.
+    if rgba.getchannel("A").getextrema() == (0, 0) and getattr(image, "n_frames", 1) == 1:
+        if tuple(tags.get(EXTRA_SAMPLES, ()))[:1] == (1,):
+            raise ImageError("its colours are multiplied by an alpha that is 0 everywhere; save it without alpha")
+        return np.array(rgba)[:, :, :3].copy()
+    white = PIL.Image.new("RGBA", rgba.size, "white")
+    return np.array(PIL.Image.alpha_composite(white, rgba).convert("RGB"))
+
+
+def _transparent_key(image: PIL.Image.Image) -> Any:
+    """The transparent colour of a PNG in the units of the levels that Pillow makes of its samples; None: there is none.
+
+    Pillow leaves it in those of the file: 0-3 where samples have two bits, 0-65535 where they have 16.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or not isinstance(image, PIL.ImageFile.ImageFile) or not image.tile:
+        return key
+    raw = image.tile[0].args
+    raw = raw[0] if isinstance(raw, tuple) else raw
+    if raw in ("L;2", "L;4") and isinstance(key, int):
+        return key * (255 // (2 ** int(raw[2:]) - 1))
+    if raw == "RGB;16B" and isinstance(key, tuple):
+        return tuple(level >> 8 for level in key)
+    return key
+
+
+def _check_png(image: PIL.Image.Image) -> None:
+    file = getattr(image, "fp", None)
+    if file is None:
+        return
+    position = file.tell()
+    file.seek(0)
+    check_png(file.read())
+    file.seek(position)
+
+
+def _check_tiff(tags: Mapping[int, Any]) -> None:
+    formats = tags.get(SAMPLE_FORMAT, (1,))
+    if set(formats if isinstance(formats, tuple) else (formats,)) - {1, 4}:
+        raise ImageError("signed or floating-point samples, for which no white is agreed; save it with 8 or 16 bits")
+    if tags.get(PLANES) == 2 and tags.get(COMPRESSION, 1) == 1 and max(tags.get(BITS, (1,))) > 8:
+        raise ImageError("a TIFF with the 16-bit samples of each colour by themselves; save it with pixels together")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -217,11 +216,15 @@ def _peak(paths: Sequence[Path], contestant: Contestant) -> tuple[float, float]:
 
 
 def peak_memory() -> float:
-    """Of this process, MB."""
+    """Of this process, MB; not a number where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux counts ru_maxrss on from the process that started this one
         high_water = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(high_water.split()[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows does not say
+        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from detector.evaluation.average import ranked_by_class
 from detector.evaluation.matching import HIT, Matches
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
+from proposals.compiling import compiled
 
 MEASURES = {"area": np.zeros(0), "11 points": np.linspace(0, 1, 11) - 1e-9, "101 points": np.linspace(0, 1, 101)}
 """Recalls at which precision is read; none for the area. As in average.py."""
@@ -172,7 +172,7 @@ def _class_ap(
         return np.concatenate(list(executor.map(part, np.array_split(weights, threads))))
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _weighted_ap(
     hits: Any, images: Any, bounds: Any, object_images: Any, object_labels: Any, weights: Any, points: Any
 ) -> Any:

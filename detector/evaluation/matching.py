@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
+from proposals.compiling import compiled
 
 HIT, MISS, IGNORED = 1, 0, -1
 """Of a detection: true positive, false positive, neither."""
@@ -157,7 +157,7 @@ def _best_of_each(found: DetectionTable, order: NDArray[np.int64], limit: int) -
     return kept
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
     """As the devkits compute it, to the last bit."""
     width = min(boxes[d, 2], objects[k, 2]) - max(boxes[d, 0], objects[k, 0]) + pixel
@@ -174,7 +174,7 @@ def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: b
     return overlap
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _match(
     boxes: Any,
     images: Any,
@@ -230,7 +230,7 @@ def _match(
     return status, matched
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _nearest(boxes: Any, images: Any, labels: Any, objects: Any, object_labels: Any, starts: Any, pixel: float) -> Any:
     count = len(boxes)
     own, other = np.full(count, -1, np.int64), np.full(count, -1, np.int64)

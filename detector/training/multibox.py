@@ -251,7 +251,7 @@ class MultiBoxTraining:
         total = 0.0
         mine = range(self.ranks.rank, len(self.val), self.ranks.world)
         for index, (offsets, logits) in zip(mine, self._outputs(network, mine), strict=True):
-            boxes = decode(offsets, head.priors).clamp(0, 1).double().cpu().numpy()
+            boxes = decode(offsets, head.priors).clamp(0, 1).cpu().double().numpy()  # Apple's GPUs have no float64
             objects = shares(self.val.records[index])
             order = np.argsort(-logits.float().cpu().numpy(), kind="stable")
             overlaps = best_overlaps_of_first(objects, boxes[order], COUNTS)  # in shares as in pixels
