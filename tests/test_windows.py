@@ -161,3 +161,15 @@ def test_windows_of_a_data_set(shapes: Path, tmp_path: Path) -> None:
         expected = np.where(overlaps.max(axis=1) >= 0.5, overlaps.argmax(axis=1) + 1, 0)
         assert np.array_equal(own.labels, expected)
     assert (windows.labels[8:] > 0).any()  # a red square on grey noise is easily proposed
+
+
+def test_balanced_foreground_shows_rare_classes_more_often() -> None:
+    """90 windows of one class and 10 of another: 1 to 1 at balance 1, 3 to 1 at balance 0.5."""
+    labels = np.repeat(np.array([1, 2, 0], np.int16), [90, 10, 50])
+    boxes = np.tile(np.array([0, 0, 9, 9], np.float32), (150, 1))
+    windows = Windows(np.zeros(150, np.int32), boxes, labels, np.zeros(150, np.float32))
+    for balance, share in ((1.0, 0.5), (0.5, 0.25), (0.0, 0.1)):
+        sampler = BatchSampler(windows, batch=40, foreground=20, seed=1, balance=balance)
+        drawn = np.concatenate([sampler.draw(number)[0].labels[:20] for number in range(200)])
+        assert set(drawn.tolist()) == {1, 2}
+        assert abs((drawn == 2).mean() - share) < 0.03

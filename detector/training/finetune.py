@@ -9,7 +9,7 @@ those below stay as ImageNet left them. The paper gives no fine-tuning settings;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from omegaconf import MISSING
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -32,13 +33,14 @@ from detector.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from detector.classifier.augment import distort
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.data.image import Image
 from detector.device import autocast, choose_precision
 from detector.googlenet import GoogLeNet
-from detector.regions import RegionConfig, network_input, warp
-from detector.shared import ABOVE, SharedConfig, cut, show
+from detector.regions import RegionConfig, context_windows, network_input, warp
+from detector.shared import ABOVE, SharedConfig, choose_level, cut, show
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
@@ -79,6 +81,11 @@ class FineTuneConfig(OptimisationConfig):
         mode: warp: each window passes all layers, as in R-CNN; shared: the trunk runs once an image (detector.shared).
         shared: of mode shared: how images are shown.
         images: of mode shared: photographs that a batch's windows come from.
+        class_balance: how far rare classes are shown more often, in [0, 1]: 0 draws all foreground windows (or images)
+            alike, 1 would draw all classes alike, 0.5 draws a class by the root of its share (LVIS, arXiv 1908.03195).
+        distortion: brightness, contrast and colour of an image change by factors of 1 ± this, in [0, 1).
+        scale_jitter: of mode shared: the size by which regions choose their level of the pyramid changes from image to
+            image by up to this factor, at least 1; 1 leaves it.
     """
 
     name: str = "regions"
@@ -109,6 +116,9 @@ class FineTuneConfig(OptimisationConfig):
     mode: str = "warp"
     shared: SharedConfig = field(default_factory=SharedConfig)
     images: int = 4  # ours; Fast R-CNN takes 2
+    class_balance: float = 0.0  # R-CNN draws windows alike
+    distortion: float = 0.0  # R-CNN mirrors only
+    scale_jitter: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,7 +144,12 @@ class FineTuneConfig(OptimisationConfig):
                 "0 < background_iou <= foreground_iou <= 1 must hold, "
                 f"not {self.background_iou} and {self.foreground_iou}"
             )
+        if not 0 <= self.class_balance <= 1:
+            raise ValueError(f"class_balance must be in [0, 1], not {self.class_balance}")
+        if not 0 <= self.distortion < 1:
+            raise ValueError(f"distortion must be in [0, 1), not {self.distortion}")
         for name, least in (
+            ("scale_jitter", 1),
             ("batches_per_epoch", 1),
             ("val_batches", 1),
             ("linear_batches", 0),
@@ -149,9 +164,15 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
     """Batch number -> (regions [B, S, S, 3] uint8, labels [B] int64), read and warped on demand."""
 
     def __init__(
-        self, dataset: Dataset, sampler: BatchSampler | InOrder, regions: RegionConfig, fill: tuple[float, float, float]
+        self,
+        dataset: Dataset,
+        sampler: BatchSampler | InOrder,
+        regions: RegionConfig,
+        fill: tuple[float, float, float],
+        distortion: float = 0.0,
     ) -> None:
         self.dataset, self.sampler, self.regions, self.fill = dataset, sampler, regions, fill
+        self.distortion = distortion
 
     def in_order(self, windows: Windows) -> WindowBatches:
         """The windows of one image after another, unmirrored, instead of what is drawn."""
@@ -162,7 +183,8 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
         squares = np.empty((len(windows), self.regions.size, self.regions.size, 3), np.uint8)
         for index in np.unique(windows.image):  # each photograph is decoded once
             rows = np.flatnonzero(windows.image == index)
-            squares[rows] = warp(self.dataset.records[index].read(), windows.boxes[rows], self.regions, self.fill)
+            image = _distorted(self.dataset.records[index].read(), self.distortion, number, int(index))
+            squares[rows] = warp(image, windows.boxes[rows], self.regions, self.fill)
         squares[mirrored] = squares[mirrored, :, ::-1]
         return torch.from_numpy(squares), torch.from_numpy(windows.labels.astype(np.int64))
 
@@ -173,38 +195,81 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
-    """Batch number -> what regions of a few photographs, cut out of their maps, are learned from.
+    """Batch number -> what regions of a few images, cut out of their maps, are learned from.
 
-    (photographs [I, H, W, 3] uint8, smaller ones in a corner; their heights and widths [I, 2]; boxes [I, R, 4] float32
-    px; labels [I, R] int64, NOTHING among them)
+    (for each level of the pyramid the images scaled to it [I, h, w, 3] uint8, smaller ones in a corner; the height and
+    width of each [I, L, 2], 0 where no region is cut from it; heights and widths of the images themselves [I, 2]; the
+    size by which regions choose their level [I]; boxes [I, R, 4] float32 px; labels [I, R] int64, NOTHING among them)
     """
 
-    def __init__(self, dataset: Dataset, sampler: ImageSampler | ImagesInOrder) -> None:
-        self.dataset, self.sampler = dataset, sampler
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: ImageSampler | ImagesInOrder,
+        regions: RegionConfig,
+        shared: SharedConfig,
+        distortion: float = 0.0,
+        scale_jitter: float = 1.0,
+    ) -> None:
+        self.dataset, self.sampler, self.regions, self.shared = dataset, sampler, regions, shared
+        self.distortion, self.scale_jitter = distortion, scale_jitter
 
     def in_order(self, windows: Windows) -> ImageBatches:
         """The windows of one image after another, unmirrored, instead of what is drawn."""
-        return ImageBatches(self.dataset, ImagesInOrder(windows))
+        return ImageBatches(self.dataset, ImagesInOrder(windows), self.regions, self.shared)
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        photographs, boxes, labels = [], [], []
+        levels = range(len(self.shared.pyramid))
+        scaled: list[list[Image]] = [[] for _ in levels]
+        sizes, regions, boxes, labels = [], [], [], []
         for index, some, mirrored in self.sampler.draw(number):
-            photograph, places = self.dataset.records[index].read(), some.boxes
+            image, places = self.dataset.records[index].read(), some.boxes
+            image = _distorted(image, self.distortion, number, index)
             if mirrored:
-                photograph, places = photograph[:, ::-1], mirror(places, photograph.shape[1])
-            photographs.append(photograph)
+                image, places = image[:, ::-1], mirror(places, image.shape[1])
+            size = image.shape[:2]
+            draw = np.random.default_rng([number, index, 2]).uniform(-1, 1)
+            region = max(1, round(self.shared.region * self.scale_jitter**draw))
+            used = choose_level(context_windows(places, self.regions), size, replace(self.shared, region=region))
+            none = np.zeros((0, 0, 3), np.uint8)
+            for level in levels:
+                scaled[level].append(show(image, self.shared.pyramid[level])[0] if level in used else none)
+            sizes.append(size)
+            regions.append(region)
             boxes.append(places)
             labels.append(some.labels.astype(np.int64))
-        sizes = np.array([photograph.shape[:2] for photograph in photographs])
-        together = np.zeros((len(photographs), *sizes.max(axis=0), 3), np.uint8)
-        for place, photograph in zip(together, photographs, strict=True):
-            place[: photograph.shape[0], : photograph.shape[1]] = photograph
-        columns = (together, sizes, np.stack(boxes), np.stack(labels))
+        extents = np.array([[one.shape[:2] for one in images] for images in scaled]).transpose(1, 0, 2)
+        columns = (
+            *map(_padded, scaled),
+            extents,
+            np.array(sizes),
+            np.array(regions),
+            np.stack(boxes),
+            np.stack(labels),
+        )
         return tuple(torch.from_numpy(column) for column in columns)
 
     def images(self, number: int) -> list[int]:
         """The photographs of a batch, by their places in the data set."""
         return [index for index, *_ in self.sampler.draw(number)]
+
+
+def _padded(images: Sequence[Image]) -> NDArray[np.uint8]:
+    """Images of any sizes -> [I, h, w, 3] uint8, each in the upper left corner."""
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
+    together = np.zeros((len(images), height, width, 3), np.uint8)
+    for place, image in zip(together, images, strict=True):
+        place[: image.shape[0], : image.shape[1]] = image
+    return together
+
+
+def _distorted(image: Image, strength: float, number: int, index: int) -> Image:
+    """The image in other light and colours, which batch and image decide."""
+    if not strength:
+        return image
+    generator = np.random.default_rng([number, index, 1])
+    factors = generator.uniform(1 - strength, 1 + strength, 3).tolist()
+    return distort(image, generator.permutation(3).tolist(), factors)
 
 
 Examples = WindowBatches | ImageBatches
@@ -352,19 +417,28 @@ class SharedTuning(FineTuning):
                 frozen, below = below.eval(), nn.Sequential()
         convention, regions, config = self.classifier.convention, self.classifier.regions, self.classifier.shared
         assert config is not None
+        *levels, extents, sizes, chosen, boxes, _ = batch
+        maps: dict[tuple[int, int], Tensor] = {}  # of an image, on a level
+        for level, scaled in enumerate(levels):
+            # Images of one size share a pass.
+            for height, width in sorted(set(map(tuple, extents[:, level].tolist())) - {(0, 0)}):
+                members = (extents[:, level] == torch.tensor([height, width])).all(dim=1).nonzero().flatten().tolist()
+                x = network_input(scaled[members, :height, :width].numpy(), convention, self.ranks.device)
+                if first is not None:
+                    with torch.no_grad():
+                        x = frozen(x)
+                for image, features in zip(members, torch.split(below(x), 1), strict=True):
+                    maps[image, level] = features
 
-        def maps(photograph: Image, level: int) -> tuple[Tensor, tuple[float, float]]:
-            shown, scale = show(photograph, config.pyramid[level])
-            x = network_input(shown[None], convention, self.ranks.device)
-            if first is not None:
-                with torch.no_grad():
-                    x = frozen(x)
-            return below(x), scale
+        def own(image: int, level: int) -> tuple[Tensor, tuple[float, float]]:
+            (height, width), (rows, columns) = sizes[image].tolist(), extents[image, level].tolist()
+            return maps[image, level], (columns / width, rows / height)
 
         parts = []
-        for photograph, (height, width), boxes in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
-            own = partial(maps, photograph[:height, :width].numpy())
-            parts.append(cut(own, boxes.numpy(), (height, width), regions, config))
+        for image in range(len(boxes)):
+            choice = replace(config, region=int(chosen[image]))
+            height, width = sizes[image].tolist()
+            parts.append(cut(partial(own, image), boxes[image].numpy(), (height, width), regions, choice))
         x = torch.cat(parts).contiguous(memory_format=torch.channels_last)
         result: Tensor = network.trunk_slice(ABOVE)(x)
         return result

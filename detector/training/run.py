@@ -130,7 +130,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     if config.train_from != "none":
         classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
 
-    def batches(dataset: Dataset, seed: int) -> Examples:
+    def batches(dataset: Dataset, seed: int, *, plain: bool = False) -> Examples:
         exhaustive = exhaustive_part(dataset)  # the others give no window but their boxes
         if ranks.leads:
             dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers))
@@ -149,6 +149,8 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 f"{objects:,} windows of objects, {len(windows) - objects:,} of background",
                 file=sys.stderr,
             )
+        balance, distortion = (0.0, 0.0) if plain else (config.class_balance, config.distortion)
+        jitter = 1.0 if plain else config.scale_jitter
         if classifier.shared:
             few = ImageSampler(
                 windows,
@@ -157,15 +159,21 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 foreground=config.foreground,
                 seed=seed,
                 hard=config.hard_background,
+                balance=balance,
             )
-            return ImageBatches(dataset, few)
+            return ImageBatches(dataset, few, config.regions, classifier.shared, distortion, jitter)
         sampler = BatchSampler(
-            windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background
+            windows,
+            batch=config.batch,
+            foreground=config.foreground,
+            seed=seed,
+            hard=config.hard_background,
+            balance=balance,
         )
-        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean)
+        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean, distortion)
 
     kind = SharedTuning if classifier.shared else FineTuning
-    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0), ranks)
+    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0, plain=True), ranks)
     loop = Loop(task, config, folder, ranks)
     if not resuming:
         started = time.perf_counter()
