@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
-from detector.data.ground_truth import DataError
+from detector.data.ground_truth import ClassTable, DataError, with_classes
 from detector.extraction import dataset_proposals
 from detector.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pretrained import CAFFE_INPUT, to_caffe
@@ -282,9 +282,21 @@ def test_refused_before_anything_is_computed(
     assert not (tmp_path / "runs").exists()
 
 
-def test_train_and_val_of_other_classes(toy_train: Train, settings: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="train and val have different classes"):
-        toy_train(val=settings["val"] | {"classes": ["disc", "square"]})
+def test_train_and_val_meet_by_the_names_of_their_classes(shapes: Path, settings: dict[str, Any]) -> None:
+    """Two exports of one tool: another order, other numbers."""
+    train, val = (
+        open_dataset(DataConfig(DatasetKind.voc, str(shapes), "val", classes=classes))
+        for classes in (["square", "disc"], ["disc", "square"])
+    )
+    assert train.records[0].labels.tolist() == [0, 1]
+    assert val.records[0].labels.tolist() == [1, 0]
+    assert with_classes(val, train.classes, "train").records[0].labels.tolist() == [0, 1]
+    more = ClassTable(("cone", "disc", "square"), (None,) * 3, (0, 1, 2))
+    met = with_classes(val, more, "train")
+    assert met.records[0].labels.tolist() == [2, 1]
+    assert any("cone" in line for line in met.warnings)
+    with pytest.raises(DataError, match=r"square \(3 objects\)"):
+        with_classes(val, ClassTable(("disc",), (None,), (1,)), "train")
 
 
 # ---- the pieces

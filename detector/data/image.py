@@ -90,7 +90,7 @@ def read_orientation(source: str | Path | bytes) -> int:
     Raises:
         ImageError: as read_size.
     """
-    return _with_opened(source, _orientation)
+    return _with_opened(source, lambda image, *_: _orientation(image))
 
 
 def find_images(sources: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
-from detector.data.ground_truth import DataError
+from detector.data.frames import SizeMismatch
+from detector.data.ground_truth import DataError, composed, listed
 from detector.data.image import IMAGE_SUFFIXES, Image, read_image
 
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's
@@ -52,6 +53,7 @@ class ImagesConfig:
         context: of a detection data set: how much of its side a box is enlarged by on each side.
         min_side: of a detection data set: objects of a smaller side, px, are left out, and so are
             difficult ones and crowds.
+        size_mismatch: of a detection data set: as in DataConfig.
     """
 
     root: str
@@ -63,13 +65,15 @@ class ImagesConfig:
     only: list[str] = field(default_factory=list)
     context: float = 0.1
     min_side: float = 32.0
+    size_mismatch: SizeMismatch = SizeMismatch.error
 
     def __post_init__(self) -> None:
         if not 0 <= self.context <= 4:
             raise ValueError(f"context must be in [0, 4] of a box's side, not {self.context}")
         objects = self.kind not in (ImagesKind.folder, ImagesKind.clsloc)
-        for key in ("classes", "annotations", "images", "only"):
-            if getattr(self, key) and not objects:
+        for key in ("classes", "annotations", "images", "only", "size_mismatch"):
+            stated = getattr(self, key)
+            if stated and stated is not SizeMismatch.error and not objects:
                 raise ValueError(f"{key} is a setting of detection data sets; leave it out with kind={self.kind.name}")
 
 
@@ -118,14 +122,14 @@ class LabelledImages:
         Raises:
             DataError: a class here is unknown there.
         """
-        position = {name: label for label, name in enumerate(classes)}
-        unknown = [name for name in self.classes if name not in position]
+        position = {composed(name): label for label, name in enumerate(classes)}
+        unknown = [name for name in self.classes if composed(name) not in position]
         if unknown:
             raise DataError(
-                f"{owner} knows no class {unknown[0]!r} ({len(unknown)} of {len(self.classes)} are unknown); "
-                f"it knows {', '.join(list(classes)[:5])}{', ...' if len(classes) > 5 else ''}"
+                f"{owner} knows no class {unknown[0]!r} ({len(unknown)} of {len(self.classes)} are unknown: "
+                f"{listed(unknown)}); it knows {', '.join(list(classes)[:5])}{', ...' if len(classes) > 5 else ''}"
             )
-        renumbered = np.array([position[name] for name in self.classes], np.int64)[self.labels]
+        renumbered = np.array([position[composed(name)] for name in self.classes], np.int64)[self.labels]
         return replace(self, classes=tuple(classes), labels=renumbered)
 
 
@@ -232,6 +236,7 @@ def _objects(config: ImagesConfig) -> LabelledImages:
             classes=config.classes,
             annotations=config.annotations,
             images=config.images,
+            size_mismatch=config.size_mismatch,
         )
     )
     table = dataset.classes

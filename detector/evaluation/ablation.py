@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
+from detector.class_order import in_order_of
 from detector.config import config_to_dict
 from detector.data.dataset import DataConfig, open_dataset
 from detector.data.ground_truth import Dataset, Record
@@ -250,10 +251,10 @@ class _Member:
         precision = str(choose_precision(config.precision, place)).removeprefix("torch.")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         member = load_checkpoint(path)
-        if member.classes.names != dataset.classes.names:
-            raise ValueError(
-                f"{model} tells {len(member.classes)} classes apart, not the {len(dataset.classes)} of {dataset.name}"
-            )
+        own = member.classes
+        member = in_order_of(member, dataset.classes, (model, dataset.name))
+        if member.classes != own:  # the stored scores stand in this order
+            sha256 = hashlib.sha256(f"{sha256} {own.labels_in(dataset.classes).tolist()}".encode()).hexdigest()
         self.regresses = member.network.regression is not None
         self.classes = len(member.classes)
         settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)

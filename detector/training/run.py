@@ -18,7 +18,7 @@ import torch
 
 from detector.config import ConfigError, load_config, peek
 from detector.data.dataset import open_dataset
-from detector.data.ground_truth import DataError, Dataset, exhaustive_part
+from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import open_images
 from detector.device import keep_freed_memory
 from detector.extraction import dataset_proposals
@@ -117,13 +117,12 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
 
 def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> None:
     resuming = check_folder(folder, config, resume=resume)
-    train_set, val_set = open_dataset(config.train), open_dataset(config.val)
+    train_set = open_dataset(config.train)
+    val_set = with_classes(open_dataset(config.val), train_set.classes, "train")
     for dataset in (train_set, val_set):
         exhaustive_part(dataset)  # refused before an hour of proposals
         for warning in dataset.warnings if ranks.leads else ():
             print(f"train_classifier: warning: {warning}", file=sys.stderr)
-    if train_set.classes != val_set.classes:
-        raise DataError(f"train and val have different classes: {train_set.classes.names}, {val_set.classes.names}")
 
     torch.manual_seed(config.seed)
     classifier = start_classifier(config, train_set.classes)
