@@ -173,6 +173,21 @@ def test_a_wrong_statement_gives_way_to_the_photograph(tmp_path: Path, size: tup
     assert record.boxes.tolist() == [list(box)]
 
 
+def test_sides_that_are_exchanged_throughout(tmp_path: Path) -> None:
+    """The objects of one image show it; the other's would fit either way."""
+    wide = (1, (WIDTH, HEIGHT), annotation((HEIGHT, WIDTH), (7, 5, 55, 35)))
+    alike = (1, (WIDTH, HEIGHT), annotation((HEIGHT, WIDTH)))
+    for mode in ("error", "skip", "turn"):
+        data = config(tree(tmp_path / mode, {"a": alike, "b": wide}), mode)
+        dataset = open_dataset(data)
+        assert [(record.width, record.height) for record in dataset.records] == [(WIDTH, HEIGHT)] * 2
+        assert dataset.records[0].boxes.tolist() == [list(BOX)]
+        assert dataset.records[0].read().shape == (HEIGHT, WIDTH, 3)
+        assert read_truth(data).sizes.tolist() == ([[0, 0]] * 2 if mode == "error" else [[WIDTH, HEIGHT]] * 2)
+    with pytest.raises(DataError, match=r"a\.png(.|\n)*swapped"):  # alone it might as well have been turned
+        open_dataset(config(tree(tmp_path / "alone", {"a": alike})))
+
+
 def swapped(count: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """COCO images whose sides are exchanged: 300 x 500, and the objects of half of them end at 480."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 300, "height": 500} for i in range(1, count + 1)]

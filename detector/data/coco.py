@@ -218,9 +218,9 @@ def _photograph(path: Path, image: Row, image_id: str, files: Files, *, named: b
     name = image.get("file_name")
     if not isinstance(name, str) or not name.strip():
         if named:
-            name = str(_field(path, "images", image, "file_name"))
-        else:
-            return files.root / image_id
+            _field(path, "images", image, "file_name")
+            raise DataError(f"{path}: image {image_id} has the file_name {name!r}, which names no photograph")
+        return files.root / image_id
     file = files.root / name
     return file if file.is_file() else files.find(name) or file
 

@@ -31,6 +31,8 @@ class SizeMismatch(Enum):
 Size = tuple[int, int]
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
+EXCHANGED = "stated image sizes have width and height exchanged; taken from the photograph"
+UNHELD = "stated image sizes did not hold their own objects; taken from the photograph"
 SKIPPED = "images of another size than their annotation states were left out (size_mismatch=skip)"
 TURNED = "boxes of images were turned as EXIF turns the photograph (size_mismatch=turn)"
 
@@ -86,7 +88,7 @@ def settled_size(stated: Size, boxes: Boxes, image: Path, repairs: Repairs, wher
         return own
     if own == stated or not holds(own, boxes):
         return stated
-    repairs.note("stated image sizes did not hold their own objects; taken from the photograph", where)
+    repairs.note(EXCHANGED if own == stated[::-1] else UNHELD, where)
     return own
 
 
@@ -164,24 +166,30 @@ class Verdict:
     Attributes:
         left_out: their positions.
         turned: EXIF's orientation by position, of those whose boxes are turned.
+        exchanged: positions of those whose stated sides are to be exchanged.
         warnings: one line a kind.
     """
 
     left_out: frozenset[int]
     turned: dict[int, int]
+    exchanged: frozenset[int]
     warnings: tuple[str, ...]
 
 
-def judge(images: Sequence[tuple[Path, Size]], mode: SizeMismatch, name: str) -> Verdict:
+def judge(
+    images: Sequence[tuple[Path, Size]], mode: SizeMismatch, name: str, *, warnings: Sequence[str] = ()
+) -> Verdict:
     """Decide by a data set's `size_mismatch` what becomes of the images whose photograph has another size.
 
     In mode turn, photographs that EXIF turns without changing the size (upside down, mirrored, square) follow the
     others: where the boxes of some were drawn on the unturned picture and of none on the turned one, theirs were too.
+    In any mode, stated sides are taken as exchanged where their reader found others so that do not hold their objects.
 
     Args:
         images: photograph and stated size.
         mode: of the data set.
         name: of the data set.
+        warnings: of its reader.
 
     Raises:
         DataError: mode error, and there is one; or mode turn, and EXIF does not explain it.
@@ -189,12 +197,20 @@ def judge(images: Sequence[tuple[Path, Size]], mode: SizeMismatch, name: str) ->
     frames = read_frames(images, name, orientations=mode is SizeMismatch.turn)
     differing = {position: frame for position, frame in frames.items() if frame.differs}
     repairs = Repairs()
+    exchanged: frozenset[int] = frozenset()
+    if any(line.startswith(EXCHANGED) for line in warnings):
+        exchanged = frozenset(
+            position for position, frame in differing.items() if frame.own == frame.stated[::-1] and not frame.sideways
+        )
+        differing = {position: frame for position, frame in differing.items() if position not in exchanged}
+        for position in sorted(exchanged):
+            repairs.note(f"{EXCHANGED}, as others' were", images[position][0].name)
     if mode is SizeMismatch.skip:
         for position in differing:
             repairs.note(SKIPPED, images[position][0].name)
         if len(differing) == len(images):
             raise DataError(f"{name}: every image is of another size than its annotation states; none is left")
-        return Verdict(frozenset(differing), {}, repairs.lines())
+        return Verdict(frozenset(differing), {}, exchanged, repairs.lines())
     unexplained = {
         position: frame for position, frame in differing.items() if mode is SizeMismatch.error or not frame.explained
     }
@@ -211,7 +227,7 @@ def judge(images: Sequence[tuple[Path, Size]], mode: SizeMismatch, name: str) ->
         repairs.note("photographs that EXIF turns within their size were taken as labelled upright", first, len(alike))
     for position in sorted(to_turn):
         repairs.note(TURNED, images[position][0].name)
-    return Verdict(frozenset(), to_turn, repairs.lines())
+    return Verdict(frozenset(), to_turn, exchanged, repairs.lines())
 
 
 def match_frames(dataset: Dataset, mode: SizeMismatch) -> Dataset:
@@ -221,21 +237,25 @@ def match_frames(dataset: Dataset, mode: SizeMismatch) -> Dataset:
         DataError: as judge.
     """
     records = dataset.records
-    verdict = judge([(record.path, (record.width, record.height)) for record in records], mode, dataset.name)
+    images = [(record.path, (record.width, record.height)) for record in records]
+    verdict = judge(images, mode, dataset.name, warnings=dataset.warnings)
     kept = tuple(
-        _turned(record, verdict.turned[position]) if position in verdict.turned else record
+        _in_frame(record, verdict.turned.get(position, 1), exchanged=position in verdict.exchanged)
         for position, record in enumerate(records)
         if position not in verdict.left_out
     )
     return replace(dataset, records=kept, warnings=(*dataset.warnings, *verdict.warnings))
 
 
-def _turned(record: Record, orientation: int) -> Record:
+def _in_frame(record: Record, orientation: int, *, exchanged: bool) -> Record:
+    if exchanged:
+        return replace(record, width=record.height, height=record.width)
+    if orientation == 1:
+        return record
     size = (record.width, record.height)
     width, height = size[::-1] if orientation in SIDEWAYS else size
-    return replace(
-        record, width=width, height=height, boxes=np.asarray(turned(record.boxes, size, orientation), np.float64)
-    )
+    boxes = np.asarray(turned(record.boxes, size, orientation), np.float64)
+    return replace(record, width=width, height=height, boxes=boxes)
 
 
 def _message(images: Sequence[tuple[Path, Size]], frames: dict[int, Frame], name: str) -> str:

@@ -240,14 +240,17 @@ class Truth:
             stated, objects = (int(sizes[index, 0]), int(sizes[index, 1])), boxes[self.objects_of(index)]
             sizes[index] = settled_size(stated, objects, path, repairs, self.image_ids[index])
         stated_sizes = [(width, height) for width, height in sizes.tolist()]
-        verdict = judge(list(zip(self.paths, stated_sizes, strict=True)), mode, self.name)
+        known = (*self.warnings, *repairs.lines())
+        verdict = judge(list(zip(self.paths, stated_sizes, strict=True)), mode, self.name, warnings=known)
+        for index in verdict.exchanged:
+            sizes[index] = sizes[index, ::-1].copy()
         for index, orientation in verdict.turned.items():
             own = self.objects_of(index)
             boxes[own] = turned(boxes[own], stated_sizes[index], orientation)
-            sizes[index] = sizes[index, ::-1] if orientation in SIDEWAYS else sizes[index]
+            sizes[index] = sizes[index, ::-1].copy() if orientation in SIDEWAYS else sizes[index]
         kept = np.array([index not in verdict.left_out for index in range(len(self))], np.bool_)
         there = sum(path.is_file() for path in self.paths)
-        warnings = (*self.warnings, *repairs.lines(), *verdict.warnings)
+        warnings = (*known, *verdict.warnings)
         if there < len(self):
             missing = f"{len(self) - there:,} of {len(self):,} photographs are not there to compare sizes with"
             warnings += (f"{missing}; size_mismatch={mode.value} does nothing to those images",)
