@@ -71,8 +71,8 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
     Args:
         config: what to read.
         need_images: refuse a split whose photographs are not all there, and compare their sizes with the stated ones,
-            at some 0.1 ms an image: only here can all that use the split leave out the same images. Scoring detections
-            needs none of them.
+            a fraction of a millisecond an image: only here can all that use the split leave out the same images.
+            Scoring detections needs none of them.
 
     Raises:
         DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, or a
