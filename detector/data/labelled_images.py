@@ -126,8 +126,8 @@ class LabelledImages:
         unknown = [name for name in self.classes if composed(name) not in position]
         if unknown:
             raise DataError(
-                f"{owner} knows no class {unknown[0]!r} ({len(unknown)} of {len(self.classes)} are unknown: "
-                f"{listed(unknown)}); it knows {', '.join(list(classes)[:5])}{', ...' if len(classes) > 5 else ''}"
+                f"{owner} knows no class {listed([repr(name) for name in unknown])} ({len(unknown)} of "
+                f"{len(self.classes)} are unknown); it knows {listed(list(classes), 5)}"
             )
         renumbered = np.array([position[composed(name)] for name in self.classes], np.int64)[self.labels]
         return replace(self, classes=tuple(classes), labels=renumbered)
