@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -435,6 +436,23 @@ def test_a_data_set_meets_the_detector_by_the_names_of_its_classes(
         scores[name] = json.loads((workplace / f"runs/{name}/report.json").read_text())["ap"]
         assert ("cone" in capsys.readouterr().err) == (name == "more")
     assert scores["one"] == scores["other"] == {key: scores["more"][key] for key in ("square", "disc")}
+
+
+def test_a_resized_photograph_is_refused_or_left_out_of_the_whole_evaluation(
+    evaluate: Main, workplace: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(shapes, workplace / "resized")
+    photograph = workplace / "resized/JPEGImages/val1.png"
+    PIL.Image.open(photograph).resize((48, 40)).save(photograph)
+    assert evaluate(["data.root=resized"]) == 1
+    assert re.search(r"1 of 3 (.|\n)*val1\.png(.|\n)*size_mismatch=skip", capsys.readouterr().err)
+    assert evaluate(["data.root=resized", "data.size_mismatch=skip"]) == 0
+    assert "1 (first: val1.png)" in capsys.readouterr().err
+    counts = json.loads((workplace / "runs/toy/report.json").read_text())["counts"]
+    assert (counts["images"], counts["objects"]) == (2, 4)
+    journal = (workplace / "runs/toy/detections.jsonl").read_text()
+    assert "val0" in journal
+    assert "val1" not in journal
 
 
 def test_a_journal_of_other_settings_is_refused_and_its_config_stays(
