@@ -198,6 +198,8 @@ def _parse_override(override: str) -> dict[str, Any]:
         hint = QUOTING if re.search(r": |[#&*!@%`|>]", text) else ""
         problem = f"{override!r}: the value is malformed YAML: {_first_line(error)}{hint}"
         raise ConfigError(f"command line: {problem}") from error
+    except UnicodeError as error:  # a byte of the command line that is no text
+        raise ConfigError(f"command line: {override!r}: the value is no text in UTF-8") from error
     return cast(dict[str, Any], _nested(key, value))
 
 

@@ -193,6 +193,7 @@ def test_refused_bytes(tmp_path: Path) -> None:
         ("proposals..limit=3", "expected key=value, not 'proposals..limit=3'"),
         ("classes=[a", "'classes=[a': the value is malformed YAML: did not find expected ',' or ']'"),
         ("proposals.limit=-1", "limit must be at least 1, not -1"),
+        ("name=\udcff", "'name=\\udcff': the value is no text in UTF-8"),
     ],
 )
 def test_refused_override(override: str, expected: str) -> None:

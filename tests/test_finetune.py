@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -280,6 +281,39 @@ def test_refused_before_anything_is_computed(
     with pytest.raises(kind, match=message):
         toy_train(tmp_path, **changes)
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_there_is_to_learn_from_is_told_before_the_proposals(
+    toy_train: Train,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Begun(Exception):
+        """The proposals are asked for."""
+
+    def begin(*_: object) -> None:
+        raise Begun
+
+    monkeypatch.setattr("detector.training.run.dataset_proposals", begin)
+    with pytest.raises(Begun):
+        toy_train(
+            train=settings["train"] | {"classes": ["square", "disc", "cone"]},
+            val=settings["val"] | {"classes": ["disc", "square"]},
+        )
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.split()[-3:] == ["square", "4", "3"] for line in lines)
+    assert any(line.split()[-3:] == ["cone", "0", "0"] for line in lines)
+    assert any("warning" in line and "cone" in line and "train" in line for line in lines)
+    shutil.copytree(shapes, tmp_path / "bare")
+    for path in (tmp_path / "bare/Annotations").iterdir():
+        path.write_text("<annotation><size><width>96</width><height>80</height></size></annotation>")
+    with pytest.raises(DataError, match="no object"):
+        toy_train(train=settings["train"] | {"root": str(tmp_path / "bare")})
+    with pytest.raises(DataError, match="no object"):
+        toy_train(val=settings["val"] | {"root": str(tmp_path / "bare")})
 
 
 def test_train_and_val_meet_by_the_names_of_their_classes(shapes: Path, settings: dict[str, Any]) -> None:

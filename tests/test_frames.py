@@ -15,6 +15,7 @@ from detector.data import DataConfig, DataError, DatasetKind, open_dataset
 from detector.data.dataset import SizeMismatch
 from detector.data.frames import turned
 from detector.data.image import read_image
+from detector.data.labelled_images import ImagesConfig, ImagesKind, open_images
 from detector.data.voc import read_voc
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable
@@ -121,6 +122,20 @@ def test_a_resized_photograph_is_an_error_or_left_out(tmp_path: Path) -> None:
     truth = read_truth(config(root, "skip"))
     assert truth.image_ids == ("own", "resized")
     assert any("1 of 2 photographs are not there" in line for line in truth.warnings)
+
+
+def test_objects_that_are_classified_as_wholes_come_from_the_same_images(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"own": OWN, "turned": (6, (WIDTH, HEIGHT), annotation())})
+    settings = {"root": str(root), "kind": ImagesKind.voc, "split": "test", "classes": ["cat"], "min_side": 1.0}
+    with pytest.raises(DataError, match=r"turned\.png"):
+        open_images(ImagesConfig(**settings))
+    images = open_images(ImagesConfig(**settings, size_mismatch=SizeMismatch.skip))
+    assert [path.stem for path in images.paths] == ["own"]
+    assert any("1 (first: turned.png)" in line for line in images.warnings)
+    images = open_images(ImagesConfig(**settings, size_mismatch=SizeMismatch.turn, context=0.0))
+    assert all((images.read(index) == BLUE).all() for index in range(2))
+    with pytest.raises(ValueError, match="size_mismatch"):
+        ImagesConfig("x", size_mismatch=SizeMismatch.skip)
 
 
 def test_a_part_of_the_truth_keeps_what_belongs_together(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ development kit are tables beside this file (NOTICE.md). What is particular to t
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -108,7 +109,7 @@ class _Reader:
                 return [name for name, _ in rcnn_split(part)]
             if part == "train" and has_class_lists(self.lists) and self.class_lists.present:
                 return self.class_lists.present
-        names = [_name_and_number(line)[0] for line in read_split_list(self.lists, part)]
+        names = [re.sub(r"\s+-?[0-9]+$", "", line) for line in read_split_list(self.lists, part)]  # a number or a label
         unique = list(dict.fromkeys(names))
         self.repairs.note(LISTED_AGAIN, f"{part}.txt", len(names) - len(unique))
         return unique

@@ -86,12 +86,14 @@ class LabelledImages:
         paths: N files; a file may hold several of the images.
         labels: [N] int64, positions in classes.
         boxes: [N, 4] px, the part of the file's picture that an image is; None for all of it.
+        warnings: what the reader of a detection data set fixed or left out, as Dataset's.
     """
 
     classes: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -262,7 +264,11 @@ def _objects(config: ImagesConfig) -> LabelledImages:
     if not paths:
         raise DataError(f"{dataset.name}: no object of a side of {config.min_side:g} px or more")
     return LabelledImages(
-        tuple(names[label] for label in taken), tuple(paths), np.array(labels, np.int64), np.array(boxes)
+        tuple(names[label] for label in taken),
+        tuple(paths),
+        np.array(labels, np.int64),
+        np.array(boxes),
+        dataset.warnings,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -160,6 +161,8 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
         CheckpointError, ConfigError, DataError, ImageError, StoreError, ValueError: one line each, for the user.
     """
     dataset = open_dataset(config.data)
+    for warning in dataset.warnings:
+        print(f"ablate: warning: {warning}", file=sys.stderr)
     evaluation = EvaluationConfig(
         data=config.data, protocol=config.protocol, min_iou=config.min_iou, groups=config.groups
     )

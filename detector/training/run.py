@@ -111,6 +111,7 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
     val_set = check_images(train_set, open_images(config.val))
     if ranks.leads and not resuming:
         for line in (
+            *(f"warning: {line}" for images in (train_set, val_set) for line in images.warnings),
             *(f"warning: {line}" for line in _counts_of_images(train_set, val_set)),
             *smaller_than_batch("train", len(train_set), config.batch, "images"),
         ):
