@@ -217,6 +217,12 @@ def test_boxes_that_end_before_they_begin_are_left_out_and_counted(tmp_path: Pat
     assert len(read_coco_truth(coco(tmp_path, annotation={"bbox": [10, 20, 0, 5]})).boxes) == 2
 
 
+def test_a_number_of_thousands_of_digits_is_an_error_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": [{"id": ' + "1" * 5000 + "}]}")
+    with pytest.raises(DataError, match=r"a\.json"):
+        read_coco_truth(tmp_path / "a.json")
+
+
 def test_coco_file_names_find_their_files(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (100, 80)).save(tmp_path / f"{DECOMPOSED}.png")
     (tmp_path / "sub").mkdir()

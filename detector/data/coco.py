@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from detector.data.files import Files
-from detector.data.frames import Size, settled_size
+from detector.data.frames import LARGEST_SIDE, Size, settled_size
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, make_record
 from detector.data.image import ImageError, read_size
 from proposals.boxes import from_xywh
@@ -92,7 +92,7 @@ def _read_json(path: Path) -> Any:  # whatever the file holds
         return json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg})") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
@@ -209,7 +209,7 @@ def _is_crowd(path: Path, item: Row) -> bool:
 def _stated_size(image: Row) -> Size:
     """Width and height in px; (0, 0) where they are not two numbers above 0."""
     width, height = _real(image.get("width")), _real(image.get("height"))
-    stated = math.isfinite(width) and math.isfinite(height) and min(width, height) >= 1
+    stated = all(1 <= side < LARGEST_SIDE for side in (width, height))
     return (int(width), int(height)) if stated else (0, 0)
 
 

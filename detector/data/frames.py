@@ -29,6 +29,7 @@ class SizeMismatch(Enum):
 
 
 Size = tuple[int, int]
+LARGEST_SIDE = 2**31  # px; more is no size
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 EXCHANGED = "stated image sizes have width and height exchanged; taken from the photograph"

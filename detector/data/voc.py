@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.files import Files
-from detector.data.frames import Size, settled_size
+from detector.data.frames import LARGEST_SIDE, Size, settled_size
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, make_record, read_lines
 from detector.data.image import IMAGE_SUFFIXES, ImageError, read_size
 from detector.words import list_override
@@ -310,7 +310,9 @@ def _flag(text: str, where: str) -> bool:
 
 
 def _whole(text: str | None) -> int:
+    """A side in px; 0 where the text is none."""
     try:
-        return max(0, int(float(text or 0)))
-    except (ValueError, OverflowError):
+        side = float(text or 0)
+    except ValueError:
         return 0
+    return int(side) if 1 <= side < LARGEST_SIDE else 0
