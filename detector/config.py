@@ -3,26 +3,30 @@
 In: a dataclass that states every setting with its type and default, a YAML file that states what differs, and overrides
 from the command line. Out: an instance of the dataclass, or a ConfigError: one line with the file, section and key.
 
-The types and the merging are OmegaConf's; the messages are ours. A file may begin with `extends: other.yaml` (relative
-to itself) and then states only what differs from that one. So may a section, with a file or preset of that section
-alone: `detector: {extends: fast.yaml}`, or detector.extends=fast on the command line.
+The types and the merging are OmegaConf's; the reading and the messages are ours. A setting that is text takes the word
+as it is written: YAML would read no as False, 010 as 8 and 12:30 as 750, which class names do not mean. A file may
+begin with `extends: other.yaml` (relative to itself) and then states only what differs from that one. So may a section,
+with a file or preset of that section alone: `detector: {extends: fast.yaml}`, or detector.extends=fast on the command
+line.
 """
 
 from __future__ import annotations
 
 import difflib
-import types
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detector.words import QUOTING, Unquoted, Word, as_typed, parse_yaml, unquoted, without_none
 from proposals.errors import UserError
+from proposals.files import write_whole
 
 T = TypeVar("T")
 
@@ -40,7 +44,8 @@ def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[st
     Args:
         schema: a frozen dataclass; its fields are numbers, texts, enums, paths, lists, tuples, dicts, dataclasses.
         path: a YAML file or the name of a preset (see find_config), or None for the defaults alone.
-        overrides: texts such as "proposals.limit=500"; the value is read as YAML.
+        overrides: texts such as "proposals.limit=500"; the value is read as YAML. A backslash before a dot
+            says that it belongs to the key.
 
     Raises:
         ConfigError: no such file, malformed or repeated YAML, an unknown key, a value of the wrong type or one that the
@@ -76,7 +81,7 @@ def peek(path: str | Path, overrides: Sequence[str], key: str) -> object:
     value: object = None
     for content in (*(layer for _, layer in _layers(find_config(path), ())), *map(_parse_override, overrides)):
         value = content.get(key, value)
-    return value
+    return value.value if isinstance(value, Word) else value
 
 
 def find_config(name: str | Path) -> Path:
@@ -114,7 +119,8 @@ def config_to_dict(config: object) -> dict[str, Any]:
 def save_config(config: object, path: Path) -> None:
     """Write every setting as YAML; load_config with the same schema reads back an equal instance."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
 
 
 def _layers(path: Path, inner: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
@@ -165,28 +171,43 @@ def _filled(content: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
 def _read_yaml(path: Path) -> dict[str, Any]:
     """The top-level mapping of a YAML file."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
+        content = parse_yaml(path.read_bytes().decode("utf-8-sig"))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{path}: {position}{error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: {position}{error.problem}{_quoting(path, mark)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: no YAML of 'key: value' lines: {_first_line(error)}") from error
-    if not isinstance(content, dict):
+    if isinstance(content, list):
         raise ConfigError(f"{path}: expected 'key: value' lines, found a list")
-    return {str(key): value for key, value in content.items()}
+    if isinstance(content, Word):
+        kind = type(content.value).__name__
+        raise ConfigError(f"{path}: no YAML of 'key: value' lines: Invalid loaded object type: {kind}")
+    return {content: None} if isinstance(content, str) else content or {}
 
 
 def _parse_override(override: str) -> dict[str, Any]:
     """One "section.key=value" -> {"section": {"key": value}}."""
-    key, equals, _ = override.partition("=")
-    if not equals or not all(key.strip().split(".")):
+    name, equals, text = override.strip().partition("=")
+    key = tuple(part.replace("\\.", ".").strip() for part in re.split(r"(?<!\\)\.", name))
+    if not equals or not all(key):
         raise ConfigError(f"command line: expected key=value, not {override!r}")
     try:
-        content = OmegaConf.to_container(OmegaConf.from_dotlist([override.strip()]))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"command line: {override!r}: the value is malformed YAML: {_first_line(error)}") from error
-    return cast(dict[str, Any], content)
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        hint = QUOTING if re.search(r": |[#&*!@%`|>]", text) else ""
+        problem = f"{override!r}: the value is malformed YAML: {_first_line(error)}{hint}"
+        raise ConfigError(f"command line: {problem}") from error
+    except UnicodeError as error:  # a byte of the command line that is no text
+        raise ConfigError(f"command line: {override!r}: the value is no text in UTF-8") from error
+    return cast(dict[str, Any], _nested(key, value))
+
+
+def _quoting(path: Path, mark: Any) -> str:
+    """Advice for a malformed line that holds what YAML reads as its own."""
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    return QUOTING if re.search(r": .*: |[&*!@%`]", line) else ""
 
 
 def _leaves(content: Mapping[Any, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -203,7 +224,7 @@ def _merged(config: DictConfig, schema: type, key: tuple[str, ...], value: Any, 
     is_override = source == "command line"
     hint: Any = schema
     for depth, name in enumerate(key):
-        section = _without_none(hint)
+        section = without_none(hint)
         if is_dataclass(section):
             known = get_type_hints(section)
             if name not in known:
@@ -217,8 +238,13 @@ def _merged(config: DictConfig, schema: type, key: tuple[str, ...], value: Any, 
             key, value = key[:depth], _nested(key[depth:], value)
             break
     label = ".".join(key) if is_override else f"{_section(key[:-1])}{key[-1]}"
-    if isinstance(value, bool) and _without_none(hint) is str:
-        raise ConfigError(f"{source}: {label} must be text, and YAML reads this word as {value}. Put it in quotes")
+    if is_override and value is None and hint is str:
+        value = ""  # what is written behind the "="
+    try:
+        value = as_typed(hint, value)
+    except Unquoted as error:
+        problem = unquoted(label, value, error.args[0], is_override=is_override)
+        raise ConfigError(f"{source}: {label} {problem}") from error
     try:
         result = OmegaConf.merge(config, OmegaConf.create(_nested(key, value)))
     except OmegaConfBaseException as error:
@@ -233,17 +259,9 @@ def _nested(key: tuple[str, ...], value: Any) -> Any:
     return value
 
 
-def _without_none(hint: Any) -> Any:
-    """X of "X | None", else the hint itself."""
-    if get_origin(hint) in (Union, types.UnionType):
-        options = [option for option in get_args(hint) if option is not type(None)]
-        return options[0] if len(options) == 1 else hint
-    return hint
-
-
 def _describe(hint: Any) -> str:
     """What a value of that type looks like, for a message."""
-    kind = _without_none(hint)
+    kind = without_none(hint)
     ending = "" if kind is hint else " or null"
     if is_dataclass(kind):
         return f"a section with keys {', '.join(field.name for field in fields(kind))}{ending}"

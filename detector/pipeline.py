@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
+from detector.class_order import in_order_of
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
 from detector.detections import Detections
@@ -58,7 +59,7 @@ class Detector:
     """Finds objects of K classes in photographs.
 
     Args:
-        members: the region classifiers of the ensemble, at least one, all with the same classes.
+        members: the region classifiers of the ensemble, at least one, all of the same classes, in any order.
         config: proposals, suppression and batch size.
         device: where the networks run.
 
@@ -77,14 +78,14 @@ class Detector:
     ) -> None:
         if not members:
             raise ValueError("a detector needs at least one region classifier")
-        for number, member in enumerate(members[1:], 2):
-            if member.classes != members[0].classes:
-                raise CheckpointError(
-                    f"model {number} of {len(members)} ({_name(config, number - 1)}) tells {len(member.classes)} "
-                    f"classes apart that are not the {len(members[0].classes)} of the first ({_name(config, 0)})"
-                )
         self.device = torch.device(device)
-        self.members = list(members)
+        first = f"the first ({_name(config, 0)})"
+        self.members = [
+            in_order_of(
+                member, members[0].classes, (f"model {number} of {len(members)} ({_name(config, number - 1)})", first)
+            )
+            for number, member in enumerate(members, 1)
+        ]
         self._scorer = RegionScorer(self.members, config, self.device)
         self._multibox = (
             load_source(config.proposals.multibox, self.device) if config.proposals.multibox.weights else None

@@ -171,6 +171,7 @@ def test_an_ensemble_is_one_mean_over_all_models() -> None:
         ([], "no predictions to combine"),
         ([predictions(0), predictions(1, crops=1)], "from 10 and from 1 crops cannot be combined"),
         ([predictions(0), predictions(1, count=19)], "of different images or classes cannot be combined"),
+        ([predictions(0), replace(predictions(1), labels=6 - predictions(1).labels)], "number the classes differently"),
     ],
 )
 def test_what_cannot_be_combined(parts: list[Predictions], message: str) -> None:

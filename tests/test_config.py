@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import MISSING
 
 from detector import config
 from detector.config import ConfigError, config_to_dict, find_config, load_config, save_config
+from detector.words import list_override
 
 
 class Mode(Enum):
@@ -45,6 +47,13 @@ class Settings:
     members: list[Member] = field(default_factory=list)
     thresholds: dict[str, float] = field(default_factory=dict)
     flip: bool = False
+
+
+@dataclass(frozen=True)
+class Grouped:
+    classes: list[str] = field(default_factory=list)
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,6 @@ def test_config_to_dict_is_plain() -> None:
             "members must be a list, each a section with keys weights, seed, not [{'weight': 'a'}]",
         ),
         ("thresholds: {cat: high}\n", "[thresholds] cat must be float, not 'high'"),
-        ("name: no\n", "name must be text, and YAML reads this word as False. Put it in quotes"),
         ("proposals:\n  limit: 0\n", "limit must be at least 1, not 0"),
         ("name: a\nflip: true\nname: b\n", "line 3, column 1: found duplicate key name"),
         ("name: [a\nflip: true\n", "line 2, column 5: did not find expected ',' or ']'"),
@@ -180,12 +188,12 @@ def test_refused_bytes(tmp_path: Path) -> None:
         ("proposals.limit=many", "proposals.limit must be int, not 'many'"),
         ("proposals.limit=", "proposals.limit must be int, not None"),
         ("proposals.limit.x=3", "proposals.limit must be int, not {'x': 3}"),
-        ("name=off", "name must be text, and YAML reads this word as False. Put it in quotes"),
         ("proposals.limit", "expected key=value, not 'proposals.limit'"),
         ("=3", "expected key=value, not '=3'"),
         ("proposals..limit=3", "expected key=value, not 'proposals..limit=3'"),
         ("classes=[a", "'classes=[a': the value is malformed YAML: did not find expected ',' or ']'"),
         ("proposals.limit=-1", "limit must be at least 1, not -1"),
+        ("name=\udcff", "'name=\\udcff': the value is no text in UTF-8"),
     ],
 )
 def test_refused_override(override: str, expected: str) -> None:
@@ -272,3 +280,82 @@ def test_preset_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert message(Settings, "detect") == "configs/detect.yaml: has no key 'nome'. Did you mean 'name'?"
     write(tmp_path, "name: local\n", "paper.yaml")
     assert load_config(Settings, "paper.yaml").name == "local"  # an existing path goes before a preset
+
+
+WORDS = (
+    *("no", "yes", "on", "off", "True", "null", "~", "010", "1e3", "12:30", "1_000", "0x1F", "0o17", "1.0", ".5"),
+    *("-3", "+1", ".inf", ".nan", "2024-01-02", "="),
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_text_is_the_word_as_it_is_written(tmp_path: Path, word: str) -> None:
+    """In lists, as a key and as a value; in a file, on the command line, and saved again."""
+    path = write(
+        tmp_path, f"classes:\n- {word}\n- cat\ngroups: {{small: [cat, {word}]}}\nthresholds: {{? {word} : 1}}\n"
+    )
+    for loaded in (
+        load_config(Grouped, path),
+        load_config(
+            Grouped, None, [f"classes=[{word}, cat]", f"groups.small=[cat,{word}]", f"thresholds={{? {word} : 1}}"]
+        ),
+    ):
+        assert loaded.classes == [word, "cat"]
+        assert loaded.groups == {"small": ["cat", word]}
+        assert loaded.thresholds == {word: 1.0}
+        save_config(loaded, tmp_path / "saved.yaml")
+        assert load_config(Grouped, tmp_path / "saved.yaml") == loaded
+    if word not in ("null", "~"):  # could be meant as none
+        assert load_config(Settings, None, [f"name={word}"]).name == word
+        assert load_config(Settings, write(tmp_path, f"name: {word}\n")).name == word
+        assert load_config(Settings, None, [f"members=[{{weights: {word}}}]"]).members[0].weights == Path(word)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["cat", "x: y"], ["null", "a, b"], ["it's", 'say "no"'], ["#1", "&a", "*b", "[c]"], ["é", "e\u0301 x"], ["~"]],
+)
+def test_the_hint_of_a_list_works_when_it_is_pasted(names: list[str]) -> None:
+    (word,) = shlex.split(list_override("classes", names))
+    assert load_config(Settings, None, [word]).classes == names
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("classes=[010,x: y]", Settings(classes=["010", "x: y"])),
+        ("classes=[x: 010]", Settings(classes=["x: 010"])),
+        ("name=x: y", Settings(name="x: y")),
+        ("name=null", Settings(name="null")),
+    ],
+)
+def test_what_cannot_be_text_is_refused_with_the_words_that_work(override: str, meant: Settings) -> None:
+    said = message(Settings, None, override)
+    (word,) = shlex.split(said.partition("in quotes: ")[2])
+    assert load_config(Settings, None, [word]) == meant
+
+
+def test_what_else_yaml_reads_where_text_belongs(tmp_path: Path) -> None:
+    assert "classes" in message(Settings, write(tmp_path, "classes: [a, [b]]\n"))
+    assert '"x: y"' in message(Settings, write(tmp_path, "classes:\n- x: y\n"))
+    assert "classes" in message(Settings, write(tmp_path, "classes:\n- a\n-\n"))
+    assert "name" in message(Settings, write(tmp_path, "name:\n"))
+    assert "quotes" in message(Settings, None, "classes=[*a]")
+    assert load_config(Settings, None, ["name="]).name == ""
+    assert load_config(Settings, None, ["classes=[<<]"]).classes == ["<<"]
+
+
+def test_numbers_stay_numbers(tmp_path: Path) -> None:
+    text = "proposals: {limit: 1_000, superpixel_scale: 1.5e-3, sigmas: [1, .5]}\nflip: yes\nsecond: ~\n"
+    assert load_config(Settings, write(tmp_path, text)) == Settings(
+        proposals=Proposals(superpixel_scale=0.0015, limit=1000, sigmas=(1.0, 0.5)), flip=True
+    )
+
+
+def test_keys_with_dots_anchors_and_doubles(tmp_path: Path) -> None:
+    assert load_config(Settings, None, [r"thresholds.a\.b=1"]).thresholds == {"a.b": 1.0}
+    text = "proposals: &p {limit: 3}\nsecond: {<<: *p, superpixel_scale: 1}\n"
+    assert load_config(Settings, write(tmp_path, text)).second == Proposals(limit=3, superpixel_scale=1.0)
+    assert "no" in message(Settings, write(tmp_path, "thresholds:\n  no: 1\n  no: 2\n"))
+    assert "itself" in message(Settings, write(tmp_path, "classes: &a [*a]\n"))
+    assert "key" in message(Settings, write(tmp_path, "thresholds: {[a]: 1}\n"))

@@ -357,7 +357,7 @@ def test_coco_repairs(tmp_path):
         "annotation ids occur more than once; every box was kept: 1 (first: annotation 1)",
         "annotations belong to no listed image and were left out: 1 (first: annotation 8)",
         "boxes had no area inside their image and were left out: 1 (first: image 4)",
-        "images had no stated size; taken from the photograph: 1 (first: image 5)",
+        "annotations stated no image size; taken from the photograph: 1 (first: image 5)",
     )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
-from detector.data.ground_truth import DataError
+from detector.data.ground_truth import ClassTable, DataError, with_classes
 from detector.extraction import dataset_proposals
 from detector.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pretrained import CAFFE_INPUT, to_caffe
@@ -282,9 +283,54 @@ def test_refused_before_anything_is_computed(
     assert not (tmp_path / "runs").exists()
 
 
-def test_train_and_val_of_other_classes(toy_train: Train, settings: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="train and val have different classes"):
-        toy_train(val=settings["val"] | {"classes": ["disc", "square"]})
+def test_what_there_is_to_learn_from_is_told_before_the_proposals(
+    toy_train: Train,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Begun(Exception):
+        """The proposals are asked for."""
+
+    def begin(*_: object) -> None:
+        raise Begun
+
+    monkeypatch.setattr("detector.training.run.dataset_proposals", begin)
+    with pytest.raises(Begun):
+        toy_train(
+            train=settings["train"] | {"classes": ["square", "disc", "cone"]},
+            val=settings["val"] | {"classes": ["disc", "square"]},
+        )
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.split()[-3:] == ["square", "4", "3"] for line in lines)
+    assert any(line.split()[-3:] == ["cone", "0", "0"] for line in lines)
+    assert any("warning" in line and "cone" in line and "train" in line for line in lines)
+    shutil.copytree(shapes, tmp_path / "bare")
+    for path in (tmp_path / "bare/Annotations").iterdir():
+        path.write_text("<annotation><size><width>96</width><height>80</height></size></annotation>")
+    with pytest.raises(DataError, match="no object"):
+        toy_train(train=settings["train"] | {"root": str(tmp_path / "bare")})
+    with pytest.raises(DataError, match="no object"):
+        toy_train(val=settings["val"] | {"root": str(tmp_path / "bare")})
+
+
+def test_train_and_val_meet_by_the_names_of_their_classes(shapes: Path, settings: dict[str, Any]) -> None:
+    """Two exports of one tool: another order, other numbers."""
+    train, val = (
+        open_dataset(DataConfig(DatasetKind.voc, str(shapes), "val", classes=classes))
+        for classes in (["square", "disc"], ["disc", "square"])
+    )
+    assert train.records[0].labels.tolist() == [0, 1]
+    assert val.records[0].labels.tolist() == [1, 0]
+    assert with_classes(val, train.classes, "train").records[0].labels.tolist() == [0, 1]
+    more = ClassTable(("cone", "disc", "square"), (None,) * 3, (0, 1, 2))
+    met = with_classes(val, more, "train")
+    assert met.records[0].labels.tolist() == [2, 1]
+    assert any("cone" in line for line in met.warnings)
+    with pytest.raises(DataError, match=r"square \(3 objects\)"):
+        with_classes(val, ClassTable(("disc",), (None,), (1,)), "train")
 
 
 # ---- the pieces

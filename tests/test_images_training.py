@@ -275,6 +275,18 @@ def test_init_from_with_other_classes_has_a_fresh_last_layer(whole: Path, settin
     assert not torch.equal(renamed.fc.weight, before["fc.weight"])
 
 
+def test_init_from_the_same_classes_in_another_order(whole: Path, settings: dict[str, Any]) -> None:
+    config = make_config(settings, init_from=str(whole))
+    previous = load_any_classifier(whole / "last.safetensors").classes
+    order = [*range(1, len(previous)), 0]
+    straight = start_image_classifier(config, previous)
+    turned = start_image_classifier(config, tuple(previous[label] for label in order))
+    assert torch.equal(turned.network.fc.weight, straight.network.fc.weight[order])
+    assert turned.network.auxiliary1 is None or torch.equal(
+        turned.network.auxiliary1.fc2.bias, straight.network.auxiliary1.fc2.bias[order]
+    )
+
+
 def test_init_from_weights_of_caffe(settings: dict[str, Any], tmp_path: Path) -> None:
     network = GoogLeNet(GoogLeNetConfig(classes=10))
     save_file(to_caffe(network), tmp_path / "caffe.safetensors")

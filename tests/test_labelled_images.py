@@ -107,17 +107,17 @@ def test_another_numbering_matches_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "message"),
-    [
-        ("ae", "the model knows no class 'b' (1 of 3 are unknown); it knows a, e"),
-        ("vwxyzq", "the model knows no class 'a' (3 of 3 are unknown); it knows v, w, x, y, z, ..."),
-        ("vwxyz", "the model knows no class 'a' (3 of 3 are unknown); it knows v, w, x, y, z"),
-    ],
+    ("known", "unknown", "listed"),
+    [("ae", "b", "a, e"), ("vwxyzq", "abe", "v, w, x, y, z and 1 more"), ("vwxyz", "abe", "v, w, x, y, z")],
 )
-def test_another_numbering_must_know_every_class(known: str, message: str) -> None:
+def test_another_numbering_must_know_every_class(known: str, unknown: str, listed: str) -> None:
     found = LabelledImages(("a", "b", "e"), (Path("1"),), np.array([2]))
-    with pytest.raises(DataError, match=f"^{escape(message)}$"):
-        found.with_classes(list(known), "the model")
+    with pytest.raises(DataError) as caught:
+        found.with_classes(tuple(known), "the model")
+    message = str(caught.value)
+    assert ", ".join(map(repr, unknown)) in message
+    assert f"{len(unknown)} of 3" in message
+    assert message.endswith(listed)
 
 
 # ---- ILSVRC's classification tree

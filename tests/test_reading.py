@@ -346,7 +346,8 @@ def test_voc_annotations_are_taken_as_written(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a\n")
     truth = read_voc_truth(tmp_path, tmp_path / "list.txt")
     assert truth.boxes.tolist() == [[1.5, 2, 80, 40]]
-    assert truth.warnings == ("boxes end before they begin and were left out: 1 (first: a.xml)",)
+    assert truth.warnings[0] == "boxes end before they begin and were left out: 1 (first: a.xml)"
+    assert truth.sizes.tolist() == [[0, 0]]  # 50 px do not hold an object that ends at 80
     (tmp_path / "list.txt").write_text("b\n")
     with pytest.raises(DataError, match=r"b.xml: no such annotation, but the list of list has b"):
         read_voc_truth(tmp_path, tmp_path / "list.txt")

@@ -386,7 +386,7 @@ def test_a_trained_classifier_gets_a_layer_and_stays_itself(run: Run, toy_checkp
         (
             {"linear_batches": 0, "regions": {"size": 96}},
             CheckpointError,
-            "other classes, regions or mode than this run",
+            "other regions or another mode than this run",
         ),
         ({"linear_batches": 0, "init": "nowhere"}, CheckpointError, "no checkpoint nowhere"),
     ],

@@ -136,6 +136,8 @@ def combine(parts: Sequence[Predictions]) -> Predictions:
     models = sum(part.models for part in parts)
     total = sum((part.models * part.probabilities.astype(np.float64) for part in parts), np.zeros(()))
     known = all(part.seconds for part in parts)
+    if not all(np.array_equal(part.labels, first.labels) for part in parts):  # nor do the probabilities' columns agree
+        raise UserError("predictions of models that number the classes differently cannot be combined")
     return Predictions(
         models,
         first.crops,

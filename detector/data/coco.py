@@ -1,21 +1,22 @@
 """COCO's instances JSON and a folder of images -> Dataset.
 
 Category ids are kept as they are, gaps and all. A box is x, y, width, height in continuous pixels. Crowd boxes are
-flagged.
+flagged. Exporters write numbers as texts and as floats: "2", 2.0 and 2 are one id.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Container
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, make_record
+from detector.data.files import Files
+from detector.data.frames import LARGEST_SIDE, Size, settled_size
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, make_record
 from detector.data.image import ImageError, read_size
 from proposals.boxes import from_xywh
 
@@ -28,13 +29,14 @@ def read_coco(annotations: Path, images: Path, *, as_written: bool = False) -> D
     """Read a file of instances. It does not look whether the photographs are there; open_dataset does.
 
     The classes stand in the order of their ids. An image_id is COCO's number as text. Annotations of images that the
-    file does not list, as the sub-sets people cut leave them, are left out and counted; so are boxes without area. An
-    annotation id that occurs twice is counted, and both boxes are kept.
+    file does not list, as the sub-sets people cut leave them, are left out and counted; so are boxes without area, and
+    those that end before they begin. An annotation id that occurs twice is counted, and both boxes are kept.
 
     Args:
         annotations: the JSON file.
         images: the folder that its file names start from.
-        as_written: keep boxes that reach outside their image or have no area, for scoring.
+        as_written: keep boxes that reach outside their image or have no area, for scoring; a size or file name that
+            is not stated is then no fault.
 
     Raises:
         DataError: no such file, malformed JSON (line and column), not an instances file, a field that is missing or no
@@ -48,31 +50,35 @@ def read_coco(annotations: Path, images: Path, *, as_written: bool = False) -> D
     repairs = Repairs()
 
     image_ids = _ids(annotations, "images", rows["images"])
-    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
-    objects = _owned(annotations, rows["annotations"], row_of, repairs)
-    owner = np.array([row_of[item["image_id"]] for item in objects], dtype=np.int64)
+    objects, owners = _owned(annotations, rows["annotations"], image_ids, repairs)
+    owner = np.array(owners, dtype=np.int64)
     labels = np.array([_label(annotations, item, classes) for item in objects], dtype=np.int64)
     boxes = from_xywh(np.array([_box(annotations, item) for item in objects], dtype=np.float64).reshape(-1, 4))
     areas = np.array([_area(annotations, item) for item in objects], dtype=np.float64)
-    crowd = np.array([bool(item.get("iscrowd")) for item in objects], dtype=np.bool_)
+    crowd = np.array([_is_crowd(annotations, item) for item in objects], dtype=np.bool_)
 
     order = np.argsort(owner, kind="stable")
     ends = np.searchsorted(owner[order], np.arange(len(image_ids) + 1))
     records = []
+    files = Files(images)
     for row, image in enumerate(rows["images"]):
         mine = order[ends[row] : ends[row + 1]]
-        path = images / str(_field(annotations, "images", image, "file_name"))
+        where = f"image {image_ids[row]}"
+        path = _photograph(annotations, image, image_ids[row], files, named=not as_written)
+        size = settled_size(_stated_size(image), boxes[mine], path, repairs, where)
+        if not all(size) and not as_written:
+            raise DataError(_sizeless(annotations, image_ids[row], path))
         records.append(
             make_record(
-                str(image_ids[row]),
+                image_ids[row],
                 path,
-                _size(annotations, image, path, repairs),
+                size,
                 boxes[mine],
                 labels[mine],
                 crowd=crowd[mine],
                 areas=areas[mine],
                 repairs=repairs,
-                where=f"image {image_ids[row]}",
+                where=where,
                 as_written=as_written,
             )
         )
@@ -86,7 +92,7 @@ def _read_json(path: Path) -> Any:  # whatever the file holds
         return json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg})") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
@@ -105,85 +111,151 @@ def _field(path: Path, section: str, row: Row, key: str) -> Any:  # JSON's value
     return row[key]
 
 
-def _ids(path: Path, section: str, rows: list[Row]) -> list[int | str]:
-    ids: list[int | str] = []
+def _ids(path: Path, section: str, rows: list[Row]) -> list[str]:
+    """The ids of images or categories as texts: a whole number in its shortest form, else the name as it is."""
+    ids: list[str] = []
+    seen: set[str] = set()
     for row in rows:
-        number = _field(path, section, row, "id")
-        if not isinstance(number, int | str):
-            raise DataError(f"{path}: an entry of {section!r} has the id {number!r}; ids are whole numbers")
+        stated = _field(path, section, row, "id")
+        number = _key(stated)
+        if number is None:
+            raise DataError(f"{path}: an entry of {section!r} has the id {stated!r}; ids are whole numbers")
+        if number in seen:
+            raise DataError(f"{path}: two entries of {section!r} share the id {number}")
+        seen.add(number)
         ids.append(number)
-    twins = [number for number, count in Counter(map(str, ids)).items() if count > 1]
-    if twins:
-        raise DataError(f"{path}: two entries of {section!r} share the id {twins[0]}")
     return ids
 
 
 def _class_table(path: Path, categories: list[Row]) -> ClassTable:
-    ids = _ids(path, "categories", categories)
-    names = {number: str(_field(path, "categories", row, "name")) for number, row in zip(ids, categories, strict=True)}
-    numbers = sorted(number for number in ids if isinstance(number, int))
-    if len(numbers) < len(ids):
-        raise DataError(f"{path}: a category has an id that is no whole number")
+    names = {}
+    for number, row in zip(_ids(path, "categories", categories), categories, strict=True):
+        if not _is_whole(number):
+            raise DataError(f"{path}: a category has an id that is no whole number: {number!r}")
+        name = _field(path, "categories", row, "name")
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise DataError(f"{path}: category {number} has the name {name!r}, which is no text")
+        if int(number) in names:
+            raise DataError(f"{path}: two categories share the id {int(number)}")
+        names[int(number)] = composed(str(name).strip())
+    numbers = sorted(names)
     return ClassTable(tuple(names[number] for number in numbers), (None,) * len(numbers), tuple(numbers))
 
 
-def _owned(path: Path, objects: list[Row], images: Container[int | str], repairs: Repairs) -> list[Row]:
-    """The annotations of listed images; repairs counts the others, and ids that come again."""
+def _owned(path: Path, objects: list[Row], images: list[str], repairs: Repairs) -> tuple[list[Row], list[int]]:
+    """The annotations of listed images, and which image each belongs to; repairs counts the others, and doubled ids."""
+    row_of: dict[str, int] = {}
+    for row, image_id in enumerate(images):  # 12 names the image "000012" too, if there is no other image 12
+        if _is_whole(image_id):
+            row_of.setdefault(str(int(image_id)), row)
+    row_of |= {image_id: row for row, image_id in enumerate(images)}
     seen: set[str] = set()
-    owned = []
+    owned, owners = [], []
     for item in objects:
-        if str(item.get("id")) in seen:
+        own = str(item.get("id"))
+        if own in seen:
             repairs.note("annotation ids occur more than once; every box was kept", _name(item))
         elif "id" in item:
-            seen.add(str(item["id"]))
-        if item.get("id") == 0:
+            seen.add(own)
+        if _key(item.get("id")) == "0":
             repairs.note("annotations have the id 0, which pycocotools takes for none; numbered anew", _name(item))
-        image_id = _field(path, "annotations", item, "image_id")
-        if isinstance(image_id, int | str) and image_id in images:
+        image_id = _key(_field(path, "annotations", item, "image_id")) or ""
+        row = row_of.get(image_id, row_of.get(str(int(image_id)) if _is_whole(image_id) else "", -1))
+        if row >= 0:
             owned.append(item)
+            owners.append(row)
         else:
             repairs.note("annotations belong to no listed image and were left out", _name(item))
-    return owned
+    return owned, owners
 
 
 def _label(path: Path, item: Row, classes: ClassTable) -> int:
-    category = _field(path, "annotations", item, "category_id")
-    if not isinstance(category, int) or category not in classes.label_of_id:
-        raise DataError(f"{path}: {_name(item)} has category_id {category!r}, which 'categories' does not list")
-    return classes.label_of_id[category]
+    stated = _field(path, "annotations", item, "category_id")
+    category = _key(stated) or ""
+    label = classes.label_of_id.get(int(category)) if _is_whole(category) else None
+    if label is None:
+        raise DataError(f"{path}: {_name(item)} has category_id {stated!r}, which 'categories' does not list")
+    return label
 
 
 def _box(path: Path, item: Row) -> list[float]:
-    box = _field(path, "annotations", item, "bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        raise DataError(f"{path}: {_name(item)} has bbox {box!r}, not four numbers x, y, width, height")
+    stated = _field(path, "annotations", item, "bbox")
+    box = [_real(value) for value in stated] if isinstance(stated, list) else []
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise DataError(f"{path}: {_name(item)} has bbox {stated!r}, not four numbers x, y, width, height")
     return box
 
 
 def _area(path: Path, item: Row) -> float:
     """The stated area, or NaN."""
     stated = item.get("area")
-    if stated is None:
-        return math.nan
-    if not _is_number(stated):
+    area = _real(stated)
+    if stated is not None and not math.isfinite(area):
         raise DataError(f"{path}: {_name(item)} has area {stated!r}, not a number")
-    return float(stated)
+    return area
 
 
-def _size(path: Path, image: Row, file: Path, repairs: Repairs) -> tuple[int, int]:
-    width, height = image.get("width"), image.get("height")
-    if isinstance(width, int | float) and isinstance(height, int | float) and min(width, height) > 0:
-        return int(width), int(height)
+def _is_crowd(path: Path, item: Row) -> bool:
+    """Whether a box stands for many objects; not where nothing is stated."""
+    stated = item.get("iscrowd")
+    word = str(stated).strip().lower()
+    if stated is None or word in ("0", "0.0", "false"):
+        return False
+    if word in ("1", "1.0", "true"):
+        return True
+    raise DataError(f"{path}: {_name(item)} has iscrowd {stated!r}, which is neither 0 nor 1")
+
+
+def _stated_size(image: Row) -> Size:
+    """Width and height in px; (0, 0) where they are not two numbers above 0."""
+    width, height = _real(image.get("width")), _real(image.get("height"))
+    stated = all(1 <= side < LARGEST_SIDE for side in (width, height))
+    return (int(width), int(height)) if stated else (0, 0)
+
+
+def _photograph(path: Path, image: Row, image_id: str, files: Files, *, named: bool) -> Path:
+    """The image's file, or where it would be; `named`: one whose name is not stated cannot be used."""
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name.strip():
+        if named:
+            _field(path, "images", image, "file_name")
+            raise DataError(f"{path}: image {image_id} has the file_name {name!r}, which names no photograph")
+        return files.root / image_id
+    file = files.root / name
+    return file if file.is_file() else files.find(name) or file
+
+
+def _sizeless(path: Path, image_id: str, photograph: Path) -> str:
     try:
-        size = read_size(file)
+        read_size(photograph)
     except ImageError as error:
-        raise DataError(f"{path}: states no size of image {image['id']}, and the file gives none: {error}") from error
-    repairs.note("images had no stated size; taken from the photograph", f"image {image['id']}")
-    return size
+        return f"{path}: states no size of image {image_id}, and the file gives none: {error}"
+    return f"{path}: states no size of image {image_id}"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _key(value: object) -> str | None:
+    """What names an image or a class, as text; None where it is neither a name nor a whole number."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    text = str(value).strip()
+    whole = text.partition(".")[0] if re.fullmatch(r"-?[0-9]+\.0+", text) else text
+    return composed(whole) or None
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]{1,4000}", text) is not None
+
+
+def _real(value: object) -> float:
+    """A number, which may be written as text; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _name(item: Row) -> str:

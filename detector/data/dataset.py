@@ -6,6 +6,7 @@ data.kind=ilsvrc  data.root=ILSVRC   data.split=val2
 data.kind=ilsvrc  data.root=ILSVRC   data.split=val1+train  data.boxes_per_class=1000
 data.kind=coco    data.root=coco     data.split=val2017
 data.kind=coco    data.root=mine     data.annotations=boxes.json  data.images=photos
+data.kind=voc     data.root=phone    data.split=train    data.size_mismatch=turn
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 
 from detector.data.coco import read_coco
+from detector.data.frames import SizeMismatch, match_frames
 from detector.data.ground_truth import DataError, Dataset
 from detector.data.ilsvrc import read_ilsvrc_det
 from detector.data.voc import VOC_CLASSES, read_voc
@@ -43,6 +45,9 @@ class DataConfig:
         one_based: voc only: corner pixels count from 1, as VOC's own; false where a tool wrote them from 0.
         boxes_per_class: ilsvrc only, for training: so many boxes of a class are taken from the images of train, R-CNN's
             N (1,000); 0 takes all.
+        size_mismatch: what becomes of images whose photograph has another size than the annotation states: error; skip:
+            they are left out, and counted; turn: their boxes are turned as EXIF turns the photograph, where that
+            explains it.
     """
 
     kind: DatasetKind
@@ -53,6 +58,7 @@ class DataConfig:
     images: str = ""
     one_based: bool = True
     boxes_per_class: int = 0
+    size_mismatch: SizeMismatch = SizeMismatch.error
 
     def __post_init__(self) -> None:
         if self.boxes_per_class < 0:
@@ -64,11 +70,13 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
 
     Args:
         config: what to read.
-        need_images: refuse a split whose photographs are not all there. Scoring detections needs none of them.
+        need_images: refuse a split whose photographs are not all there, and compare their sizes with the stated ones,
+            a fraction of a millisecond an image: only here can all that use the split leave out the same images.
+            Scoring detections needs none of them.
 
     Raises:
         DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, or a
-            photograph that is not there.
+            photograph that is not there or, unless size_mismatch says otherwise, of another size than stated.
     """
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
@@ -86,6 +94,7 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
             raise DataError(f"data.kind must be one of {', '.join(DatasetKind.__members__)}, not {config.kind!r}")
     if need_images:
         _refuse_absent(dataset, config)
+        return match_frames(dataset, config.size_mismatch)
     return dataset
 
 

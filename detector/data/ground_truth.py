@@ -6,6 +6,10 @@ Boxes are float64 in the convention of proposals.boxes; photographs are read whe
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +24,9 @@ from proposals.errors import UserError
 
 class DataError(UserError):
     """A data set that cannot be read; the message says what is wrong, in which file, and what to do next."""
+
+
+INVERTED = "boxes end before they begin and were left out"
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,33 @@ class ClassTable:
 
     @cached_property
     def label_of(self) -> dict[str, int]:
-        """Label 0..K-1 by wnid, and by name where only one class has that name."""
+        """Label 0..K-1 by wnid, and by name, in either Unicode form, where only one class has that name."""
         unique = {name: label for label, name in enumerate(self.names) if self.names.count(name) == 1}
+        for form in ("NFC", "NFD"):
+            unique = {unicodedata.normalize(form, name): label for name, label in unique.items()} | unique
         return unique | {wnid: label for label, wnid in enumerate(self.wnids) if wnid is not None}
+
+    def labels_in(self, other: ClassTable) -> NDArray[np.int64]:
+        """Where another table has each of these classes, whatever order and numbers the two have.
+
+        Returns:
+            [K] labels in the other table, -1 where it has no such class. Classes are the same by WordNet id where both
+            have one, else by name.
+        """
+        wnids, others = ([_wnid(*pair) for pair in zip(one.names, one.wnids, strict=True)] for one in (self, other))
+        by_wnid = {wnid: label for label, wnid in enumerate(others) if wnid}
+        result = [by_wnid.get(wnid or "", -1) for wnid in wnids]
+        taken = set(result)
+        named: dict[str, list[int]] = {}
+        for position, name in enumerate(other.names):
+            if position not in taken:
+                named.setdefault(composed(name), []).append(position)
+        rest = Counter(composed(name) for name, label in zip(self.names, result, strict=True) if label < 0)
+        for label, name in enumerate(map(composed, self.names)):
+            alike = [position for position in named.get(name, []) if not (wnids[label] and others[position])]
+            if result[label] < 0 and len(alike) == 1 and rest[name] == 1:
+                result[label] = alike[0]
+        return np.array(result, np.int64)
 
     @cached_property
     def label_of_id(self) -> dict[int, int]:
@@ -64,8 +95,8 @@ class Record:
     Attributes:
         image_id: the name by which results refer to it: a VOC stem, an ILSVRC list entry, COCO's number as text.
         path: the image file, not yet read.
-        width: image width as the annotation states it, px.
-        height: image height as the annotation states it, px.
+        width: width of the image that the boxes belong to, px; 0 where nobody knows it.
+        height: its height.
         boxes: [M, 4] float64, px.
         labels: [M] int64, 0..K-1.
         difficult: [M] bool; PASCAL VOC neither rewards nor punishes finding these, and they are examples of nothing, as
@@ -87,8 +118,20 @@ class Record:
     exhaustive: bool = True
 
     def read(self) -> Image:
-        """The photograph, [H, W, 3] uint8 RGB; raises ImageError naming the file."""
-        return read_image(self.path)
+        """The photograph, [H, W, 3] uint8 RGB.
+
+        Raises:
+            ImageError: it cannot be read.
+            DataError: its size is not the one that the boxes belong to.
+        """
+        image = read_image(self.path)
+        height, width = image.shape[:2]
+        if (self.width, self.height) not in ((width, height), (0, 0)):
+            raise DataError(
+                f"{self.path}: is {width} x {height} and its annotation says {self.width} x {self.height}; it was "
+                "turned or resized after it was labelled (data.size_mismatch=skip leaves such images out)"
+            )
+        return image
 
 
 @dataclass(frozen=True)
@@ -116,6 +159,39 @@ class Dataset:
         return {record.image_id: index for index, record in enumerate(self.records)}
 
 
+def with_classes(dataset: Dataset, classes: ClassTable, owner: str) -> Dataset:
+    """The same images under another table of classes (see ClassTable.labels_in).
+
+    Args:
+        dataset: whose classes all of its objects keep.
+        classes: the table to take on.
+        owner: whose it is, for the messages.
+
+    Raises:
+        DataError: objects of a class that the table does not have.
+    """
+    labels = dataset.classes.labels_in(classes)
+    used = np.bincount(np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)]))
+    foreign = [label for label in np.flatnonzero(used).tolist() if labels[label] < 0]
+    if foreign:
+        counts = ", ".join(f"{dataset.classes.names[label]} ({used[label]:,} objects)" for label in foreign[:10])
+        raise DataError(
+            f"{dataset.name} has classes that {owner} does not have: {counts}{', ...' * (len(foreign) > 10)}; "
+            f"{owner} has {listed(classes.names)}"
+        )
+    warnings = dataset.warnings
+    absent = [name for label, name in enumerate(classes.names) if label not in labels]
+    if absent:
+        warnings += (f"{dataset.name} lacks classes that {owner} has: {listed(absent)}",)
+    records = tuple(replace(record, labels=labels[record.labels]) for record in dataset.records)
+    return replace(dataset, classes=classes, records=records, warnings=warnings)
+
+
+def listed(names: Sequence[str], limit: int = 10) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
 def exhaustive_part(dataset: Dataset) -> Dataset:
     """The images whose every object is boxed: in no others can background be told from an object nobody boxed.
 
@@ -132,13 +208,13 @@ def exhaustive_part(dataset: Dataset) -> Dataset:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list.
+    """The lines of a list, without blanks at their ends.
 
     Raises:
         DataError: it cannot be read, or is not a text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
     except UnicodeDecodeError as error:
@@ -190,16 +266,20 @@ def make_record(
         difficult: [M]; none where absent.
         crowd: [M]; none where absent.
         areas: [M] px², NaN where the file states none; the boxes' own where absent.
-        as_written: neither cut nor leave out anything.
+        as_written: cut nothing, and leave out only boxes that end before they begin.
         exhaustive: as in Record.
     """
     inside = np.asarray(boxes if as_written or size == (0, 0) else clip(boxes, *size), dtype=np.float64)
     own = np.asarray(area(inside), dtype=np.float64)
-    kept = (own > 0) | as_written
+    inverted = np.asarray((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
+    kept = ~inverted if as_written else own > 0
+    if as_written:
+        repairs.note(INVERTED, where, int(inverted.sum()))
     repairs.note(
         "boxes reached outside their image and were cut at its border", where, int((inside != boxes)[kept].any(1).sum())
     )
-    repairs.note("boxes had no area inside their image and were left out", where, int((~kept).sum()))
+    if not as_written:
+        repairs.note("boxes had no area inside their image and were left out", where, int((~kept).sum()))
     absent = np.zeros(len(boxes), dtype=np.bool_)
     stated = own if areas is None else np.where(np.isnan(areas), own, areas)
     return Record(
@@ -214,3 +294,13 @@ def make_record(
         areas=stated[kept],
         exhaustive=exhaustive,
     )
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form (NFC), in which equal names are equal texts."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _wnid(name: str, wnid: str | None) -> str | None:
+    """The class's WordNet id, which may be its name."""
+    return wnid or (name if re.fullmatch(r"n\d{8}", name) else None)

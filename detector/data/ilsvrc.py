@@ -12,12 +12,14 @@ development kit are tables beside this file (NOTICE.md). What is particular to t
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 
+from detector.data.files import Files
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record, Repairs, make_record, read_lines
 from detector.data.ilsvrc_train import (
     LEFT_OUT,
@@ -27,14 +29,15 @@ from detector.data.ilsvrc_train import (
     image_file,
     in_2014_folder,
     keep_chosen,
-    progress,
     read_class_lists,
 )
 from detector.data.image import ImageError, read_size
-from detector.data.voc import Annotation, image_files, known_size, note_thin_boxes, read_annotation, read_split_list
+from detector.data.progress import progress
+from detector.data.voc import Annotation, known_size, note_thin_boxes, read_annotation, read_split_list
 from proposals.boxes import from_inclusive
 
 FOLDERS = ("train", "val", "test")
+LISTED_AGAIN = "images were listed again in the split and read once"
 
 
 @cache
@@ -74,9 +77,7 @@ def read_ilsvrc_det(root: Path, split: str, *, boxes_per_class: int = 0) -> Data
     for part in split.split("+"):
         listed = reader.names(part)
         names = [name for name in listed if name not in seen]
-        reader.repairs.note(
-            "images were listed again in the split and read once", f"{part}.txt", len(listed) - len(names)
-        )
+        reader.repairs.note(LISTED_AGAIN, f"{part}.txt", len(listed) - len(names))
         seen.update(names)
         of_train = _folder(part) == "train"
         (train if of_train else records).extend(
@@ -94,7 +95,7 @@ class _Reader:
     def __init__(self, root: Path) -> None:
         self.root, self.lists = root, root / "ImageSets" / "DET"
         self.repairs = Repairs()
-        self._images_in = cache(image_files)  # train has a folder for each class and source
+        self._files = cache(Files)  # of each folder of photographs
 
     @cached_property
     def class_lists(self) -> ClassLists:
@@ -108,7 +109,10 @@ class _Reader:
                 return [name for name, _ in rcnn_split(part)]
             if part == "train" and has_class_lists(self.lists) and self.class_lists.present:
                 return self.class_lists.present
-        return [columns[0] for columns in read_split_list(self.lists, part, self.repairs)]
+        names = [re.sub(r"\s+-?[0-9]+$", "", line) for line in read_split_list(self.lists, part)]  # a number or a label
+        unique = list(dict.fromkeys(names))
+        self.repairs.note(LISTED_AGAIN, f"{part}.txt", len(names) - len(unique))
+        return unique
 
     def records(self, part: str, names: Sequence[str], *, skip_unmarked: bool) -> Iterator[Record]:
         """Those images of a split; skip_unmarked leaves out the ones without XML."""
@@ -124,8 +128,7 @@ class _Reader:
             if skip_unmarked and not marked:
                 self.repairs.note(LEFT_OUT, name)
                 continue
-            image = images / f"{name}.JPEG"
-            image = self._images_in(image.parent).get(image.stem, image)
+            image = self._files(images).find(name) or images / f"{name}.JPEG"
             exhaustive = folder != "train" or (in_2014_folder(name) and image_file(name) not in partly)
             if marked:
                 yield _annotated(name, image, read_annotation(path), classes, self.repairs, exhaustive)
@@ -148,7 +151,7 @@ def split_entries(root: Path, split: str) -> list[tuple[str, int]]:
     if not path.is_file() and split in ("val1", "val2"):
         return rcnn_split(split)
     if not path.is_file():
-        read_split_list(path.parent, split, Repairs())  # says which lists there are
+        read_split_list(path.parent, split)  # says which lists there are
     return read_image_list(path)
 
 
@@ -160,12 +163,12 @@ def read_image_list(path: Path) -> list[tuple[str, int]]:
     """
     entries = []
     seen: dict[str | int, int] = {}
-    for line, columns in enumerate(_lines(path), 1):
-        if not columns:
+    for line, text in enumerate(read_lines(path), 1):
+        if not text:
             continue
-        if len(columns) != 2 or not columns[1].isdecimal():
-            raise DataError(f'{path}, line {line}: {" ".join(columns)[:80]!r} is no line of "name number"')
-        name, number = columns[0], int(columns[1])
+        name, number = _name_and_number(text)
+        if number is None:
+            raise DataError(f'{path}, line {line}: {" ".join(text.split())[:80]!r} is no line of "name number"')
         for key in (name, number):
             if key in seen:
                 raise DataError(f"{path}, line {line}: {key} is on line {seen[key]} too")
@@ -230,6 +233,12 @@ def _lines(path: Path) -> list[list[str]]:
     return [line.split() for line in read_lines(path)]
 
 
+def _name_and_number(line: str) -> tuple[str, int | None]:
+    """The name, which may hold blanks, and the number behind it, where there is one."""
+    name, _, last = line.replace("\t", " ").rpartition(" ")
+    return (name.strip(), int(last)) if name and last.isascii() and last.isdecimal() else (line, None)
+
+
 def _folder(split: str) -> str:
     for folder in FOLDERS:
         if split.startswith(folder):
@@ -247,11 +256,12 @@ def _annotated(
                 f"{annotation.path}: unknown class {wnid!r}; <name> must be one of the 200 WordNet ids of ILSVRC DET"
             )
     note_thin_boxes(annotation, repairs)
+    boxes = from_inclusive(annotation.boxes, first_pixel=0)
     return make_record(
         name,
         image,
-        known_size(annotation, image, repairs),
-        from_inclusive(annotation.boxes, first_pixel=0),
+        known_size(annotation, boxes, image, repairs),
+        boxes,
         np.array([classes.label_of[wnid] for wnid in annotation.names], dtype=np.int64),
         difficult=annotation.difficult,
         repairs=repairs,

@@ -12,24 +12,20 @@ for any class gives none at all. R-CNN's SVMs, one a class, could have taken it 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from detector.data.ground_truth import DataError, Record, Repairs, read_lines
+from detector.data.progress import progress
 
 BOXED_THROUGHOUT = "ILSVRC2014_"
 CLASSES = 200
 SEED = 0  # of the choice of boxes: the same on every machine and in every run
 LEFT_OUT = "images of train without a box that boxes_per_class takes were left out"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -130,12 +126,6 @@ def keep_chosen(records: Iterable[Record], chosen: Mapping[str, set[int]], repai
         repairs.note("objects of train beyond boxes_per_class are examples of nothing", record.image_id, count)
         kept.append(replace(record, difficult=record.difficult | others))
     return kept
-
-
-def progress(items: Sequence[T], label: str, unit: str) -> Iterator[T]:
-    """The items, with a bar where that takes long; under torchrun the first process alone shows it."""
-    silent = os.environ.get("RANK", "0") != "0"
-    yield from tqdm(items, desc=label, unit=unit, delay=3, dynamic_ncols=True, disable=silent)
 
 
 def _paths(folder: Path) -> list[Path]:

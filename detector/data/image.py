@@ -93,6 +93,15 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
     return _with_opened(source, _upright_size)
 
 
+def read_orientation(source: str | Path | bytes) -> int:
+    """EXIF's orientation, which read_image applies; 1, upright, where there is none or it is damaged.
+
+    Raises:
+        ImageError: as read_size.
+    """
+    return _with_opened(source, lambda image, *_: _orientation(image))
+
+
 def find_images(sources: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
     """The images that a command was given: files as they are, folders replaced by the images in them.
 

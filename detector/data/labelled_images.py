@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
-from detector.data.ground_truth import DataError
+from detector.data.frames import SizeMismatch
+from detector.data.ground_truth import DataError, composed, listed
 from detector.data.image import IMAGE_SUFFIXES, Image, read_image
 
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's
@@ -52,6 +53,7 @@ class ImagesConfig:
         context: of a detection data set: how much of its side a box is enlarged by on each side.
         min_side: of a detection data set: objects of a smaller side, px, are left out, and so are
             difficult ones and crowds.
+        size_mismatch: of a detection data set: as in DataConfig.
     """
 
     root: str
@@ -63,13 +65,15 @@ class ImagesConfig:
     only: list[str] = field(default_factory=list)
     context: float = 0.1
     min_side: float = 32.0
+    size_mismatch: SizeMismatch = SizeMismatch.error
 
     def __post_init__(self) -> None:
         if not 0 <= self.context <= 4:
             raise ValueError(f"context must be in [0, 4] of a box's side, not {self.context}")
         objects = self.kind not in (ImagesKind.folder, ImagesKind.clsloc)
-        for key in ("classes", "annotations", "images", "only"):
-            if getattr(self, key) and not objects:
+        for key in ("classes", "annotations", "images", "only", "size_mismatch"):
+            stated = getattr(self, key)
+            if stated and stated is not SizeMismatch.error and not objects:
                 raise ValueError(f"{key} is a setting of detection data sets; leave it out with kind={self.kind.name}")
 
 
@@ -82,12 +86,14 @@ class LabelledImages:
         paths: N files; a file may hold several of the images.
         labels: [N] int64, positions in classes.
         boxes: [N, 4] px, the part of the file's picture that an image is; None for all of it.
+        warnings: what the reader of a detection data set fixed or left out, as Dataset's.
     """
 
     classes: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -118,14 +124,14 @@ class LabelledImages:
         Raises:
             DataError: a class here is unknown there.
         """
-        position = {name: label for label, name in enumerate(classes)}
-        unknown = [name for name in self.classes if name not in position]
+        position = {composed(name): label for label, name in enumerate(classes)}
+        unknown = [name for name in self.classes if composed(name) not in position]
         if unknown:
             raise DataError(
-                f"{owner} knows no class {unknown[0]!r} ({len(unknown)} of {len(self.classes)} are unknown); "
-                f"it knows {', '.join(list(classes)[:5])}{', ...' if len(classes) > 5 else ''}"
+                f"{owner} knows no class {listed([repr(name) for name in unknown])} ({len(unknown)} of "
+                f"{len(self.classes)} are unknown); it knows {listed(list(classes), 5)}"
             )
-        renumbered = np.array([position[name] for name in self.classes], np.int64)[self.labels]
+        renumbered = np.array([position[composed(name)] for name in self.classes], np.int64)[self.labels]
         return replace(self, classes=tuple(classes), labels=renumbered)
 
 
@@ -232,6 +238,7 @@ def _objects(config: ImagesConfig) -> LabelledImages:
             classes=config.classes,
             annotations=config.annotations,
             images=config.images,
+            size_mismatch=config.size_mismatch,
         )
     )
     table = dataset.classes
@@ -257,7 +264,11 @@ def _objects(config: ImagesConfig) -> LabelledImages:
     if not paths:
         raise DataError(f"{dataset.name}: no object of a side of {config.min_side:g} px or more")
     return LabelledImages(
-        tuple(names[label] for label in taken), tuple(paths), np.array(labels, np.int64), np.array(boxes)
+        tuple(names[label] for label in taken),
+        tuple(paths),
+        np.array(labels, np.int64),
+        np.array(boxes),
+        dataset.warnings,
     )
 
 

@@ -1,16 +1,18 @@
 """A tree in PASCAL VOC's layout -> Dataset.
 
-    ROOT/ImageSets/Main/SPLIT.txt    one image name a line; the second column of VOC's lists of a class is passed over
+    ROOT/ImageSets/Main/SPLIT.txt    one image name a line, blanks and all; the flag in a class's list is no part
     ROOT/Annotations/NAME.xml        size and objects; corner pixels counted from 1 and both inside the box
     ROOT/JPEGImages/NAME.jpg         or another suffix of detector.data.image
 
-VOC's XML is written by many tools, so floats, a missing <difficult> and a missing <size> are read as what they mean.
+VOC's XML is written by many tools, so floats, a missing <difficult> and a missing <size> are read as what they mean,
+and names find their files in any Unicode form (files.py).
 """
 
 from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, make_record
+from detector.data.files import Files
+from detector.data.frames import LARGEST_SIDE, Size, settled_size
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, make_record, read_lines
 from detector.data.image import IMAGE_SUFFIXES, ImageError, read_size
-from proposals.boxes import from_inclusive
+from detector.words import list_override
+from proposals.boxes import Boxes, from_inclusive
 
 VOC_WNIDS = {
     "aeroplane": "n02691156",
@@ -86,24 +91,20 @@ def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES
     """
     classes = class_table(class_names)
     repairs = Repairs()
-    names = [columns[0] for columns in read_split_list(root / "ImageSets" / "Main", split, repairs)]
-    annotations = []
-    for name in names:
-        path = root / "Annotations" / f"{name}.xml"
-        if not path.is_file():
-            raise DataError(f"{path}: no such annotation, but ImageSets/Main/{split}.txt lists {name}")
-        annotations.append(read_annotation(path))
+    tree = VocTree(root / "Annotations", root / "JPEGImages")
+    names = tree.names(read_split_list(root / "ImageSets" / "Main", split), f"{split}.txt", repairs)
+    annotations = [read_annotation(tree.annotation(name, f"ImageSets/Main/{split}.txt lists")) for name in names]
     check_names(annotations, classes)
-    images = image_files(root / "JPEGImages")
     records = []
     for name, annotation in zip(names, annotations, strict=True):
-        image = images.get(name, root / "JPEGImages" / f"{name}.jpg")
+        image = tree.image(name)
+        boxes = from_inclusive(annotation.boxes, first_pixel=int(one_based))
         records.append(
             make_record(
                 name,
                 image,
-                known_size(annotation, image, repairs),
-                from_inclusive(annotation.boxes, first_pixel=int(one_based)),
+                known_size(annotation, boxes, image, repairs),
+                boxes,
                 np.array([classes.label_of[item] for item in annotation.names], dtype=np.int64),
                 difficult=annotation.difficult,
                 repairs=repairs,
@@ -139,9 +140,10 @@ def read_annotation(path: Path) -> Annotation:
         name = (item.findtext("name") or "").strip()
         if not name:
             raise DataError(f"{path}: object {number} has no <name>")
-        names.append(name)
-        boxes.append(_corners(item, f"{path}: object {number} ({name})"))
-        difficult.append(item.findtext("difficult", "0").strip().lower() in ("1", "true"))
+        where = f"{path}: object {number} ({name})"
+        names.append(composed(name))
+        boxes.append(_corners(item, where))
+        difficult.append(_flag(item.findtext("difficult", ""), where))
     return Annotation(
         path=path,
         size=(_whole(top.findtext("size/width")), _whole(top.findtext("size/height"))),
@@ -151,8 +153,63 @@ def read_annotation(path: Path) -> Annotation:
     )
 
 
-def read_split_list(folder: Path, split: str, repairs: Repairs) -> list[list[str]]:
-    """The columns of each line of FOLDER/SPLIT.txt, the image's name first; repairs counts names that come again.
+class VocTree:
+    """Where the annotation and the photograph of a name are.
+
+    Args:
+        annotations: the folder of XML files.
+        images: the folder of photographs, which need not be there.
+    """
+
+    def __init__(self, annotations: Path, images: Path) -> None:
+        self.annotations, self.images = annotations, images
+        self._annotations, self._images = Files(annotations, (".xml",)), Files(images)
+
+    def names(self, lines: Sequence[str], source: str, repairs: Repairs) -> list[str]:
+        """The names in the lines of a list, each once; repairs counts those that come again.
+
+        A line is a name if there is such an annotation or photograph, else a name with a flag behind it. One of the
+        photograph's file name is the name without suffix.
+        """
+        found: dict[str, str] = {}
+        for line in lines:
+            candidates = [line]
+            while len(parts := candidates[-1].rsplit(None, 1)) == 2:
+                candidates.append(parts[0])
+            flagged = len(candidates) > 1 and candidates[0].rsplit(None, 1)[1] in ("-1", "0", "1")
+            name = next(filter(self._is_there, candidates), candidates[1] if flagged else line)
+            if self._annotation(name) is None and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                name = name[: -len(Path(name).suffix)]
+            found.setdefault(composed(name), name)
+        repairs.note("images were listed again in the split and read once", source, len(lines) - len(found))
+        return list(found.values())
+
+    def annotation(self, name: str, lister: str) -> Path:
+        """The XML file of a name.
+
+        Raises:
+            DataError: there is none, but `lister` the name.
+        """
+        path = self._annotation(name)
+        if path is None:
+            wanted = self.annotations / f"{name}.xml"
+            raise DataError(f"{wanted}: no such annotation, but {lister} {name}")
+        return path
+
+    def image(self, name: str) -> Path:
+        """The photograph of a name; NAME.jpg where there is none."""
+        return self._images.find(name) or self.images / f"{name}.jpg"
+
+    def _annotation(self, name: str) -> Path | None:
+        path = self.annotations / f"{name}.xml"
+        return path if path.is_file() else self._annotations.find(name)
+
+    def _is_there(self, name: str) -> bool:
+        return self._annotation(name) is not None or self._images.find(name) is not None
+
+
+def read_split_list(folder: Path, split: str) -> list[str]:
+    """The lines of FOLDER/SPLIT.txt that state an image.
 
     Raises:
         DataError: no such folder or list (the message lists those there are), not a text, or no image in it.
@@ -166,53 +223,36 @@ def read_split_list(folder: Path, split: str, repairs: Repairs) -> list[list[str
             name for name in there if "_" not in name
         ] or there  # VOC and ILSVRC have hundreds of lists of one class
         raise DataError(f"no split {split!r} in {folder}; there are: {', '.join(there) or 'none'}; set data.split=NAME")
-    return read_list(path, repairs)
+    return read_list(path)
 
 
-def read_list(path: Path, repairs: Repairs) -> list[list[str]]:
-    """The same of a file.
+def read_list(path: Path) -> list[str]:
+    """The lines of a file that state an image.
 
     Raises:
         DataError: cannot be read, not a text, or no image in it.
     """
-    try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(f"no list of images {path} ({(error.strerror or str(error)).lower()})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text ({error})") from error
+    lines = [line for line in read_lines(path) if line]
     if not lines:
         raise DataError(f"{path}: no images in this split")
-    unique = {columns[0]: columns for columns in reversed(lines)}
-    kept = [columns for columns in lines if unique.get(columns[0]) is columns]
-    repairs.note("images were listed again in the split and read once", path.name, len(lines) - len(kept))
-    return kept
+    return lines
 
 
-def image_files(folder: Path) -> dict[str, Path]:
-    """The images in a folder by name without suffix; empty where there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    files = sorted(folder.iterdir(), reverse=True)
-    return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
-
-
-def known_size(annotation: Annotation, image: Path, repairs: Repairs) -> tuple[int, int]:
-    """Width and height in px as the annotation states them, else the photograph's own.
+def known_size(annotation: Annotation, boxes: Boxes, image: Path, repairs: Repairs) -> Size:
+    """The size of the frame that boxes [M, 4] px were drawn in; see detector.data.frames.settled_size.
 
     Raises:
         DataError: the annotation states none and the photograph cannot be read.
     """
-    if all(annotation.size):
-        return annotation.size
+    size = settled_size(annotation.size, boxes, image, repairs, annotation.path.name)
+    if all(size):
+        return size
     try:
-        size = read_size(image)
+        return read_size(image)
     except ImageError as error:
         raise DataError(
             f"{annotation.path}: states no image size, and the photograph has none to give: {error}"
         ) from error
-    repairs.note("annotations stated no image size; taken from the photograph", annotation.path.name)
-    return size
 
 
 def note_thin_boxes(annotation: Annotation, repairs: Repairs) -> None:
@@ -223,8 +263,9 @@ def note_thin_boxes(annotation: Annotation, repairs: Repairs) -> None:
 
 def class_table(names: Sequence[str]) -> ClassTable:
     """Classes by name, label = position; VOC's own 20 carry WordNet ids. DataError if one is named twice."""
-    for name in names:
-        if list(names).count(name) > 1:
+    names = [composed(name) for name in names]
+    for name, count in Counter(names).items():
+        if count > 1:
             raise DataError(f"class {name!r} is named twice; mend data.classes")
     wnids = tuple(VOC_WNIDS.values()) if tuple(names) == VOC_CLASSES else (None,) * len(names)
     return ClassTable(names=tuple(names), wnids=wnids, ids=tuple(range(1, len(names) + 1)))
@@ -239,7 +280,7 @@ def check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
                 present = sorted({name for annotation in annotations for name in annotation.names})
                 raise DataError(
                     f"{annotation.path}: unknown class {name!r}; known: {', '.join(classes.names)}\n"
-                    f"  to take all classes of this split:  data.classes=[{','.join(present)}]"
+                    f"  to take all classes of this split:  {list_override('data.classes', present)}"
                 )
 
 
@@ -258,8 +299,20 @@ def _corners(item: ElementTree.Element, where: str) -> list[float]:
     return values
 
 
+def _flag(text: str, where: str) -> bool:
+    """Whether an object is difficult; not where nothing is stated."""
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "1.0"):
+        return True
+    if word in ("", "0", "false", "no", "0.0", "unspecified"):
+        return False
+    raise DataError(f"{where} has <difficult>{text.strip()[:40]}</difficult>, which is neither 0 nor 1")
+
+
 def _whole(text: str | None) -> int:
+    """A side in px; 0 where the text is none."""
     try:
-        return max(0, int(float(text or 0)))
-    except (ValueError, OverflowError):
+        side = float(text or 0)
+    except ValueError:
         return 0
+    return int(side) if 1 <= side < LARGEST_SIDE else 0

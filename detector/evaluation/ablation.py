@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
+from detector.class_order import in_order_of
 from detector.config import config_to_dict
 from detector.data.dataset import DataConfig, open_dataset
 from detector.data.ground_truth import Dataset, Record
@@ -159,6 +161,8 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
         CheckpointError, ConfigError, DataError, ImageError, StoreError, ValueError: one line each, for the user.
     """
     dataset = open_dataset(config.data)
+    for warning in dataset.warnings:
+        print(f"ablate: warning: {warning}", file=sys.stderr)
     evaluation = EvaluationConfig(
         data=config.data, protocol=config.protocol, min_iou=config.min_iou, groups=config.groups
     )
@@ -250,10 +254,10 @@ class _Member:
         precision = str(choose_precision(config.precision, place)).removeprefix("torch.")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         member = load_checkpoint(path)
-        if member.classes.names != dataset.classes.names:
-            raise ValueError(
-                f"{model} tells {len(member.classes)} classes apart, not the {len(dataset.classes)} of {dataset.name}"
-            )
+        own = member.classes
+        member = in_order_of(member, dataset.classes, (model, dataset.name))
+        if member.classes != own:  # the stored scores stand in this order
+            sha256 = hashlib.sha256(f"{sha256} {own.labels_in(dataset.classes).tolist()}".encode()).hexdigest()
         self.regresses = member.network.regression is not None
         self.classes = len(member.classes)
         settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from detector.config import config_to_dict, save_config
 from detector.data.dataset import DataConfig, open_dataset
-from detector.data.ground_truth import Dataset
+from detector.data.ground_truth import DataError, Dataset
 from detector.data.voc import VOC_CLASSES
 from detector.detections import Detections
 from detector.evaluation.average import (
@@ -262,6 +262,8 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     precision = str(choose_precision(config.detector.precision, detector.device)).removeprefix("torch.")
     data = config_to_dict(config.data) if config.data else {}
     data.pop("boxes_per_class", None)  # training's, refused here: journals older than that setting go on
+    if data.get("size_mismatch") == "error":  # as do those older than this one
+        del data["size_mismatch"]
     settings = {
         "data": data,
         "detector": config_to_dict(replace(config.detector, precision=precision)),
@@ -312,28 +314,28 @@ def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTabl
 def _labels_of(detector: Detector, dataset: Dataset) -> NDArray[np.int64]:
     """The data set's label of each of the detector's classes; -1 where it has no such class.
 
-    A detector of other classes is taken if WordNet ids say which of them the data set has.
+    Which classes only one of the two has is said on stderr.
 
     Raises:
-        ValueError: the classes are others, and no WordNet id is common to them.
+        DataError: they have no class in common.
     """
-    if detector.classes.names == dataset.classes.names:
-        return np.arange(len(dataset.classes))
-    known = {wnid: label for label, wnid in enumerate(dataset.classes.wnids) if wnid}
-    labels = np.array([known.get(wnid or "", -1) for wnid in detector.classes.wnids], np.int64)
+    labels = detector.classes.labels_in(dataset.classes)
     if (labels < 0).all():
-        raise ValueError(
+        raise DataError(
             f"the detector tells {len(detector.classes)} classes apart ({_some(detector.classes.names)}), "
             f"{dataset.name} has {len(dataset.classes)} ({_some(dataset.classes.names)}): "
             "evaluate on the classes it was trained for"
         )
-    foreign = tuple(name for name, label in zip(detector.classes.names, labels, strict=True) if label < 0)
+    foreign = tuple(name for name, label in zip(detector.classes.names, labels.tolist(), strict=True) if label < 0)
+    absent = tuple(name for label, name in enumerate(dataset.classes.names) if label not in set(labels.tolist()))
     left_out = f"; what it finds of the others ({_some(foreign)}) is left out" if foreign else ""
-    print(
-        f"eval_map: {(labels >= 0).sum()} of the detector's {len(labels)} classes are, by WordNet id, among the "
-        f"{len(dataset.classes)} of {dataset.name}{left_out}",
-        file=sys.stderr,
-    )
+    missed = f"; {dataset.name} has classes that it does not know ({_some(absent)})" if absent else ""
+    if foreign or absent:
+        print(
+            f"eval_map: {(labels >= 0).sum()} of the detector's {len(labels)} classes are among the "
+            f"{len(dataset.classes)} of {dataset.name}{left_out}{missed}",
+            file=sys.stderr,
+        )
     return labels
 
 

@@ -6,18 +6,21 @@ depend on that: here coordinates stay as written, in float64, and say which conv
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.coco import read_coco
 from detector.data.dataset import DataConfig, DatasetKind
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs
+from detector.data.files import Files
+from detector.data.frames import SIDEWAYS, SizeMismatch, judge, settled_size, turned
+from detector.data.ground_truth import INVERTED, ClassTable, DataError, Dataset, Repairs
 from detector.data.ilsvrc import (
     annotation_folder,
     det_classes,
@@ -30,14 +33,17 @@ from detector.data.ilsvrc import (
 from detector.data.voc import (
     VOC_CLASSES,
     Annotation,
+    VocTree,
     check_names,
     class_table,
-    image_files,
     read_annotation,
     read_split_list,
 )
 from detector.data.voc import read_list as read_voc_list
 from proposals.boxes import Boxes
+
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+BEYOND = 1.1  # an object that ends so many times its image's size from the corner is not in it
 
 
 class Convention(NamedTuple):
@@ -77,7 +83,8 @@ class Truth:
         classes: its K classes.
         image_ids: I names of images.
         paths: I photographs, which need not be there.
-        sizes: [I, 2] int64 width and height, 0 where unknown.
+        sizes: [I, 2] int64 width and height that detections may be judged by; 0 where none is stated, or where the
+            stated one does not hold the image's own objects (see with_trusted_sizes).
         numbers: [I] int64 by which ILSVRC's texts name the images; None elsewhere.
         image_index: [M] int64, rising.
         labels: [M] int64, 0..K-1.
@@ -143,13 +150,17 @@ class Truth:
 
     @cached_property
     def index_of_any_name(self) -> dict[str, int]:
-        """Position by every text that names one image: its id, its file name, the stem, the stem as a number."""
+        """Position by every text that names one image, in either Unicode form.
+
+        Its id, its file name, the stem, and id and stem as a number.
+        """
         names: dict[str, set[int]] = {}
-        for index, path in enumerate(self.paths):
-            stem = path.stem
-            number = [str(int(stem))] if stem.isascii() and stem.isdecimal() else []
-            for name in (path.name, stem, *number):
-                names.setdefault(name, set()).add(index)
+        for index, (image_id, path) in enumerate(zip(self.image_ids, self.paths, strict=True)):
+            texts = {path.name, path.stem, image_id}
+            texts |= {str(int(text)) for text in texts if text.isascii() and text.isdecimal()}
+            texts |= {unicodedata.normalize(form, text) for text in texts if not text.isascii() for form in FORMS}
+            for text in texts:
+                names.setdefault(text, set()).add(index)
         unique = {name: indices.pop() for name, indices in names.items() if len(indices) == 1}
         numbers = {str(number): index for number, index in self.index_of_number.items()}
         return numbers | unique | self.index_of
@@ -169,6 +180,85 @@ class Truth:
         start, end = np.searchsorted(self.image_index, (index, index + 1)).tolist()
         return slice(start, end)
 
+    def part(self, kept: NDArray[np.bool_]) -> Truth:
+        """The same of some of the images; kept is [I]."""
+        objects = kept[self.image_index]
+        position = np.cumsum(kept) - 1
+        images = np.flatnonzero(kept).tolist()
+        return replace(
+            self,
+            image_ids=tuple(self.image_ids[index] for index in images),
+            paths=tuple(self.paths[index] for index in images),
+            sizes=self.sizes[kept],
+            numbers=None if self.numbers is None else self.numbers[kept],
+            image_index=position[self.image_index[objects]],
+            labels=self.labels[objects],
+            boxes=self.boxes[objects],
+            difficult=self.difficult[objects],
+            crowd=self.crowd[objects],
+            areas=self.areas[objects],
+            blacklist=frozenset((int(position[image]), label) for image, label in self.blacklist if kept[image]),
+        )
+
+    def with_trusted_sizes(self) -> Truth:
+        """The same without the sizes that cannot be right: those that do not hold their own objects.
+
+        Where these are more than a tenth of the images with objects, the others' are as doubtful (width and height
+        exchanged, say) and go too.
+        """
+        far = convert(self.boxes, self.convention, HALF_OPEN)[:, 2:]
+        known = np.asarray((self.sizes > 0).all(axis=1))
+        beyond = np.asarray((far > BEYOND * self.sizes[self.image_index] + 1).any(axis=1)) & known[self.image_index]
+        wrong = np.bincount(self.image_index[beyond], minlength=len(self)) > 0
+        if not wrong.any():
+            return replace(self, sizes=np.where(known[:, None], self.sizes, 0))
+        with_objects = len(np.unique(self.image_index))
+        doubted = np.ones(len(self), np.bool_) if wrong.sum() > with_objects / 10 else wrong
+        first = self.image_ids[int(np.flatnonzero(wrong)[0])]
+        note = (
+            f"stated sizes do not hold their own objects: {int(wrong.sum()):,} (first: {first}); no detection "
+            f"is judged by the sizes of {int(doubted.sum()):,} images"
+        )
+        return replace(
+            self, sizes=np.where((known & ~doubted)[:, None], self.sizes, 0), warnings=(*self.warnings, note)
+        )
+
+    def in_frames(self, mode: SizeMismatch) -> Truth:
+        """The same with the images left out, or the boxes turned, that size_mismatch says; see detector.data.frames.
+
+        Photographs that are not there say nothing, and mode error asks none: scoring needs no photographs.
+
+        Raises:
+            DataError: mode turn, and EXIF does not explain a photograph's size; or no image is left.
+        """
+        if mode is SizeMismatch.error:
+            return self
+        repairs = Repairs()
+        boxes = np.asarray(convert(self.boxes, self.convention, HALF_OPEN), np.float64).copy()
+        sizes = self.sizes.copy()
+        for index, path in enumerate(self.paths):  # as the readers of photographs and boxes settle it
+            stated, objects = (int(sizes[index, 0]), int(sizes[index, 1])), boxes[self.objects_of(index)]
+            sizes[index] = settled_size(stated, objects, path, repairs, self.image_ids[index])
+        stated_sizes = [(width, height) for width, height in sizes.tolist()]
+        known = (*self.warnings, *repairs.lines())
+        verdict = judge(list(zip(self.paths, stated_sizes, strict=True)), mode, self.name, warnings=known)
+        for index in verdict.exchanged:
+            sizes[index] = sizes[index, ::-1].copy()
+        for index, orientation in verdict.turned.items():
+            own = self.objects_of(index)
+            boxes[own] = turned(boxes[own], stated_sizes[index], orientation)
+            sizes[index] = sizes[index, ::-1].copy() if orientation in SIDEWAYS else sizes[index]
+        kept = np.array([index not in verdict.left_out for index in range(len(self))], np.bool_)
+        there = sum(path.is_file() for path in self.paths)
+        warnings = (*known, *verdict.warnings)
+        if there < len(self):
+            missing = f"{len(self) - there:,} of {len(self):,} photographs are not there to compare sizes with"
+            warnings += (f"{missing}; size_mismatch={mode.value} does nothing to those images",)
+        result = replace(self, sizes=sizes, warnings=warnings)
+        if verdict.turned:
+            result = replace(result, boxes=np.asarray(convert(boxes, HALF_OPEN, self.convention), np.float64))
+        return result.part(kept)
+
 
 def read_ilsvrc_truth(
     annotations: Path,
@@ -177,6 +267,7 @@ def read_ilsvrc_truth(
     *,
     name: str = "",
     images: Path | None = None,
+    size_mismatch: SizeMismatch = SizeMismatch.error,
 ) -> Truth:
     """ILSVRC DET: a folder of XML files and a list of "name number" lines.
 
@@ -186,6 +277,7 @@ def read_ilsvrc_truth(
         blacklist: as detector.data.ilsvrc.read_blacklist takes it; None for none.
         name: of the split; the list's where empty.
         images: folder of the photographs.
+        size_mismatch: as in DataConfig, of photographs that are there.
 
     Raises:
         DataError: a file that is absent or malformed, with the line; a class that is none of the 200; a name or number
@@ -213,17 +305,19 @@ def read_ilsvrc_truth(
             parsed.append(None)
     if not any(parsed):
         raise DataError(f"{annotations}: has no annotation of any of the {len(entries):,} images of {name}")
+    files = Files(images) if images else None
     folder = images or Path()
     return _from_annotations(
         name,
         classes,
         [image_id for image_id, _ in entries],
-        [folder / f"{image_id}.JPEG" for image_id, _ in entries],
+        [(files and files.find(image_id)) or folder / f"{image_id}.JPEG" for image_id, _ in entries],
         parsed,
         ILSVRC,
         repairs,
         numbers=[number for _, number in entries],
         blacklist=pairs,
+        size_mismatch=size_mismatch,
     )
 
 
@@ -235,55 +329,56 @@ def read_voc_truth(
     one_based: bool = True,
     name: str = "",
     images: Path | None = None,
+    size_mismatch: SizeMismatch = SizeMismatch.error,
 ) -> Truth:
     """PASCAL VOC: a folder of XML files and a list of image names.
 
     Args:
         annotations: the folder.
-        image_list: the file, or its names.
+        image_list: the file, or its lines.
         class_names: the K classes; only VOC's own 20 have numbers.
         one_based: whether pixels count from 1, as VOC's.
         name: of the split; the list's where empty.
         images: folder of the photographs; JPEGImages beside the annotations where absent.
+        size_mismatch: as in DataConfig, of photographs that are there.
 
     Raises:
         DataError: a file that is absent or malformed; a class that is not among class_names.
     """
     repairs = Repairs()
-    if isinstance(image_list, Path):
-        names = [columns[0] for columns in read_voc_list(image_list, repairs)]
-        name = name or image_list.stem
-    else:
-        names = list(image_list)
+    tree = VocTree(annotations, images or annotations.parent / "JPEGImages")
+    lines = image_list if not isinstance(image_list, Path) else read_voc_list(image_list)
+    source = image_list.name if isinstance(image_list, Path) else name
+    name = name or (image_list.stem if isinstance(image_list, Path) else "images")
+    names = tree.names(lines, source, repairs)
     classes = class_table(class_names)
-    parsed = []
-    for image_id in names:
-        path = annotations / f"{image_id}.xml"
-        if not path.is_file():
-            raise DataError(f"{path}: no such annotation, but the list of {name or 'images'} has {image_id}")
-        parsed.append(read_annotation(path))
+    parsed = [read_annotation(tree.annotation(image_id, f"the list of {name} has")) for image_id in names]
     check_names(parsed, classes)
-    folder = images or annotations.parent / "JPEGImages"
-    files = image_files(folder)
     return _from_annotations(
-        name or "images",
+        name,
         classes,
         names,
-        [files.get(image_id, folder / f"{image_id}.jpg") for image_id in names],
+        [tree.image(image_id) for image_id in names],
         parsed,
         VOC if one_based else ILSVRC,
         repairs,
         numbered=tuple(class_names) == VOC_CLASSES,
+        size_mismatch=size_mismatch,
     )
 
 
-def read_coco_truth(annotations: Path, images: Path | None = None) -> Truth:
+def read_coco_truth(
+    annotations: Path, images: Path | None = None, *, size_mismatch: SizeMismatch = SizeMismatch.error
+) -> Truth:
     """COCO: an instances file."""
-    return Truth.of(read_coco(annotations, images or annotations.parent, as_written=True))
+    truth = Truth.of(read_coco(annotations, images or annotations.parent, as_written=True))
+    return truth.in_frames(size_mismatch).with_trusted_sizes()
 
 
 def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
     """The split of a config, for scoring; see detector.data.dataset.DataConfig. The blacklist is ILSVRC's.
+
+    Photographs need not be there. Where they are, size_mismatch=skip and =turn do to images what open_dataset does.
 
     Raises:
         DataError: as the readers; or objects are left out, as only training may.
@@ -296,14 +391,14 @@ def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
     name = f"{root.resolve().name} {config.split}"
     match config.kind:
         case DatasetKind.voc:
-            lines = read_split_list(root / "ImageSets" / "Main", config.split, Repairs())
             return read_voc_truth(
                 root / "Annotations",
-                [columns[0] for columns in lines],
+                read_split_list(root / "ImageSets" / "Main", config.split),
                 tuple(config.classes) or VOC_CLASSES,
                 one_based=config.one_based,
                 name=name,
                 images=root / "JPEGImages",
+                size_mismatch=config.size_mismatch,
             )
         case DatasetKind.ilsvrc:
             return read_ilsvrc_truth(
@@ -312,10 +407,13 @@ def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
                 blacklist or None,
                 name=name,
                 images=image_folder(root, config.split),
+                size_mismatch=config.size_mismatch,
             )
         case DatasetKind.coco:
             annotations = root / (config.annotations or f"annotations/instances_{config.split}.json")
-            return replace(read_coco_truth(annotations, root / (config.images or config.split)), name=name.strip())
+            images = root / (config.images or config.split)
+            truth = read_coco_truth(annotations, images, size_mismatch=config.size_mismatch)
+            return replace(truth, name=name.strip())
 
 
 def _from_annotations(
@@ -330,6 +428,7 @@ def _from_annotations(
     numbers: Sequence[int] | None = None,
     numbered: bool = True,
     blacklist: Sequence[tuple[str, str]] = (),
+    size_mismatch: SizeMismatch,
 ) -> Truth:
     boxes, labels, difficult, counts = [], [], [], []
     known = set(classes.wnids)
@@ -345,7 +444,7 @@ def _from_annotations(
                 )
         extent = annotation.boxes[:, 2:] - annotation.boxes[:, :2] + convention.inclusive
         upright = np.asarray((extent > 0).all(axis=1))
-        repairs.note("boxes end before they begin and were left out", annotation.path.name, int((~upright).sum()))
+        repairs.note(INVERTED, annotation.path.name, int((~upright).sum()))
         boxes.append(annotation.boxes[upright])
         labels += [classes.label_of[item] for item, keep in zip(annotation.names, upright, strict=True) if keep]
         difficult.append(annotation.difficult[upright])
@@ -356,7 +455,7 @@ def _from_annotations(
     pairs = [(index_of[image], classes.label_of[wnid]) for image, wnid in blacklist if image in index_of]
     if blacklist and not pairs:
         repairs.note("lines of the blacklist, all of them, name images that are not listed", name, len(blacklist))
-    return Truth(
+    truth = Truth(
         name=name,
         classes=classes,
         image_ids=tuple(image_ids),
@@ -374,3 +473,4 @@ def _from_annotations(
         blacklist=frozenset(pairs),
         warnings=repairs.lines(),
     )
+    return truth.in_frames(size_mismatch).with_trusted_sizes()

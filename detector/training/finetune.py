@@ -34,6 +34,7 @@ from detector.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from detector.class_order import in_order_of
 from detector.classifier.augment import distort
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
@@ -503,16 +504,17 @@ def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClass
     """The pretrained network with a fresh last layer for the classes and background.
 
     Raises:
-        CheckpointError: no such weights.
+        CheckpointError: no such weights; or linear_batches is 0, and they are of other classes, regions or mode.
     """
     shared = config.shared if config.mode == "shared" else None
     if config.linear_batches == 0:
         known = load_checkpoint(find_checkpoint(config.init))
-        if known.classes.names != classes.names or known.shared != shared or known.regions != config.regions:
+        if known.shared != shared or known.regions != config.regions:
             raise CheckpointError(
-                f"{config.init} has other classes, regions or mode than this run; to keep its last layer "
+                f"{config.init} has other regions or another mode than this run; to keep its last layer "
                 "(linear_batches=0) they must be the same"
             )
+        known = replace(in_order_of(known, classes, (config.init, "train")), classes=classes)
         known.network.regression = None
         return replace(known, provenance={})
     path = Path(config.init).expanduser()

@@ -199,12 +199,21 @@ def start_image_classifier(config: ImageTrainingConfig, classes: tuple[str, ...]
     network = GoogLeNet(wanted)
     state = previous.network.state_dict()
     nameless = not previous.classes and previous.network.config.classes == len(classes)
-    if previous.classes != classes and not nameless:
-        state = {name: tensor for name, tensor in state.items() if name.split(".")[-2] not in ("fc", "fc2")}
+    if not nameless and previous.classes != classes:
+        if len(set(classes)) == len(classes) and sorted(classes) == sorted(previous.classes):  # in another order
+            order = [previous.classes.index(name) for name in classes]
+            state = {name: tensor[order] if _is_last(name) else tensor for name, tensor in state.items()}
+        else:
+            state = {name: tensor for name, tensor in state.items() if not _is_last(name)}
     missing = set(network.load_state_dict(state, strict=False).missing_keys)
     if not missing <= {name for name in network.state_dict() if name.startswith(("auxiliary", "fc."))}:
         raise CheckpointError(f"{config.init_from}: no weights for {min(missing)}")
     return ImageClassifier(network, previous.convention, config.size, classes)
+
+
+def _is_last(name: str) -> bool:
+    """Whether a tensor belongs to a layer of one output a class."""
+    return name.split(".")[-2] in ("fc", "fc2")
 
 
 def _previous(path: Path, wanted: GoogLeNetConfig) -> ImageClassifier:

@@ -17,6 +17,7 @@ from detector.data.dataset import open_dataset
 from detector.data.ground_truth import exhaustive_part
 from detector.device import choose_precision, keep_freed_memory
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
+from detector.training.counts import check_objects, smaller_than_batch
 from detector.training.loop import Loop
 from detector.training.multibox import (
     MultiBoxTraining,
@@ -54,6 +55,10 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         for dataset in (train_set, val_set):
             for warning in dataset.warnings if ranks.leads else ():
                 print(f"train_multibox: warning: {warning}", file=sys.stderr)
+        counts = check_objects(train_set, val_set)
+        for line in (*counts, *smaller_than_batch("train", len(train_set), config.batch, "images")):
+            if ranks.leads and not resuming_head:
+                print(f"train_multibox: {line}", file=sys.stderr)
         source = find_checkpoint(config.init)
         classifier, convention = trunk_of(config.init)
         if config.train_from not in ("conv1", "none"):

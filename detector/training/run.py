@@ -18,10 +18,11 @@ import torch
 
 from detector.config import ConfigError, load_config, peek
 from detector.data.dataset import open_dataset
-from detector.data.ground_truth import DataError, Dataset, exhaustive_part
-from detector.data.labelled_images import open_images
+from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
+from detector.data.labelled_images import LabelledImages, open_images
 from detector.device import keep_freed_memory
 from detector.extraction import dataset_proposals
+from detector.training.counts import check_objects, smaller_than_batch, warn_of_counts
 from detector.training.finetune import (
     Examples,
     FineTuneConfig,
@@ -109,6 +110,13 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
     resuming = check_folder(folder, config, resume=resume)
     train_set = open_images(config.train)
     val_set = check_images(train_set, open_images(config.val))
+    if ranks.leads and not resuming:
+        for line in (
+            *(f"warning: {line}" for images in (train_set, val_set) for line in images.warnings),
+            *(f"warning: {line}" for line in _counts_of_images(train_set, val_set)),
+            *smaller_than_batch("train", len(train_set), config.batch, "images"),
+        ):
+            print(f"train_classifier: {line}", file=sys.stderr)
     classifier = start_image_classifier(config, train_set.classes)
     loop = Loop(ImageTraining(config, classifier, train_set, val_set, ranks), config, folder, ranks)
     if ranks.leads and not resuming:
@@ -116,15 +124,23 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
     carry_on(loop, config, resuming)
 
 
+def _counts_of_images(train_set: LabelledImages, val_set: LabelledImages) -> list[str]:
+    names = train_set.classes
+    train, val = (np.bincount(images.labels, minlength=len(names)) for images in (train_set, val_set))
+    return warn_of_counts(names, train.astype(np.int64), val.astype(np.int64), "image")
+
+
 def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> None:
     resuming = check_folder(folder, config, resume=resume)
-    train_set, val_set = open_dataset(config.train), open_dataset(config.val)
+    train_set = open_dataset(config.train)
+    val_set = with_classes(open_dataset(config.val), train_set.classes, "train")
     for dataset in (train_set, val_set):
         exhaustive_part(dataset)  # refused before an hour of proposals
         for warning in dataset.warnings if ranks.leads else ():
             print(f"train_classifier: warning: {warning}", file=sys.stderr)
-    if train_set.classes != val_set.classes:
-        raise DataError(f"train and val have different classes: {train_set.classes.names}, {val_set.classes.names}")
+    for line in check_objects(train_set, val_set, config.images if config.mode == "shared" else 1):
+        if ranks.leads and not resuming:
+            print(f"train_classifier: {line}", file=sys.stderr)
 
     torch.manual_seed(config.seed)
     classifier = start_classifier(config, train_set.classes)
@@ -147,6 +163,8 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 f"{objects:,} windows of objects, {len(windows) - objects:,} of background",
                 file=sys.stderr,
             )
+            for line in smaller_than_batch(dataset.name, objects, config.foreground, "windows of objects"):
+                print(f"train_classifier: {line}", file=sys.stderr)
         balance, distortion = (0.0, 0.0) if plain else (config.class_balance, config.distortion)
         jitter = 1.0 if plain else config.scale_jitter
         if config.images:

@@ -1,0 +1,60 @@
+"""Names in lists and annotations -> the files that they mean.
+
+A name may be in another Unicode form than the file's (macOS decomposes letters, lists mostly compose them), may leave
+out the suffix or write it in another case, may hold blanks and dots, and may lead into sub-folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from detector.data.ground_truth import composed
+from detector.data.image import IMAGE_SUFFIXES
+
+
+class Files:
+    """The files below a folder, by name without suffix; each folder is listed once, when a name first leads there.
+
+    Args:
+        root: names start here; it need not exist.
+        suffixes: what a file may end in, in lower case; the first is the common one.
+    """
+
+    def __init__(self, root: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> None:
+        self.root, self.suffixes = root, tuple(suffixes)
+        self._listed: dict[Path, dict[str, Path]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """The file of that name, with a suffix or without; None where there is none."""
+        for own in (name, name.replace("\\", "/")):  # Windows writes sub-folders so
+            folder, _, last = own.rpartition("/")
+            found = self._in(self.root / folder).get(composed(last))
+            if found is None and folder and not (self.root / folder).is_dir():
+                found = self._in(self._folder(folder)).get(composed(last))
+            if found is not None:
+                return found
+        return None
+
+    def _in(self, folder: Path) -> dict[str, Path]:
+        """The files of a folder by their names with suffix and without; of equal ones the first by sorting."""
+        if folder not in self._listed:
+            names: dict[str, Path] = {}
+            files = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+            files = [file for file in files if file.suffix.lower() in self.suffixes]
+            for file in files:
+                names[composed(file.stem)] = file
+            for file in files:
+                names.setdefault(composed(file.name), file)
+            self._listed[folder] = names
+        return self._listed[folder]
+
+    def _folder(self, name: str) -> Path:
+        """The sub-folder whose name is in another Unicode form."""
+        folder = self.root
+        for part in name.split("/"):
+            inside = (
+                (one for one in folder.iterdir() if composed(one.name) == composed(part)) if folder.is_dir() else ()
+            )
+            folder = next(iter(inside), folder / part)
+        return folder
