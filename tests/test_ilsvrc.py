@@ -1,4 +1,4 @@
-"""ILSVRC's and VOC's scoring against slow transcriptions of their rules, on thousands of random cases and on files."""
+"""ILSVRC's and VOC's scoring against slow transcriptions of their rules, on hundreds of random cases and on files."""
 
 from __future__ import annotations
 
@@ -181,9 +181,9 @@ def slow_voc(truth: Truth, table: DetectionTable, label: int, *, eleven: bool) -
     return sum(reached) / 11
 
 
-def test_thousands_of_random_cases_by_ilsvrcs_rules() -> None:
+def test_random_cases_by_ilsvrcs_rules() -> None:
     compared = 0
-    for seed in range(2000):
+    for seed in range(300):
         truth, table = random_case(seed)
         if not (~truth.is_blacklisted(truth.image_index, truth.labels)).any():
             continue
@@ -194,12 +194,12 @@ def test_thousands_of_random_cases_by_ilsvrcs_rules() -> None:
                 expected = slow_ilsvrc(truth, table, label, relaxed=relaxed)
                 assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), (seed, label)
                 compared += expected is not None
-    assert compared > 8000
+    assert compared > 1200
 
 
-def test_thousands_of_random_cases_by_vocs_rules() -> None:
+def test_random_cases_by_vocs_rules() -> None:
     compared = 0
-    for seed in range(1000):
+    for seed in range(300):
         truth, table = random_case(seed, VOC)
         if truth.difficult.all():
             continue
@@ -210,7 +210,7 @@ def test_thousands_of_random_cases_by_vocs_rules() -> None:
                 found = evaluation.ap[name]
                 assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), (seed, label)
                 compared += expected is not None
-    assert compared > 4000
+    assert compared > 1200
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -81,10 +81,10 @@ def test_every_format_against_every_convention(tmp_path: Path, name: str, conven
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     truth = make_truth()
-    with pytest.raises(ValueError, match=r"found.csv: detections are written as .json"):
-        write_results(tmp_path / "found.csv", truth, perfect(truth))
-    with pytest.raises(ValueError, match="without ILSVRC's numbers cannot be written as a submission"):
-        write_results(tmp_path / "found.txt", truth, perfect(truth))
+    for name in ("found.csv", "found.txt"):
+        with pytest.raises(ResultsError, match=name):
+            write_results(tmp_path / name, truth, perfect(truth))
+        assert not (tmp_path / name).exists()
 
 
 def test_an_image_by_number_stem_or_name_and_a_class_by_number_name_or_wnid(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_width_and_height_for_corners(tmp_path: Path) -> None:
     ]
     message = refusal(tmp_path / "found.txt", truth, "".join(rows))
     assert message.startswith("line 1: box [")
-    assert "ends before it begins; boxes are x1, y1, x2, y2; these look like x, y, width, height (" in message
+    assert "x, y, width, height" in message
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_lines_of_a_submission(tmp_path: Path, line: str, expected: str) -> None
     assert message.startswith(expected)
 
 
-def test_one_bad_line_in_a_million(tmp_path: Path) -> None:
+def test_one_bad_line_in_a_hundred_thousand(tmp_path: Path) -> None:
     good = "101 1 0.5 1 2 30 40\n"
     message = refusal(
-        tmp_path / "found.txt", make_truth(numbers=True), good * 700_000 + "101 1 0.5 1 2\n" + good * 300_000
+        tmp_path / "found.txt", make_truth(numbers=True), good * 70_000 + "101 1 0.5 1 2\n" + good * 30_000
     )
-    assert message.startswith("line 700001: expected 7 numbers")
+    assert message.startswith("line 70001: expected 7 numbers")
     assert message.endswith("found '101 1 0.5 1 2'")
 
 
