@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detector.evaluation.results import DetectionTable, ResultsError, class_keys, numeric_ids
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth
@@ -53,13 +52,13 @@ def write_coco(path: Path, truth: Truth, table: DetectionTable) -> None:
     """Write COCO's results JSON, one detection a line, which read_results and pycocotools read.
 
     An image_id is a number where all of the truth's are (see numeric_ids), else text; a category_id is the truth's own
-    number, with the class's name beside it where that number is of our own making; a box is x, y, width, height, with
-    a width and a height that added to x and y give the far corner back to the last bit.
+    number, with the class's name beside it where that number is of our own making; a box is x, y, width, height, so
+    that its far corner may come back off by the last bit.
     """
     table.check_fits(truth)
     ids: Sequence[int | str] = numeric_ids(truth) or truth.image_ids
     keys = class_keys(truth.classes)
-    boxes = _exact_xywh(table.to(HALF_OPEN).boxes).tolist()
+    boxes = to_xywh(table.to(HALF_OPEN).boxes).tolist()
     columns = (table.image_index.tolist(), table.labels.tolist(), boxes, table.scores.tolist())
     lines = []
     for index, label, box, score in zip(*columns, strict=True):
@@ -113,16 +112,6 @@ def write_voc(folder: Path, truth: Truth, table: DetectionTable, split: str) -> 
         )
         with write_whole(folder / f"{prefix_of(split)}{quoted(key)}.txt") as part:
             part.write_text("".join(lines), encoding="utf-8")
-
-
-def _exact_xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N, 4] corners -> x, y, width, height that from_xywh turns into the same corners, where such numbers exist."""
-    result = np.asarray(to_xywh(boxes), np.float64)
-    corner, far, size = result[:, :2], boxes[:, 2:], result[:, 2:]
-    for nearby in (np.nextafter(size, -np.inf), np.nextafter(size, np.inf)):
-        better = (corner + size != far) & (corner + nearby == far)
-        size[better] = nearby[better]
-    return result
 
 
 def _shortest(value: float) -> str:
