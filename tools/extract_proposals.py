@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             images = {record.image_id: record.path for record in dataset.records}
         else:
             images = {str(path): path for path in find_images(sources, recursive=options.recursive)}
-        folder = options.output or cache_folder(list(images), config.proposals, Path(config.cache))
+        folder = options.output or cache_folder(images, config.proposals, Path(config.cache))
         label = f"shard {shard[0]}/{shard[1]}" if shard[1] > 1 else "proposals"
         failures = extract(images, config.proposals, folder, workers=config.workers, shard=shard, label=label)
     except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
