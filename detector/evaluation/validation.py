@@ -236,16 +236,9 @@ def _layouts(raw: Raw) -> tuple[str, str]:
 
 
 def known_sizes(truth: Truth) -> NDArray[np.float64]:
-    """[I, 2] width and height of the images, px; NaN where nothing is stated, or where the image's objects do not fit.
-
-    Nothing can be said of detections by a stated size that does not even hold the ground truth.
-    """
+    """[I, 2] width and height of the images, px; NaN where they are not known."""
     sizes = np.array(truth.sizes, np.float64).reshape(-1, 2)
-    first, inclusive = truth.convention
-    far = truth.boxes[:, 2:] - first + inclusive
-    wrong = np.asarray(~(sizes > 0).all(axis=1))
-    wrong[truth.image_index[(far > sizes[truth.image_index] + 1).any(axis=1)]] = True
-    sizes[wrong] = np.nan
+    sizes[~(sizes > 0).all(axis=1)] = np.nan
     return sizes
 
 
