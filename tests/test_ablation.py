@@ -413,7 +413,7 @@ def test_markdown(config: AblationConfig) -> None:
     }
     config = replace(config, groups={"round": ["disc"]}, resamples=1000, protocol=Protocol.voc07, min_iou=0.6)
     first, _, *lines = format_markdown(config, Table(rows, 3)).splitlines()
-    assert first.startswith("3 images, voc07, IoU 0.6; in brackets 95 % of 1000 resamples")
+    assert first.startswith("3 images, voc07, IoU 0.6; in brackets the 95 % confidence interval from 1000 resamples")
     assert "difference from 'plain'" in first
     assert lines == [
         "| detector | boxes / image | s / image | mean AP, round | mean AP, all classes |",

@@ -15,7 +15,7 @@ from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind
 from detector.data.ground_truth import DataError
 from detector.data.ilsvrc import det_classes
-from detector.evaluation import DetectionTable, ResultsError, evaluate_ilsvrc
+from detector.evaluation import DetectionTable, ResultsError, evaluate_ilsvrc, read_results
 from detector.evaluation.experiment import (
     EvaluationConfig,
     Protocol,
@@ -25,6 +25,7 @@ from detector.evaluation.experiment import (
     listed_part,
     open_truth,
 )
+from detector.evaluation.names import UNKNOWN, UNLISTED, Names
 from detector.evaluation.report import write_report
 from detector.evaluation.stages import FOUND, Fate
 from detector.evaluation.truth import ILSVRC, Truth, read_coco_truth
@@ -105,9 +106,19 @@ def test_lists_that_are_refused(coco: Path, lines: str | None, named: str) -> No
         listed_part(read_coco_truth(coco / "truth.json"), coco / "list.txt")
 
 
-def test_detections_of_images_that_the_file_does_not_have_are_still_refused(coco: Path) -> None:
-    from detector.evaluation import read_results
+def test_a_name_of_two_images_is_not_of_the_one_that_is_listed(coco: Path) -> None:
+    """Nor is what begins like another name that image."""
+    truth = read_coco_truth(coco / "truth.json")
+    truth = replace(truth, paths=tuple(Path(name) for name in ("a/1.jpg", "b/1.jpg", "IMG.jpg", "IMG (1).jpg")))
+    (coco / "list.txt").write_text("a/1.jpg\nIMG (1) 1\n")
+    part = listed_part(truth, coco / "list.txt")
+    assert part.image_ids == ("7", "30")
+    names = Names(part)
+    given = ["7", "a/1.jpg", "IMG (1)", "30", "20", "b/1", "IMG", "1.jpg", "IMG (2)"]
+    assert [names.image(name) for name in given] == [0, 0, 1, 1, UNLISTED, UNLISTED, UNLISTED, UNKNOWN, UNKNOWN]
 
+
+def test_detections_of_images_that_the_file_does_not_have_are_still_refused(coco: Path) -> None:
     (coco / "list.txt").write_text("7\n")
     entries = json.loads((coco / "found.json").read_text())
     (coco / "found.json").write_text(json.dumps([*entries, entries[0] | {"image_id": 31}]))
@@ -176,6 +187,14 @@ def test_a_blacklist_is_for_ilsvrc(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="blacklist"):
         configured_truth(config)
+
+
+@pytest.mark.parametrize("setting", [{"classes": ["cat"]}, {"one_based": False}, {"boxes_per_class": 5}])
+def test_settings_of_another_kind_of_data_are_refused(coco: Path, setting: dict[str, Any]) -> None:
+    data = DataConfig(DatasetKind.coco, str(coco), annotations="truth.json", images=".")
+    assert len(configured_truth(EvaluationConfig(data))) == 4
+    with pytest.raises(DataError, match=next(iter(setting))):
+        configured_truth(EvaluationConfig(replace(data, **setting)))
 
 
 # ---- groups, reports, fates

@@ -224,9 +224,9 @@ def format_markdown(config: AblationConfig, table: Table) -> str:
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     first = next(iter(table.rows))
     return (
-        f"{table.images} images, {config.protocol.value}, IoU {config.min_iou:g}; in brackets 95 % of "
-        f"{config.resamples} resamples of the images; behind the comma the difference from {first!r}, or the row that "
-        "is named, on the same resamples.\n\n"
+        f"{table.images} images, {config.protocol.value}, IoU {config.min_iou:g}; in brackets the 95 % confidence "
+        f"interval from {config.resamples} resamples of the images; behind the comma the difference from {first!r}, "
+        "or the row that is named, on the same resamples.\n\n"
         f"{body}\n"
     )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detector.config import config_to_dict, save_config
-from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset, refuse_foreign
 from detector.data.ground_truth import DataError, Dataset, read_lines
 from detector.data.voc import VOC_CLASSES
 from detector.detections import Detections
@@ -181,11 +181,11 @@ def open_truth(
 
 
 def listed_part(truth: Truth, image_list: Path) -> Truth:
-    """The images of a list, in the truth's order; the names of the others become its `unlisted`.
+    """The images of a list, in the truth's order.
 
     Args:
         truth: a whole file.
-        image_list: a text with an id or a file name a line; words behind it, as other lists have them, are left out.
+        image_list: a text with an id or a file name a line; a number behind it, as other lists have, is left out.
 
     Raises:
         DataError: the list cannot be read or is empty, or names an image that is not there, or one twice.
@@ -195,7 +195,8 @@ def listed_part(truth: Truth, image_list: Path) -> Truth:
     for number, line in enumerate(read_lines(image_list), 1):
         if not line.strip():
             continue
-        index = next((place for text in (line, line.split()[0]) if (place := names.image(text.strip())) >= 0), None)
+        texts = (line.strip(), line.rsplit(maxsplit=1)[0].strip())
+        index = next((place for text in texts if (place := names.image(text)) >= 0), None)
         if index is None:
             raise DataError(f"{image_list}, line {number}: {unknown_image(line.strip(), truth)}")
         if index in line_of:
@@ -206,7 +207,7 @@ def listed_part(truth: Truth, image_list: Path) -> Truth:
     kept = np.array(sorted(line_of), np.int64)
     of_kept = np.isin(truth.image_index, kept)
     columns = ("labels", "boxes", "difficult", "crowd", "areas")
-    part = replace(
+    return replace(
         truth,
         name=f"{truth.name} {image_list.stem}",
         image_ids=tuple(truth.image_ids[index] for index in kept.tolist()),
@@ -215,14 +216,15 @@ def listed_part(truth: Truth, image_list: Path) -> Truth:
         numbers=None if truth.numbers is None else truth.numbers[kept],
         image_index=np.searchsorted(kept, truth.image_index[of_kept]).astype(np.int64),
         **{column: getattr(truth, column)[of_kept] for column in columns},
+        whole=truth,
     )
-    return replace(part, unlisted=frozenset(truth.index_of_any_name) - frozenset(part.index_of_any_name))
 
 
 def configured_truth(config: EvaluationConfig) -> Truth:
     """The ground truth of the config's data, as written."""
     if config.data is None:
         raise DataError("no data to evaluate on; set data.kind=... data.root=...")
+    refuse_foreign(config.data)
     if config.blacklist and config.data.kind is not DatasetKind.ilsvrc:
         raise DataError(f"blacklist is for data.kind=ilsvrc; leave it out with {config.data.kind.value}")
     return read_truth(config.data, config.blacklist)

@@ -29,7 +29,7 @@ class Names:
 
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
-        self._images = dict.fromkeys(truth.unlisted, UNLISTED) | truth.index_of_any_name
+        self._images = (truth.whole or truth).index_of_any_name
         self._seen: dict[Name, int] = {}
         self._labels: dict[tuple[Name, bool], int] = {}
         self.classes = dict(zip(class_keys(truth.classes), range(len(truth.classes)), strict=True))
@@ -45,6 +45,8 @@ class Names:
             place = self._images.get(text, UNKNOWN)
             if place == UNKNOWN:
                 place = self._loosely.get(_loose(text), UNKNOWN)
+            if place != UNKNOWN and self._truth.whole is not None:
+                place = self._truth.index_of.get(self._truth.whole.image_ids[place], UNLISTED)
             self._seen[name] = place
         return self._seen[name]
 
@@ -77,7 +79,7 @@ class Names:
     @cached_property
     def _loosely(self) -> dict[str, int]:
         names = list(self._images.items())
-        for index, path in enumerate(self._truth.paths):
+        for index, path in enumerate((self._truth.whole or self._truth).paths):
             for text in {path.as_posix(), path.as_posix().removesuffix(path.suffix)}:
                 parts = text.split("/")
                 names += [("/".join(parts[start:]), index) for start in range(len(parts) - 1)]

@@ -88,7 +88,7 @@ class Truth:
         convention: of boxes.
         numbered: whether files of results may name a class by its number; a table that we made up has none.
         blacklist: pairs of image and label that do not count (ILSVRC).
-        unlisted: names of further images of the file, which the image list leaves out; detections on them are too.
+        whole: the file of which an image list takes a part; detections on its other images are left out too.
         warnings: what is odd about the files, one line a kind.
     """
 
@@ -107,7 +107,7 @@ class Truth:
     convention: Convention = HALF_OPEN
     numbered: bool = True
     blacklist: frozenset[tuple[int, int]] = field(default_factory=frozenset)
-    unlisted: frozenset[str] = frozenset()
+    whole: Truth | None = None
     warnings: tuple[str, ...] = ()
 
     @classmethod
