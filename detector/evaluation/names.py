@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detector.evaluation.results import class_keys
 from detector.evaluation.truth import Truth
@@ -30,25 +33,31 @@ class Names:
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
         self._images = (truth.whole or truth).index_of_any_name
-        self._seen: dict[Name, int] = {}
-        self._labels: dict[tuple[Name, bool], int] = {}
         self.classes = dict(zip(class_keys(truth.classes), range(len(truth.classes)), strict=True))
         self.classes |= truth.classes.label_of
+
+    def images(self, names: Sequence[Name]) -> NDArray[np.int64]:
+        """Position of each image, see `image`; each name is looked up once."""
+        place = {name: self.image(name) for name in set(names)}
+        return np.array([place[name] for name in names], np.int64)
+
+    def labels(self, names: Sequence[Name], *, number: bool) -> NDArray[np.int64]:
+        """Label of each class, see `label`; each name is looked up once."""
+        label = {name: self.label(name, number=number) for name in set(names)}
+        return np.array([label[name] for name in names], np.int64)
 
     def image(self, name: Name) -> int:
         """Position of the image that has this id, number, file name with or without ending, or end of a path.
 
         UNKNOWN where there is none or several, UNLISTED where the image list leaves it out.
         """
-        if name not in self._seen:
-            text = as_text(name)
-            place = self._images.get(text, UNKNOWN)
-            if place == UNKNOWN:
-                place = self._loosely.get(_loose(text), UNKNOWN)
-            if place != UNKNOWN and self._truth.whole is not None:
-                place = self._truth.index_of.get(self._truth.whole.image_ids[place], UNLISTED)
-            self._seen[name] = place
-        return self._seen[name]
+        text = as_text(name)
+        place = self._images.get(text, UNKNOWN)
+        if place == UNKNOWN:
+            place = self._loosely.get(_loose(text), UNKNOWN)
+        if place != UNKNOWN and self._truth.whole is not None:
+            place = self._truth.index_of.get(self._truth.whole.image_ids[place], UNLISTED)
+        return place
 
     def label(self, name: Name, *, number: bool) -> int:
         """Label of the class that has this name, WordNet id or number; UNKNOWN where there is none.
@@ -57,11 +66,9 @@ class Names:
             name: of the class.
             number: a text of digits is the class's number sooner than its name.
         """
-        if (name, number) not in self._labels:
-            labels = [self._label_of_name(name), self._label_of_number(name)]
-            known = [label for label in (reversed(labels) if number else labels) if label != UNKNOWN]
-            self._labels[name, number] = known[0] if known else UNKNOWN
-        return self._labels[name, number]
+        labels = [self._label_of_name(name), self._label_of_number(name)]
+        known = [label for label in (reversed(labels) if number else labels) if label != UNKNOWN]
+        return known[0] if known else UNKNOWN
 
     def _label_of_name(self, name: Name) -> int:
         if not isinstance(name, str):

@@ -98,16 +98,14 @@ def _read_coco(path: Path, truth: Truth) -> Results:
         entries = _parsed_slowly(path, content)
     names = Names(truth)
     keys = [entry.category_id if entry.category is None else entry.category for entry in entries]
+    named = np.array([entry.category is not None for entry in entries], np.bool_)
     given = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
     raw = Raw(
         path,
         where=lambda i: f"detection {i + 1}",
-        image_index=np.array([names.image(entry.image_id) for entry in entries], np.int64),
+        image_index=names.images([entry.image_id for entry in entries]),
         image_name=lambda i: as_text(entries[i].image_id),
-        labels=np.array(
-            [names.label(key, number=entry.category is None) for key, entry in zip(keys, entries, strict=True)],
-            np.int64,
-        ),
+        labels=np.where(named, names.labels(keys, number=False), names.labels(keys, number=True)),
         class_name=keys.__getitem__,
         boxes=np.asarray(from_xywh(given), np.float64),
         given=given,
@@ -165,7 +163,7 @@ def _read_lines(path: Path, truth: Truth) -> Results:
     counts = [len(line.scores) for line in lines]
     of_row = np.repeat(np.arange(len(lines)), counts)
     keys = [key for line in lines for key in line.labels]
-    index_of_line = np.array([names.image(line.image_id) for line in lines], np.int64)
+    index_of_line = names.images([line.image_id for line in lines])
     for number, line, index in zip(places, lines, index_of_line.tolist(), strict=True):
         if index == UNKNOWN and not line.scores:  # no row of the table would show it
             raise ResultsError(f"{path}: line {number}: {unknown_image(as_text(line.image_id), truth)}")
@@ -175,7 +173,7 @@ def _read_lines(path: Path, truth: Truth) -> Results:
         where=lambda i: f"line {places[of_row[i]]}",
         image_index=index_of_line[of_row],
         image_name=lambda i: as_text(lines[of_row[i]].image_id),
-        labels=np.array([names.label(key, number=False) for key in keys], np.int64),
+        labels=names.labels(keys, number=False),
         class_name=keys.__getitem__,
         boxes=boxes,
         given=boxes,
@@ -376,7 +374,7 @@ def _read_voc(path: Path, files: Sequence[Path], truth: Truth) -> Results:
     raw = Raw(
         path,
         where=lambda i: f"{places[i][0].name} line {places[i][1]}",
-        image_index=np.array([names.image(name) for name in images], np.int64),
+        image_index=names.images(images),
         image_name=images.__getitem__,
         labels=np.array(label_of_row, np.int64),
         class_name=lambda i: label_of_row[i],
