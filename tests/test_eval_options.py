@@ -177,6 +177,8 @@ def test_classes_are_not_for_ilsvrcs_xml(tmp_path: Path) -> None:
         open_truth(config, tmp_path, tmp_path / "list.txt", ["cat"])
     with pytest.raises(DataError, match="--image-list"):
         open_truth(config, tmp_path, None)
+    with pytest.raises(DataError, match="nowhere"):
+        open_truth(config, tmp_path / "nowhere", tmp_path / "list.txt", ["cat"])
 
 
 def test_a_blacklist_is_for_ilsvrc(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from detector.device import choose_device, choose_precision
 from detector.evaluation.bootstrap import Interval, bootstrap, compare
 from detector.evaluation.experiment import RULES, EvaluationConfig, Protocol, configured_truth
 from detector.evaluation.matching import Matches, match
-from detector.evaluation.results import DetectionTable, ResultsError, labels_of
+from detector.evaluation.names import labels_of
+from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.scores import ScoreStore
 from detector.evaluation.truth import Truth
 from detector.extraction import dataset_proposals

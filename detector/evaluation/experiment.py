@@ -37,10 +37,10 @@ from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.ilsvrc import evaluate_ilsvrc
 from detector.evaluation.journal import Journal
 from detector.evaluation.matching import match
-from detector.evaluation.names import Names
+from detector.evaluation.names import Names, labels_of
 from detector.evaluation.reading import read_results
 from detector.evaluation.report import Report
-from detector.evaluation.results import DetectionTable, Evaluation, labels_of
+from detector.evaluation.results import DetectionTable, Evaluation
 from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth, read_truth, read_voc_truth
 from detector.evaluation.validation import unknown_image
 from detector.evaluation.voc import evaluate_voc
@@ -164,6 +164,8 @@ def open_truth(
         DataError: see detector.evaluation.truth; an option that the files or the protocol do not have; a list that
             names an image which the COCO file does not have, or one twice.
     """
+    if not annotations.exists():
+        raise DataError(f"{annotations}: no such folder of XML, nor COCO file")
     of_xml = annotations.is_dir()
     if classes and (not of_xml or config.protocol is Protocol.ilsvrc):
         owner = "ILSVRC DET has its own 200" if of_xml else f"{annotations} names its own"

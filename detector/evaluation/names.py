@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.results import class_keys
+from detector.evaluation.results import ResultsError, class_keys
 from detector.evaluation.truth import Truth
 
 UNKNOWN = -1
@@ -91,6 +91,25 @@ class Names:
                 parts = text.split("/")
                 names += [("/".join(parts[start:]), index) for start in range(len(parts) - 1)]
         return _unique((_loose(name), index) for name, index in names)
+
+
+def labels_of(classes: Sequence[str], truth: Truth, where: str) -> list[int]:
+    """Labels of classes that a setting names, by name or WordNet id.
+
+    Args:
+        classes: their names.
+        truth: whose classes they are.
+        where: the setting, to name in the message.
+
+    Raises:
+        ResultsError: a class that the truth does not have, or a name that two of its classes share.
+    """
+    names = Names(truth)
+    labels = [names.label(name, number=False) for name in classes]
+    unknown = sorted({name for name, label in zip(classes, labels, strict=True) if label == UNKNOWN})
+    if unknown:
+        raise ResultsError(f"{where}: {truth.name} has no class {', '.join(unknown)}")
+    return labels
 
 
 def as_text(name: Name) -> str:

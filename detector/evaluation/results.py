@@ -191,24 +191,6 @@ def class_keys(classes: ClassTable) -> list[str]:
     return keys
 
 
-def labels_of(names: Sequence[str], truth: Truth, where: str) -> list[int]:
-    """Labels of classes that a setting names: by class key, by name where only one class has it, or by WordNet id.
-
-    Args:
-        names: the classes.
-        truth: whose classes they are.
-        where: the setting, to name in the message.
-
-    Raises:
-        ResultsError: a class that the truth does not have, or two classes share the name.
-    """
-    known = {key: label for label, key in enumerate(class_keys(truth.classes))} | truth.classes.label_of
-    unknown = sorted({name for name in names if name not in known})
-    if unknown:
-        raise ResultsError(f"{where}: {truth.name} has no class {', '.join(unknown)}")
-    return [known[name] for name in names]
-
-
 def signed_areas(table: DetectionTable) -> NDArray[np.float64]:
     """[D] width times height as pycocotools multiplies them, px²: negative where one of the two is."""
     boxes = table.to(HALF_OPEN).boxes
