@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -20,8 +21,9 @@ from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoi
 from detector.config import ConfigError, config_to_dict, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
+from detector.data.ilsvrc import det_classes
 from detector.data.image import Image
-from detector.evaluation import DetectionTable, Evaluation
+from detector.evaluation import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.ablation import (
     ALL,
     AblationConfig,
@@ -178,6 +180,54 @@ def test_other_protocols(config: AblationConfig, table: Table, workplace: Path) 
         assert value == pytest.approx(experiment(other, "both").mean_ap, abs=1e-9)
         values.add(value)
     assert len(values) == 3
+
+
+@pytest.fixture(scope="module")
+def ilsvrc_config(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> AblationConfig:
+    """A tree of ILSVRC with two of its 200 classes in it, and a network of the 200."""
+    root = tmp_path_factory.mktemp("ilsvrc")
+    names = {"square": "n02672831", "disc": "n02691156"}  # accordion, airplane
+    for folder in ("ImageSets/DET", "Annotations/DET/val", "Data/DET/val"):
+        (root / folder).mkdir(parents=True)
+    (root / "ImageSets/DET/val.txt").write_text("val0 31\nval1 7\n")
+    for image in ("val0", "val1"):
+        text = (shapes / f"Annotations/{image}.xml").read_text()
+        for shape, wnid in names.items():
+            text = text.replace(f"<name>{shape}</name>", f"<name>{wnid}</name>")
+        (root / f"Annotations/DET/val/{image}.xml").write_text(text)
+        PIL.Image.open(shapes / f"JPEGImages/{image}.png").save(root / f"Data/DET/val/{image}.JPEG")
+    weights = save_network(root / "det.safetensors", 5, det_classes().names)
+    return AblationConfig(
+        data=DataConfig(DatasetKind.ilsvrc, str(root), "val"),
+        proposals={"few": FEW},
+        rows={"first": RowConfig("few", [weights])},
+        name="toy",
+        protocol=Protocol.ilsvrc,
+        groups={"by name": ["accordion"], "by wnid": ["n02691156"], "both": ["n02672831", "airplane"]},
+        resamples=10,
+        precision="float32",
+        cache=str(root / "cache"),
+    )
+
+
+def test_groups_of_ilsvrc_by_name_or_wnid(ilsvrc_config: AblationConfig, workplace: Path) -> None:
+    evaluation = experiment(ilsvrc_config, "first")
+    means = ablate(ilsvrc_config, "cpu").rows["first"].mean_ap
+    square, disc = evaluation.ap["n02672831"], evaluation.ap["n02691156"]
+    assert means["by name"].value == pytest.approx(square, abs=1e-9)
+    assert means["by wnid"].value == pytest.approx(disc, abs=1e-9)
+    assert means["both"].value == means[ALL].value == pytest.approx((square + disc) / 2, abs=1e-9)
+
+
+def test_a_group_of_unknown_classes_is_refused_before_anything_is_scored(
+    ilsvrc_config: AblationConfig, config: AblationConfig, tmp_path: Path, scored: list[int]
+) -> None:
+    for some, name in ((ilsvrc_config, "cone"), (config, "n02691156")):
+        odd = replace(some, groups={"odd": [name]}, cache=str(tmp_path / "cache"))
+        with pytest.raises(ResultsError, match=rf"groups.odd.*{name}"):
+            ablate(odd, "cpu")
+    assert scored == []
+    assert not (tmp_path / "cache").exists()
 
 
 def test_an_ensemble_is_the_mean_of_the_softmax(config: AblationConfig, table: Table, models: tuple[str, str]) -> None:
@@ -363,7 +413,7 @@ def test_markdown(config: AblationConfig) -> None:
     }
     config = replace(config, groups={"round": ["disc"]}, resamples=1000, protocol=Protocol.voc07, min_iou=0.6)
     first, _, *lines = format_markdown(config, Table(rows, 3)).splitlines()
-    assert first.startswith("3 images, voc07, IoU 0.6; in brackets 95 % of 1000 resamples")
+    assert first.startswith("3 images, voc07, IoU 0.6; in brackets the 95 % confidence interval from 1000 resamples")
     assert "difference from 'plain'" in first
     assert lines == [
         "| detector | boxes / image | s / image | mean AP, round | mean AP, all classes |",

@@ -392,10 +392,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(
 
     journal = workplace / "runs/toy/detections.jsonl"
     assert evaluate(["--detections", str(journal)]) == 0
-    assert capsys.readouterr().err == (
-        f"eval_map: warning: {journal} has no line for 2 of 3 images (first: val1); "
-        "they count as having no detections\n"
-    )
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert f"{journal}: 2 of 3 images" in warning
+    assert "val1" in warning
 
     assert evaluate([]) == 0
     captured = capsys.readouterr()
@@ -517,7 +516,7 @@ def test_a_file_scored_explained_compared_and_converted(
     assert tool("eval_map")([*arguments, "--detections", "out/comp4", "--json", "again.json"]) == 0
     assert json.loads((workplace / "again.json").read_text())["ap"] == content["ap"]
     assert tool("eval_map")([*arguments, "--detections", str(perfect), "--save", "out/submission.txt"]) == 1
-    assert "images without ILSVRC's numbers cannot be written as a submission" in capsys.readouterr().err
+    assert "out/submission.txt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -526,7 +525,7 @@ def test_a_file_scored_explained_compared_and_converted(
         (["--annotations", "x"], "give --config to run a detector, or --detections to score a file"),
         (["--config", "voc_test", "--annotations", "x"], "--annotations are for scoring a file: give --detections too"),
         (["--detections", "x", "--annotations", "x"], "--annotations need --protocol, which says what they are"),
-        (["--detections", "x", "--annotations", "x", "--protocol", "voc"], "give --image-list, the images that count"),
+        (["--detections", "x", "--annotations", ".", "--protocol", "voc"], "give --image-list, the images that count"),
     ],
 )
 def test_eval_map_says_what_else_it_needs(

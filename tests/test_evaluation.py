@@ -28,9 +28,15 @@ from detector.evaluation import (
     format_report,
     write_report,
 )
-from detector.evaluation.average import average_precision, eleven_point_average_precision, precision_recall
+from detector.evaluation.average import (
+    average_precision,
+    class_curves,
+    eleven_point_average_precision,
+    precision_recall,
+)
+from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.coco import SUMMARY
-from detector.evaluation.matching import nearest_objects
+from detector.evaluation.matching import match, nearest_objects
 from detector.evaluation.report import Report
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth, convert
 from proposals.boxes import from_inclusive, from_xywh, iou
@@ -340,6 +346,40 @@ def test_coco_equals_pycocotools(seed: int, tmp_path: Path) -> None:
     assert evaluation.ap["class_3"] is None
     assert evaluation.mean_ap == pytest.approx(evaluation.summary["AP50"], abs=1e-12)
     assert 0.1 < evaluation.mean_ap < 0.9
+
+
+@pytest.mark.parametrize(
+    "ids", [(20, 3), (3, 20), (100, 9, 20), (2**70, 2**53, 7), ("b", "a"), ("img10", "img9", "img2")]
+)
+def test_equal_scores_of_coco_go_by_image_id(ids: tuple[int | str, ...], tmp_path: Path) -> None:
+    """As in pycocotools, for number, curve and interval; a miss on the first image of the file, hits on the others.
+
+    It sorts ids itself, by value; a number beyond 64 bits, which its own arrays do not hold, is taken by its rank.
+    """
+    box = [10.0, 10, 50, 50]
+    large = any(isinstance(image_id, int) and image_id > 2**60 for image_id in ids)
+    small = [sorted(ids).index(image_id) + 1 for image_id in ids] if large else list(ids)  # type: ignore[type-var]
+    truth = {
+        "images": [{"id": image_id} for image_id in small],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": n + 1, "image_id": image_id, "category_id": 1, "bbox": box, "area": 2500.0, "iscrowd": 0}
+            for n, image_id in enumerate(small)
+        ],
+    }
+    found = [
+        {"image_id": image_id, "category_id": 1, "bbox": [200.0, 10, 50, 50] if n == 0 else box, "score": 0.5}
+        for n, image_id in enumerate(small)
+    ]
+    reference = direct_pycocotools(truth, found, tmp_path)  # type: ignore[arg-type]
+    dataset = make_dataset([[((10, 10, 60, 60), 0)]] * len(ids), ids=[str(image_id) for image_id in ids])
+    table = make_table([(n, 0, 0.5, (200, 10, 250, 60) if n == 0 else (10, 10, 60, 60)) for n in range(len(ids))])
+    expected = reference.stats[1]
+    assert evaluate_coco(dataset, table).mean_ap == pytest.approx(expected, abs=1e-12)
+    matches = match(dataset, table, "coco")
+    assert bootstrap(dataset, matches, table, measure="101 points", resamples=2).value == pytest.approx(expected)
+    ((recall, precision),) = class_curves(matches, table)  # type: ignore[misc]
+    assert average.coco_average_precision(recall, precision) == pytest.approx(expected, abs=1e-12)
 
 
 def test_coco_keeps_a_hundred_per_image_and_class() -> None:

@@ -1,9 +1,10 @@
-"""ILSVRC's and VOC's scoring against slow transcriptions of their rules, on thousands of random cases and on files."""
+"""ILSVRC's and VOC's scoring against slow transcriptions of their rules, on hundreds of random cases and on files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,9 @@ def slow_voc(truth: Truth, table: DetectionTable, label: int, *, eleven: bool) -
     return sum(reached) / 11
 
 
-def test_thousands_of_random_cases_by_ilsvrcs_rules() -> None:
+def test_random_cases_by_ilsvrcs_rules() -> None:
     compared = 0
-    for seed in range(2000):
+    for seed in range(300):
         truth, table = random_case(seed)
         if not (~truth.is_blacklisted(truth.image_index, truth.labels)).any():
             continue
@@ -194,12 +195,12 @@ def test_thousands_of_random_cases_by_ilsvrcs_rules() -> None:
                 expected = slow_ilsvrc(truth, table, label, relaxed=relaxed)
                 assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), (seed, label)
                 compared += expected is not None
-    assert compared > 8000
+    assert compared > 1200
 
 
-def test_thousands_of_random_cases_by_vocs_rules() -> None:
+def test_random_cases_by_vocs_rules() -> None:
     compared = 0
-    for seed in range(1000):
+    for seed in range(300):
         truth, table = random_case(seed, VOC)
         if truth.difficult.all():
             continue
@@ -210,7 +211,7 @@ def test_thousands_of_random_cases_by_vocs_rules() -> None:
                 found = evaluation.ap[name]
                 assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), (seed, label)
                 compared += expected is not None
-    assert compared > 4000
+    assert compared > 1200
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -227,6 +228,14 @@ def test_our_matching_by_cocos_rules_is_cocos(seed: int) -> None:
     )
     if truth.ignored.all():
         return
+    boxes = table.boxes.copy()
+    turned = np.random.default_rng(seed).random((len(table), 2)) < 0.1
+    for side in (0, 1):  # ends before it begins, in one direction or both
+        boxes[turned[:, side], side], boxes[turned[:, side], side + 2] = (
+            table.boxes[turned[:, side], side + 2] + 2,
+            table.boxes[turned[:, side], side],
+        )
+    table = replace(table, boxes=boxes)
     official = evaluate_coco(truth, table)
     ours = average_precisions(match(truth, table, "coco"), table, coco_average_precision)
     for name, value in zip(official.ap.values(), ours, strict=True):

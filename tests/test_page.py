@@ -143,7 +143,7 @@ def test_page_says_what_was_found(tmp_path: Path) -> None:
     assert f"mean AP {(2 / 3 + 5 / 9) / 2:.4f}" in text
     assert "median AP 0.6111 images 3 objects 6 detections 5 classes 3 of them without ground truth 1" in text
     assert report.interval
-    assert f"{report.interval.low:.4f} to {report.interval.high:.4f} in 95 % of 20 resamples" in text
+    assert f"{report.interval.low:.4f} to {report.interval.high:.4f}, from 20 resamples" in text
     assert re.search(
         r"cup 0\.5556 3 3 0\.67 cat 0\.6667 3 2 0\.80 dog – 0 0 –", text
     )  # worst first, without truth last

@@ -29,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=("ilsvrc", "voc", "voc07", "coco"), help="whose rules (default: voc)")
     parser.add_argument("--detections", type=Path, metavar="FILE", help="score this instead of running a detector")
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="ground truth: XML folder, or COCO's JSON")
-    parser.add_argument("--image-list", type=Path, metavar="FILE", help="images to score on (XML annotations)")
+    parser.add_argument(
+        "--image-list", type=Path, metavar="FILE", help="images to score on: needed for XML, a part of COCO's"
+    )
     parser.add_argument("--classes", metavar="A,B,...", help="class names, if the XML are not of VOC's 20")
     parser.add_argument(
         "--blacklist", metavar="FILE", help='pairs that do not count, or "ilsvrc2014" for the contest\'s'
@@ -48,8 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--annotations are for scoring a file: give --detections too")
     if options.annotations and not options.protocol:
         parser.error("--annotations need --protocol, which says what they are")
-    if options.annotations and options.protocol != "coco" and not options.image_list:
+    if options.annotations and options.annotations.is_dir() and not options.image_list:
         parser.error("give --image-list, the images that count")
+    for name in ("image_list", "classes"):
+        if getattr(options, name) and not options.annotations:
+            parser.error(
+                f"--{name.replace('_', '-')} is for --annotations; name the data by data.kind=... and its keys"
+            )
+    if options.annotations and any(override.startswith("data") for override in options.overrides):
+        parser.error("give --annotations or data.kind=... data.root=..., not both")
     overrides = options.overrides + [f"protocol={options.protocol}"] * bool(options.protocol)
     overrides += [f"blacklist={options.blacklist}"] * bool(options.blacklist)
 
@@ -57,16 +66,19 @@ def main(arguments: list[str] | None = None) -> int:
         from detector.config import load_config
         from detector.evaluation import experiment, format_report, write_report
         from detector.evaluation.reading import read_results
-        from detector.evaluation.writing import write_results
+        from detector.evaluation.writing import check_format, write_results
+        from proposals.errors import UserError
 
         config = load_config(experiment.EvaluationConfig, options.config, overrides)
         if options.annotations:
-            classes = options.classes.split(",") if options.classes else []
+            classes = [name.strip() for name in options.classes.split(",")] if options.classes else []
             truth = experiment.open_truth(config, options.annotations, options.image_list, classes)
         elif config.data:
             truth = experiment.configured_truth(config)
         else:
-            raise ValueError("no ground truth: give --annotations, or data.kind=... data.root=...")
+            raise UserError("no ground truth: give --annotations, or data.kind=... data.root=...")
+        if options.save:
+            check_format(options.save, truth)
         _warn(truth.warnings)
         detections = options.detections or experiment.run_detector(config, options.device)
         table, warnings = read_results(detections, truth)

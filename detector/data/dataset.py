@@ -81,7 +81,7 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
         raise DataError(f"no data set folder {config.root!r}; set data.root=DIR")
-    _refuse_foreign(config)
+    refuse_foreign(config)
     match config.kind:
         case DatasetKind.voc:
             names = tuple(config.classes) or VOC_CLASSES
@@ -112,16 +112,22 @@ def _open_coco(root: Path, config: DataConfig) -> Dataset:
     return replace(dataset, name=f"{root.resolve().name} {config.split or annotations.stem}")
 
 
-def _refuse_foreign(config: DataConfig) -> None:
-    """A setting of another kind would be passed over in silence."""
+def refuse_foreign(config: DataConfig) -> None:
+    """Refuse a setting of another kind, which would be passed over in silence.
+
+    Raises:
+        DataError: there is one; the message names it and its kind.
+    """
+    default = DataConfig(config.kind, config.root)
     owners = {
+        "one_based": DatasetKind.voc,
         "classes": DatasetKind.voc,
         "annotations": DatasetKind.coco,
         "images": DatasetKind.coco,
         "boxes_per_class": DatasetKind.ilsvrc,
     }
     for key, kind in owners.items():
-        if getattr(config, key) and config.kind is not kind:
+        if getattr(config, key) != getattr(default, key) and config.kind is not kind:
             raise DataError(
                 f"data.{key} is a setting of data.kind={kind.value}; leave it out with data.kind={config.kind.value}"
             )

@@ -28,9 +28,10 @@ from detector.data.ground_truth import Dataset, Record
 from detector.detections import Detections
 from detector.device import choose_device, choose_precision
 from detector.evaluation.bootstrap import Interval, bootstrap, compare
-from detector.evaluation.experiment import RULES, EvaluationConfig, Protocol, configured_truth, evaluate
+from detector.evaluation.experiment import RULES, EvaluationConfig, Protocol, configured_truth
 from detector.evaluation.matching import Matches, match
-from detector.evaluation.results import DetectionTable
+from detector.evaluation.names import labels_of
+from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.scores import ScoreStore
 from detector.evaluation.truth import Truth
 from detector.extraction import dataset_proposals
@@ -39,6 +40,7 @@ from detector.regression import place
 from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.boxes import Boxes, mirrored
+from proposals.files import write_whole
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
 
@@ -158,7 +160,7 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
     """Score what is missing, and make the table.
 
     Raises:
-        CheckpointError, ConfigError, DataError, ImageError, StoreError, ValueError: one line each, for the user.
+        UserError: a checkpoint, a setting, the data, a group's class; all but photographs before anything is scored.
     """
     dataset = open_dataset(config.data)
     for warning in dataset.warnings:
@@ -167,7 +169,8 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
         data=config.data, protocol=config.protocol, min_iou=config.min_iou, groups=config.groups
     )
     truth = configured_truth(evaluation)
-    evaluate(evaluation, truth, DetectionTable.from_images(truth, {}))  # refuses groups that the truth does not have
+    groups = {ALL: list(range(len(truth.classes)))}
+    groups |= {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
     members = {
         model: _Member(config, model, dataset, device)
         for model in dict.fromkeys(model for row in config.rows.values() for model in row.models)
@@ -175,7 +178,7 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
     for name, row in config.rows.items():
         for model in row.models:
             if row.regression and not members[model].regresses:
-                raise ValueError(f"rows.{name} has regression: true, and {model} has no regression layer")
+                raise ResultsError(f"rows.{name} has regression: true, and {model} has no regression layer")
     stores = {
         name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
         for name in dict.fromkeys(row.proposals for row in config.rows.values())
@@ -186,7 +189,6 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
             sets = [stores[name] for name in dict.fromkeys(row.proposals for row in rows)]
             if sets:
                 _score(dataset, sets, member, mirror, f"{'mirrored ' * mirror}scores of {model}")
-    names = {ALL: list(truth.classes.names), **config.groups}
     table: dict[str, Row] = {}
     results: dict[str, tuple[Matches, DetectionTable]] = {}
     rule, _, measure = RULES[config.protocol]
@@ -198,8 +200,7 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
         results[name] = matches, found
         means: dict[str, Interval | None] = {}
         differences: dict[str, Interval | None] = {}
-        for group, classes in names.items():
-            labels = [truth.classes.names.index(name) for name in classes]
+        for group, labels in groups.items():
             there = bool(np.isin(truth.labels[matches.counted], labels).any())
             settings: dict[str, Any] = {"measure": measure, "resamples": config.resamples, "classes": labels}
             means[group] = bootstrap(truth, matches, found, **settings) if there else None
@@ -228,9 +229,9 @@ def format_markdown(config: AblationConfig, table: Table) -> str:
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     first = next(iter(table.rows))
     return (
-        f"{table.images} images, {config.protocol.value}, IoU {config.min_iou:g}; in brackets 95 % of "
-        f"{config.resamples} resamples of the images; behind the comma the difference from {first!r}, or the row that "
-        "is named, on the same resamples.\n\n"
+        f"{table.images} images, {config.protocol.value}, IoU {config.min_iou:g}; in brackets the 95 % confidence "
+        f"interval from {config.resamples} resamples of the images; behind the comma the difference from {first!r}, "
+        "or the row that is named, on the same resamples.\n\n"
         f"{body}\n"
     )
 
@@ -241,7 +242,8 @@ def write_table(config: AblationConfig, table: Table) -> list[Path]:
     content = {"config": config_to_dict(config), **asdict(table)}
     texts = {"table.md": format_markdown(config, table), "table.json": json.dumps(content, indent=2) + "\n"}
     for name, text in texts.items():
-        (config.folder / name).write_text(text, encoding="utf-8")
+        with write_whole(config.folder / name) as part:
+            part.write_text(text, encoding="utf-8")
     return [config.folder / name for name in texts]
 
 
@@ -250,8 +252,8 @@ class _Member:
 
     def __init__(self, config: AblationConfig, model: str, dataset: Dataset, device: str) -> None:
         path = find_checkpoint(model)
-        place = choose_device(device)
-        precision = str(choose_precision(config.precision, place)).removeprefix("torch.")
+        where = choose_device(device)
+        precision = str(choose_precision(config.precision, where)).removeprefix("torch.")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         member = load_checkpoint(path)
         own = member.classes
@@ -261,7 +263,7 @@ class _Member:
         self.regresses = member.network.regression is not None
         self.classes = len(member.classes)
         settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)
-        self.scorer = RegionScorer([member], settings, place)
+        self.scorer = RegionScorer([member], settings, where)
         folder = Path(config.cache) / "scores"
         self.plain = ScoreStore(folder / f"{sha256[:16]}-{precision}")
         self.mirrored = ScoreStore(folder / f"{sha256[:16]}-{precision}-mirrored")

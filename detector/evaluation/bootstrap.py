@@ -4,12 +4,17 @@ In: Matches of tables on one Truth.  Out: an interval, and for two tables the ch
 A resample draws as many images as there are, with replacement; an image drawn twice counts twice, its objects and its
 detections. Both tables of a comparison get the same images, so that what is common to them cancels.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap". Resampling itself raises average precision: images
-drawn twice bring their hits twice. So the resamples give the spread only, which is laid around the value; a difference
-is tested against differences that are shifted to have none on average.
+drawn twice bring their hits twice, so that of many images the percentiles of the resamples lie above the value. The
+resamples give the standard error only. The interval is the normal one on a scale without ends, log(v / (1 - v)) of a
+mean AP and atanh(d) of a difference, where the error is s / (v (1 - v)) and s / (1 - d²) by the delta method; turned
+back, it holds the value and stays within [0, 1] or [-1, 1] (chapter 12.6 there; for proportions, Brown, Cai and
+DasGupta, "Interval Estimation for a Binomial Proportion", 2001, section 4.1.1). A value at an end of its scale has no
+spread. A difference is tested against differences that are shifted to have none on average.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,17 +32,18 @@ from proposals.compiling import compiled
 
 MEASURES = {"area": np.zeros(0), "11 points": np.linspace(0, 1, 11) - 1e-9, "101 points": np.linspace(0, 1, 101)}
 """Recalls at which precision is read; none for the area. As in average.py."""
+NORMAL_95 = 1.959964  # the 97.5 % point of the normal distribution
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Of a mean AP or of a difference.
+    """The 95 % confidence interval of a mean AP, within [0, 1], or of a difference, within [-1, 1].
 
     Attributes:
         value: on the images themselves.
-        low: 2.5 % of the resamples, shifted to the value, are below.
-        high: 2.5 % are above.
-        resamples: how many.
+        low: at most the value.
+        high: at least the value.
+        resamples: from which the standard error was computed.
     """
 
     value: float
@@ -76,7 +82,7 @@ def bootstrap(
     seed: int = 0,
     classes: Sequence[int] | None = None,
 ) -> Interval:
-    """The 95 % interval of mean AP.
+    """The 95 % confidence interval of mean AP over images.
 
     Args:
         truth: the objects.
@@ -116,7 +122,7 @@ def compare(
     return Comparison(
         first=_interval(first, firsts),
         second=_interval(second, seconds),
-        difference=_interval(second - first, differences),
+        difference=_difference_interval(second - first, differences),
         p_value=max(as_large, 1 / resamples),
         by_class=by_class,
     )
@@ -134,8 +140,19 @@ def _weights(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
 
 
 def _interval(value: float, means: NDArray[np.float64]) -> Interval:
-    low, high = (value + np.nanquantile(means, (0.025, 0.975)) - np.nanmean(means)).tolist()
-    return Interval(value, low, high, len(means))
+    """Of a mean AP in [0, 1]: an interval of the difference 2 v - 1, as atanh(2 v - 1) = log(v / (1 - v)) / 2."""
+    around = _difference_interval(2 * value - 1, 2 * means - 1)
+    low, high = (around.low + 1) / 2, (around.high + 1) / 2
+    return Interval(value, min(low, value), max(high, value), len(means))
+
+
+def _difference_interval(value: float, differences: NDArray[np.float64]) -> Interval:
+    spread = float(np.nanstd(differences))
+    if not -1 < value < 1 or not spread > 0:
+        return Interval(value, value, value, len(differences))
+    reach = NORMAL_95 * spread / (1 - value**2)
+    low, high = math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
+    return Interval(value, min(low, value), max(high, value), len(differences))
 
 
 def _mean_ap(

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of, numeric_ids
+from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of, image_ranks, signed_areas
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
-from proposals.boxes import area, to_xywh
+from proposals.boxes import to_xywh
+from proposals.errors import UserError
 
 SUMMARY = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -31,9 +32,12 @@ SUMMARY = (
 AP50 and AP75; small is below 32² px², large above 96²; AR1, AR10, AR100 are recall at so many detections per image and
 class."""
 
-
 BACKENDS = ("pycocotools", "hotcoco")
 """Whose COCOeval: the reference, or the one in Rust with the same digits (pip install hotcoco)."""
+
+
+class BackendError(UserError, ImportError):
+    """A backend that is not installed; the message says how to install it."""
 
 
 def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "pycocotools") -> Evaluation:
@@ -45,27 +49,25 @@ def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "p
         backend: one of BACKENDS.
 
     Raises:
-        ValueError: the table is of another split, there is no ground truth at all, or no such backend.
-        ImportError: the backend is not installed.
+        ValueError: the table is of another split, or no such backend.
+        ResultsError: there is no ground truth at all.
+        BackendError: the backend is not installed.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
     detections.check_fits(truth)
     coco_class, evaluator_class = classes_of(backend)
-    image_ids = np.array(numeric_ids(truth) or range(1, len(truth) + 1), dtype=np.int64)
-    class_ids = np.array(truth.classes.ids, dtype=np.int64)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        real = in_memory(coco_class, truth, image_ids, truth_annotations(truth, image_ids))
-        found = in_memory(coco_class, truth, image_ids, found_annotations(detections, image_ids, class_ids))
+        real = in_memory(coco_class, truth, truth_annotations(truth))
+        found = in_memory(coco_class, truth, found_annotations(truth, detections))
         evaluator = evaluator_class(real, found, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
     precision = evaluator.eval["precision"]  # [10 thresholds, 101 recalls, K, 4 areas, 3 limits]; -1 without objects
-    column_of = {number: column for column, number in enumerate(evaluator.params.catIds)}
     ap: list[float | None] = []
-    for number in truth.classes.ids:
-        curve: NDArray[np.float64] = precision[0, :, column_of[number], 0, -1]
+    for label in range(len(truth.classes)):
+        curve: NDArray[np.float64] = precision[0, :, label, 0, -1]
         ap.append(float(curve.mean()) if curve[0] >= 0 else None)
     stats = zip(SUMMARY, np.asarray(evaluator.stats).tolist(), strict=True)
     summary = {name: value if value >= 0 else None for name, value in stats}
@@ -79,7 +81,7 @@ def classes_of(name: str) -> tuple[Any, Any]:
         try:
             import hotcoco
         except ImportError as error:
-            raise ImportError(f"backend hotcoco is not installed ({error}): pip install hotcoco") from error
+            raise BackendError(f"backend hotcoco is not installed ({error}): pip install hotcoco") from error
         return hotcoco.COCO, hotcoco.COCOeval
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -87,27 +89,29 @@ def classes_of(name: str) -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def in_memory(
-    coco_class: Any, truth: Truth, image_ids: NDArray[np.int64], annotations: Sequence[dict[str, Any]]
-) -> Any:
-    """What COCO(file) would read, made in memory; the annotations of results are of the same form."""
+def in_memory(coco_class: Any, truth: Truth, annotations: Sequence[dict[str, Any]]) -> Any:
+    """What COCO(file) would read, made in memory; the annotations of results are of the same form.
+
+    Images are numbered from 1 in the order of their ids, which is all that pycocotools takes from an id, and classes
+    from 1 by label, so that ids may be texts or numbers of any size.
+    """
     result = coco_class()
     result.dataset = {
-        "images": [{"id": image_id} for image_id in image_ids.tolist()],
-        "categories": [{"id": number, "name": str(number)} for number in truth.classes.ids],
+        "images": [{"id": number} for number in range(1, len(truth) + 1)],
+        "categories": [{"id": number, "name": str(number)} for number in range(1, len(truth.classes) + 1)],
         "annotations": list(annotations),
     }
     result.createIndex()
     return result
 
 
-def truth_annotations(truth: Truth, image_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
+def truth_annotations(truth: Truth) -> list[dict[str, Any]]:
     """The objects as COCO's annotations."""
     # An infinite area is outside every range, which is COCOeval's one way to ignore a box that is no crowd.
     areas = np.where(truth.difficult, math.inf, truth.areas)
     columns = (
-        image_ids[truth.image_index].tolist(),
-        np.array(truth.classes.ids)[truth.labels].tolist(),
+        (image_ranks(truth)[truth.image_index] + 1).tolist(),
+        (truth.labels + 1).tolist(),
         to_xywh(convert(truth.boxes, truth.convention, HALF_OPEN)).tolist(),
         areas.tolist(),
         truth.crowd.astype(int).tolist(),
@@ -119,19 +123,16 @@ def truth_annotations(truth: Truth, image_ids: NDArray[np.int64]) -> list[dict[s
     ]
 
 
-def found_annotations(
-    detections: DetectionTable, image_ids: NDArray[np.int64], class_ids: NDArray[np.int64]
-) -> list[dict[str, Any]]:
+def found_annotations(truth: Truth, detections: DetectionTable) -> list[dict[str, Any]]:
     """The detections as COCO's annotations."""
-    boxes = detections.to(HALF_OPEN).boxes
     columns = (
-        image_ids[detections.image_index].tolist(),
-        class_ids[detections.labels].tolist(),
-        to_xywh(boxes).tolist(),
-        area(boxes).tolist(),
+        (image_ranks(truth)[detections.image_index] + 1).tolist(),
+        (detections.labels + 1).tolist(),
+        to_xywh(detections.to(HALF_OPEN).boxes).tolist(),
+        signed_areas(detections).tolist(),
         detections.scores.tolist(),
     )
     return [
-        {"id": number, "image_id": image_id, "category_id": class_id, "bbox": box, "area": size, "score": score}
-        for number, (image_id, class_id, box, size, score) in enumerate(zip(*columns, strict=True), start=1)
+        {"id": number, "image_id": image_id, "category_id": label, "bbox": box, "area": size, "score": score}
+        for number, (image_id, label, box, size, score) in enumerate(zip(*columns, strict=True), start=1)
     ]

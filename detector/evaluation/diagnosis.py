@@ -1,18 +1,23 @@
 """What kind of mistake costs how much: the error types of TIDE, and which classes are taken for which.
 
-In: a Truth, a DetectionTable and its Matches.  Out: numbers, and what mean AP gains if one kind of error is mended.
-Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020. A false positive is
-    localisation    on an object of its class, overlap 0.1 up to the threshold
-    classification  on an object of another class, overlap at the threshold or more
-    duplicate       on an object of its class that a better detection has found
-    background      on nothing, overlap below 0.1
-    both            the rest: on an object of another class, badly
+In: a Truth, a DetectionTable and its Matches.  Out: counts, and what mean AP gains if one kind of error is mended.
+Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, as its program
+tidecv 1.0 computes it. A false positive is the first of these that holds:
+    localisation    its best object of its own class is overlapped by 0.1 up to that object's threshold
+    classification  its best object of another class is overlapped by that object's threshold or more
+    duplicate       an object of its class that another detection has found is overlapped by its threshold or more
+    background      no object is overlapped by more than 0.1
+    both            the rest
 and an object is missed if no detection found it and none of the first two errors lies on it.
+
+The threshold is the protocol's, for ILSVRC each object's own. Objects that do not count (difficult, crowd, blacklisted)
+take no part, nor do detections that a protocol ignores, which tidecv sorts too. The mean is the protocol's, over
+classes that have objects; tidecv counts a class without any as 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +37,9 @@ class Diagnosis:
 
     Attributes:
         counts: by error: false positives, or objects that were missed.
-        gains: by error: mean AP without it minus mean AP.
-        confused: (class of the object, class of the detection, number), most frequent first: the detections at or
-            above the score whose class is not that of the object they lie on.
+        gains: by error: mean AP without it minus mean AP, 0 where that would be negative.
+        confused: (class of the object, class of the detection, number), most frequent first: the false positives at or
+            above the score that lie on an object of another class and on none of their own.
         score: that score.
     """
 
@@ -49,88 +54,79 @@ def diagnose(
     detections: DetectionTable,
     matches: Matches,
     *,
-    min_iou: float = 0.5,
     measure: Measure = average_precision,
     score: float = 0.5,
 ) -> Diagnosis:
     """Sort the errors into kinds and mend one kind at a time.
 
-    Mending a classification or localisation error makes it a hit on the object that it lies on, if no other detection
-    has found that and it is the best such error on it, else removes it. Duplicates, background and both are removed.
-    Missed objects stop counting.
+    Mending a classification or localisation error makes it a hit on its object, if no detection has found that and the
+    error is the best of both kinds on it, else removes it. Duplicates, background and both are removed. Missed objects
+    stop counting: a class that has none left has AP 0 if it has detections, and no part in the mean if it has none.
 
     Args:
         truth: the objects.
         detections: the table.
         matches: of the two, by any protocol.
-        min_iou: overlap from which an object is found.
         measure: of average precision.
         score: see Diagnosis.confused.
     """
-    own, own_iou, other, other_iou = nearest_objects(truth, detections)
     found = np.zeros(len(truth.boxes), np.bool_)
     found[matches.objects[matches.status == HIT]] = True
-    wrong = matches.status == MISS
-    duplicate = wrong & (own_iou >= min_iou)
-    localisation = wrong & ~duplicate & (own_iou >= BACKGROUND_IOU)
-    classification = wrong & ~duplicate & ~localisation & (other_iou >= min_iou)
-    background = wrong & (np.maximum(own_iou, other_iou) < BACKGROUND_IOU)
-    both = wrong & ~duplicate & ~localisation & ~classification & ~background
-    kinds = {
-        "classification": classification,
-        "localisation": localisation,
-        "both": both,
-        "duplicate": duplicate,
-        "background": background,
-    }
-    excused = found.copy()
-    excused[own[localisation]] = True
-    excused[other[classification]] = True
-    missed = matches.counted & ~excused
+    own, own_iou, other, other_iou = nearest_objects(truth, detections, matches.counted)
+    twin, twin_iou, _, _ = nearest_objects(truth, detections, found)
+    threshold = np.append(matches.thresholds, np.inf)  # of no object, -1: out of reach
+
+    left = matches.status == MISS
+    kinds: dict[str, NDArray[np.bool_]] = {}
+    for kind, holds in (
+        ("localisation", (own_iou >= BACKGROUND_IOU) & (own_iou <= threshold[own])),
+        ("classification", other_iou >= threshold[other]),
+        ("duplicate", twin_iou >= threshold[twin]),
+        ("background", np.maximum(own_iou, other_iou) <= BACKGROUND_IOU),
+        ("both", np.ones(len(detections), np.bool_)),
+    ):
+        kinds[kind] = left & holds
+        left = left & ~holds
+
+    mendable = kinds["localisation"] | kinds["classification"]
+    target = np.where(kinds["localisation"], own, other)
+    ranked = matches.order[mendable[matches.order]]
+    ranked = ranked[~found[target[ranked]]]
+    errors_on, first = np.unique(target[ranked], return_index=True)  # of several errors on an object the best one
+    missed = matches.counted & ~found
+    missed[errors_on] = False
 
     base = _mean(average_precisions(matches, detections, measure))
-    gains = {}
-    for kind in ERRORS:
-        if kind == "missed":
-            fewer = matches.positives - np.bincount(truth.labels[missed], minlength=len(matches.positives))
-            mended = Matches(matches.status, matches.objects, matches.order, matches.counted & ~missed, fewer)
-            table = detections
-        else:
-            mended, table = _mended(truth, detections, matches, kinds[kind], kind, own, other, found)
-        values = average_precisions(mended, table, measure)
-        if kind == "missed":  # a class all of whose objects were missed has none left to be wrong about
-            had = matches.positives > 0
-            values = [1.0 if had[label] and value is None else value for label, value in enumerate(values)]
-        gains[kind] = _mean(values) - base
-    counts = {kind: int(rows.sum()) for kind, rows in kinds.items()} | {"missed": int(missed.sum())}
-    elsewhere = (detections.scores >= score) & (other_iou >= min_iou) & (own_iou < min_iou)
-    confused = _confused(truth, detections, other, np.flatnonzero(elsewhere))
-    return Diagnosis({kind: counts[kind] for kind in ERRORS}, gains, confused, score)
-
-
-def _mended(
-    truth: Truth,
-    detections: DetectionTable,
-    matches: Matches,
-    rows: NDArray[np.bool_],
-    kind: str,
-    own: NDArray[np.int64],
-    other: NDArray[np.int64],
-    found: NDArray[np.bool_],
-) -> tuple[Matches, DetectionTable]:
-    """Matches and detections with one kind of error mended."""
-    status, labels = matches.status.copy(), detections.labels.copy()
-    status[rows] = IGNORED
-    if kind in ("classification", "localisation"):
-        target = other if kind == "classification" else own
-        ranked = matches.order[rows[matches.order]]
-        ranked = ranked[matches.counted[target[ranked]] & ~found[target[ranked]]]
-        _, first = np.unique(target[ranked], return_index=True)  # of several errors on an object the best one
-        hits = ranked[first]
+    gains: dict[str, float] = {}
+    for kind, rows in kinds.items():
+        status, labels = matches.status.copy(), detections.labels.copy()
+        status[rows] = IGNORED
+        hits = ranked[first][rows[ranked[first]]]
         status[hits] = HIT
         labels[hits] = truth.labels[target[hits]]
-    table = DetectionTable(detections.image_index, labels, detections.scores, detections.boxes, detections.convention)
-    return Matches(status, matches.objects, matches.order, matches.counted, matches.positives), table
+        mended = replace(matches, status=status), replace(detections, labels=labels)
+        gains[kind] = _mean(average_precisions(*mended, measure)) - base
+    gains["missed"] = _mean_without(missed, truth, detections, matches, measure) - base
+    counts = {kind: int(rows.sum()) for kind, rows in kinds.items()} | {"missed": int(missed.sum())}
+    wrong = (matches.status == MISS) & (detections.scores >= score)
+    elsewhere = wrong & (other_iou >= threshold[other]) & (own_iou < threshold[own])
+    confused = _confused(truth, detections, other, np.flatnonzero(elsewhere))
+    return Diagnosis(
+        {kind: counts[kind] for kind in ERRORS}, {kind: max(gains[kind], 0.0) for kind in ERRORS}, confused, score
+    )
+
+
+def _mean_without(
+    missed: NDArray[np.bool_], truth: Truth, detections: DetectionTable, matches: Matches, measure: Measure
+) -> float:
+    """Mean AP if the missed objects did not count; 1 where no class has anything left."""
+    positives = matches.positives - np.bincount(truth.labels[missed], minlength=len(matches.positives))
+    fewer = replace(matches, counted=matches.counted & ~missed, positives=positives)
+    wrong = np.bincount(detections.labels[matches.status == MISS], minlength=len(positives)) > 0
+    emptied = (matches.positives > 0) & (positives == 0)
+    ap = average_precisions(fewer, detections, measure)
+    values = [0.0 if emptied[label] and wrong[label] else value for label, value in enumerate(ap)]
+    return _mean(values) if any(value is not None for value in values) else 1.0
 
 
 def _confused(

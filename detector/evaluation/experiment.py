@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detector.config import config_to_dict, save_config
-from detector.data.dataset import DataConfig, open_dataset
-from detector.data.ground_truth import DataError, Dataset
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset, refuse_foreign
+from detector.data.ground_truth import DataError, Dataset, read_lines
 from detector.data.voc import VOC_CLASSES
 from detector.detections import Detections
 from detector.evaluation.average import (
@@ -32,15 +32,17 @@ from detector.evaluation.average import (
     eleven_point_average_precision,
 )
 from detector.evaluation.bootstrap import bootstrap, compare
-from detector.evaluation.coco import evaluate_coco
+from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.ilsvrc import evaluate_ilsvrc
 from detector.evaluation.journal import Journal
 from detector.evaluation.matching import match
+from detector.evaluation.names import Names, labels_of
 from detector.evaluation.reading import read_results
 from detector.evaluation.report import Report
 from detector.evaluation.results import DetectionTable, Evaluation
 from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth, read_truth, read_voc_truth
+from detector.evaluation.validation import unknown_image
 from detector.evaluation.voc import evaluate_voc
 from detector.evaluation.writing import write_coco, write_ilsvrc
 from detector.settings import DetectorConfig
@@ -101,6 +103,12 @@ class EvaluationConfig:
             raise ValueError(f"resamples must not be negative, but is {self.resamples}")
         if not 0 <= self.score <= 1:
             raise ValueError(f"score must be in [0, 1], not {self.score}")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
+        if self.backend != BACKENDS[0] and self.protocol is not Protocol.coco:
+            raise ValueError(f"backend={self.backend} is for protocol coco; leave it out with {self.protocol.value}")
+        if self.blacklist and self.protocol is not Protocol.ilsvrc:
+            raise ValueError(f"blacklist is for protocol ilsvrc; leave it out with {self.protocol.value}")
 
     @property
     def folder(self) -> Path:
@@ -121,9 +129,10 @@ def evaluate(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> E
     """Score detections by the config's protocol and add the mean of each group of classes to the summary.
 
     Raises:
-        ValueError: a group names a class that the truth does not have, or there is no ground truth at all.
-        ImportError: the backend is not installed.
+        ResultsError: a group names a class that the truth does not have, or there is no ground truth at all.
+        BackendError: the backend is not installed.
     """
+    groups = {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
     match config.protocol:
         case Protocol.ilsvrc:
             evaluation = evaluate_ilsvrc(truth, table, min_iou=config.min_iou)
@@ -132,13 +141,12 @@ def evaluate(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> E
         case _:
             eleven = config.protocol is Protocol.voc07
             evaluation = evaluate_voc(truth, table, min_iou=config.min_iou, eleven_point=eleven)
-    for group, names in config.groups.items():
-        unknown = sorted(set(names) - set(evaluation.ap))
-        if unknown:
-            raise ValueError(f"groups.{group}: {truth.name} has no class {', '.join(unknown)}")
-        values = [value for name in names if (value := evaluation.ap[name]) is not None]
-        evaluation.summary[f"mean of {group}"] = float(np.mean(values)) if values else None
-    return evaluation
+    ap = list(evaluation.ap.values())
+    means: dict[str, float | None] = {}
+    for group, labels in groups.items():
+        values = [value for label in labels if (value := ap[label]) is not None]
+        means[f"mean of {group}"] = float(np.mean(values)) if values else None
+    return replace(evaluation, summary={**evaluation.summary, **means})
 
 
 def open_truth(
@@ -148,31 +156,86 @@ def open_truth(
 
     Args:
         config: its protocol says how XML is read, ILSVRC's or VOC's; a COCO file is one under any.
-        annotations: a folder, or a .json file.
-        image_list: the images that count; not used with COCO.
+        annotations: a folder, or a COCO file.
+        image_list: the images that count, for a COCO file all of them where absent.
         classes: names for XML of other classes than VOC's 20.
 
     Raises:
-        DataError: see detector.evaluation.truth.
+        DataError: see detector.evaluation.truth; an option that the files or the protocol do not have; a list that
+            names an image which the COCO file does not have, or one twice.
     """
-    if annotations.suffix == ".json" or image_list is None:
-        return read_coco_truth(annotations)
+    if not annotations.exists():
+        raise DataError(f"{annotations}: no such folder of XML, nor COCO file")
+    of_xml = annotations.is_dir()
+    if classes and (not of_xml or config.protocol is Protocol.ilsvrc):
+        owner = "ILSVRC DET has its own 200" if of_xml else f"{annotations} names its own"
+        raise DataError(f"--classes are for XML of VOC's form, and {owner}; leave them out")
+    if config.blacklist and not of_xml:
+        raise DataError(f"--blacklist is for ILSVRC's XML, and {annotations} is a COCO file; leave it out")
+    if not of_xml:
+        truth = read_coco_truth(annotations)
+        return truth if image_list is None else listed_part(truth, image_list)
+    if image_list is None:
+        raise DataError(f"{annotations} is a folder of XML: give --image-list, the images that count")
     if config.protocol is Protocol.ilsvrc:
         return read_ilsvrc_truth(annotations, image_list, config.blacklist or None)
     return read_voc_truth(annotations, image_list, tuple(classes) or VOC_CLASSES)
 
 
+def listed_part(truth: Truth, image_list: Path) -> Truth:
+    """The images of a list, in the truth's order.
+
+    Args:
+        truth: a whole file.
+        image_list: a text with an id or a file name a line; a number behind it, as other lists have, is left out.
+
+    Raises:
+        DataError: the list cannot be read or is empty, or names an image that is not there, or one twice.
+    """
+    names = Names(truth)
+    line_of: dict[int, int] = {}
+    for number, line in enumerate(read_lines(image_list), 1):
+        if not line.strip():
+            continue
+        texts = (line.strip(), line.rsplit(maxsplit=1)[0].strip())
+        index = next((place for text in texts if (place := names.image(text)) >= 0), None)
+        if index is None:
+            raise DataError(f"{image_list}, line {number}: {unknown_image(line.strip(), truth)}")
+        if index in line_of:
+            raise DataError(f"{image_list}, line {number}: {line.strip()} is on line {line_of[index]} too")
+        line_of[index] = number
+    if not line_of:
+        raise DataError(f"{image_list}: no images in this list")
+    kept = np.array(sorted(line_of), np.int64)
+    of_kept = np.isin(truth.image_index, kept)
+    columns = ("labels", "boxes", "difficult", "crowd", "areas")
+    return replace(
+        truth,
+        name=f"{truth.name} {image_list.stem}",
+        image_ids=tuple(truth.image_ids[index] for index in kept.tolist()),
+        paths=tuple(truth.paths[index] for index in kept.tolist()),
+        sizes=truth.sizes[kept],
+        numbers=None if truth.numbers is None else truth.numbers[kept],
+        image_index=np.searchsorted(kept, truth.image_index[of_kept]).astype(np.int64),
+        **{column: getattr(truth, column)[of_kept] for column in columns},
+        whole=truth,
+    )
+
+
 def configured_truth(config: EvaluationConfig) -> Truth:
     """The ground truth of the config's data, as written."""
     if config.data is None:
-        raise ValueError("no data to evaluate on; set data.kind=... data.root=...")
+        raise DataError("no data to evaluate on; set data.kind=... data.root=...")
+    refuse_foreign(config.data)
+    if config.blacklist and config.data.kind is not DatasetKind.ilsvrc:
+        raise DataError(f"blacklist is for data.kind=ilsvrc; leave it out with {config.data.kind.value}")
     return read_truth(config.data, config.blacklist)
 
 
 def run_detector(config: EvaluationConfig, device: str) -> Path:
     """Read the photographs of the config's data and run its detector on them; returns the journal."""
     if config.data is None:
-        raise ValueError("no data to detect on; set data.kind=... data.root=...")
+        raise DataError("no data to detect on; set data.kind=... data.root=...")
     return detect_dataset(config, open_dataset(config.data), device)
 
 
@@ -209,7 +272,7 @@ def analyse(
             tables = [(matches, table), (match(truth, other, rule, config.min_iou), other)]
             comparison = compare(truth, tables, measure=name, resamples=config.resamples)
     if diagnosis:
-        found = diagnose(truth, table, matches, min_iou=config.min_iou, measure=measure, score=config.score)
+        found = diagnose(truth, table, matches, measure=measure, score=config.score)
     fates: dict[str, int] | None = None
     perfect: dict[str, float] = {}
     if stages:
@@ -217,7 +280,12 @@ def analyse(
 
         recorded = read_fates(config.folder / "fates.jsonl", config.score, config.min_iou)
         if recorded.keys() == truth.index_of.keys():
-            fates = count_fates(recorded)
+            fates = count_fates(
+                {
+                    image_id: [fate for fate in found if (truth.index_of[image_id], fate.label) not in truth.blacklist]
+                    for image_id, found in recorded.items()
+                }
+            )
             for stage in ORACLES:
                 ideal = read_results(oracle_path(config, stage), truth).table
                 perfect[stage] = evaluate(config, truth, ideal).mean_ap

@@ -6,6 +6,8 @@ In: a Truth and a DetectionTable.  Out: Matches, from which curves, AP, its inte
     voc     best object of the class, free or not; below the threshold a false positive, taken a duplicate
     coco    as ilsvrc with one threshold, the last of equals; crowds take any number, measured by the detection's area
 
+A box that ends before it begins overlaps nothing: a false positive of ilsvrc and voc, as in the devkits. pycocotools
+passes over unmatched boxes of negative area (or above 1e5² px²), and so does coco.
 Sources: ILSVRC2014 devkit, eval_detection.m; VOC devkit, VOCevaldet.m; pycocotools, cocoeval.py.
 I images, M objects, D detections, K classes.
 """
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.results import DetectionTable
+from detector.evaluation.results import DetectionTable, image_ranks, signed_areas
 from detector.evaluation.truth import Truth
 from proposals.compiling import compiled
 
@@ -28,6 +30,7 @@ HIT, MISS, IGNORED = 1, 0, -1
 RULES = {"ilsvrc": 0, "voc": 1, "coco": 2}
 PIXEL_TOLERANCE = 10  # ILSVRC's
 COCO_LIMIT = 100  # detections per image and class
+COCO_AREAS = (0.0, 1e5**2)  # px²
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Matches:
         order: [D] int64, all detections, best first, as the protocol sorts them over images.
         counted: [M] bool, objects that are to be found.
         positives: [K] int64, their number by class.
+        thresholds: [M] float64, the IoU from which each object is found.
     """
 
     status: NDArray[np.int8]
@@ -47,6 +51,7 @@ class Matches:
     order: NDArray[np.int64]
     counted: NDArray[np.bool_]
     positives: NDArray[np.int64]
+    thresholds: NDArray[np.float64]
 
 
 def match(
@@ -75,11 +80,12 @@ def match(
     if protocol == "coco":
         thresholds = np.minimum(thresholds, 1 - 1e-10)
 
-    # Images in the order of their numbers, where they have any: it decides between equal scores.
+    # The order of images decides between equal scores: ILSVRC's by number, pycocotools' by id.
     if protocol == "voc":
         order = np.argsort(-found.scores, kind="stable")
     else:
-        place = found.image_index if truth.numbers is None else truth.numbers[found.image_index]
+        places = image_ranks(truth) if protocol == "coco" else truth.numbers
+        place = found.image_index if places is None else places[found.image_index]
         by_image = np.argsort(place, kind="stable")
         order = by_image[np.argsort(-found.scores[by_image], kind="stable")]
     passed_over = np.zeros(len(found), np.bool_)
@@ -107,8 +113,11 @@ def match(
         pixel,
         RULES[protocol],
     )
+    if protocol == "coco":
+        areas = signed_areas(detections)
+        status[(status == MISS) & ((areas < COCO_AREAS[0]) | (areas > COCO_AREAS[1]))] = IGNORED
     positives = np.bincount(truth.labels[counted], minlength=len(truth.classes))
-    return Matches(status, objects, order, counted, positives)
+    return Matches(status, objects, order, counted, positives, thresholds)
 
 
 def relaxed_thresholds(boxes: NDArray[np.float64], pixel: float) -> NDArray[np.float64]:
@@ -125,9 +134,14 @@ def relaxed_thresholds(boxes: NDArray[np.float64], pixel: float) -> NDArray[np.f
 
 
 def nearest_objects(
-    truth: Truth, detections: DetectionTable
+    truth: Truth, detections: DetectionTable, among: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """Of each detection the best overlapped object of its own class, and of any other class.
+
+    Args:
+        truth: M objects.
+        detections: D.
+        among: [M] which objects are looked at; all where absent.
 
     Returns:
         [D] position and [D] IoU of the first, -1 and 0 where there is none; the same of the second.
@@ -140,6 +154,7 @@ def nearest_objects(
         found.labels,
         truth.boxes,
         truth.labels,
+        np.ones(len(truth.boxes), np.bool_) if among is None else among,
         starts,
         float(truth.convention.inclusive),
     )
@@ -231,12 +246,23 @@ def _match(
 
 
 @compiled()
-def _nearest(boxes: Any, images: Any, labels: Any, objects: Any, object_labels: Any, starts: Any, pixel: float) -> Any:
+def _nearest(
+    boxes: Any,
+    images: Any,
+    labels: Any,
+    objects: Any,
+    object_labels: Any,
+    among: Any,
+    starts: Any,
+    pixel: float,
+) -> Any:
     count = len(boxes)
     own, other = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
     own_iou, other_iou = np.zeros(count), np.zeros(count)
     for d in range(count):
         for k in range(starts[images[d]], starts[images[d] + 1]):
+            if not among[k]:
+                continue
             overlap = _iou(boxes, d, objects, k, pixel, False)
             if object_labels[k] == labels[d]:
                 if overlap > own_iou[d]:

@@ -1,7 +1,7 @@
 """Files of detections -> DetectionTable, checked (validation.py) before anything is scored.
 
     COCO results    [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...]
-    journal         lines of {"image_id", "boxes", "scores", "labels"}, as a run of ours writes them
+    lines of JSON   {"image_id", "boxes", "scores", "labels"} an image, as a run of ours writes them
     ILSVRC          lines "image-number det-id confidence x1 y1 x2 y2" of the devkit
     PASCAL VOC      a folder of comp4_det_SPLIT_CLASS.txt, or one of them: lines "image confidence x1 y1 x2 y2"
 
@@ -11,8 +11,8 @@ Each is read against any kind of ground truth.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,31 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.detections import Detections
-from detector.evaluation.results import DetectionTable, ResultsError, class_keys
+from detector.evaluation.names import UNKNOWN, Name, Names, as_text
+from detector.evaluation.results import ResultsError
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth
-from detector.evaluation.validation import Raw, Results, checked, hint_at, listing, no_detections, unknown_image
+from detector.evaluation.validation import Raw, Results, checked, no_detections, unknown_image
+from detector.evaluation.voc_names import labels_of_files
 from proposals.boxes import from_xywh
 
 ILSVRC_COLUMNS = ("image number", "class number", "confidence", "x1", "y1", "x2", "y2")
 VOC_COLUMNS = ("image", "confidence", "x1", "y1", "x2", "y2")
 
+NUMERIC = re.compile(r"\s*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf|infinity)\s*", re.ASCII | re.I)
+EXACT = 2.0**53
+"""From here on float64 does not tell all whole numbers apart."""
+
 
 def read_results(path: Path, truth: Truth) -> Results:
     """Read a file of detections, or a folder of VOC's.
 
-    An image is named by its id, by number, or by the file's name with or without its ending. A class is named by its
-    number in the truth's table, its name or its WordNet id.
+    An image is named by its id, by number, by the file's name with or without its ending, or by the end of its path. A
+    class is named by its number in the truth's table, its name or its WordNet id. Detections on images that the truth's
+    image list leaves out are left out and counted.
 
     Raises:
         ResultsError: no such file; malformed, with the line; unknown images or classes; numbers for classes that have
-            none; numbers that are not finite; boxes that end before they begin or are in another layout.
+            none; numbers that are not finite; boxes in another layout.
     """
     if path.is_dir():
         return _read_voc(path, sorted(path.glob("*_det_*_*.txt")), truth)
@@ -54,79 +60,167 @@ def read_results(path: Path, truth: Truth) -> Results:
         return _read_coco(path, truth)
     if start.startswith(b"{"):
         return _read_lines(path, truth)
-    columns = len(start.split(b"\n")[0].split())
-    if columns == len(VOC_COLUMNS) and "_det_" in path.name:
+    words = start.split(b"\n")[0].decode(errors="replace").split()
+    of_numbers = len(words) == len(ILSVRC_COLUMNS) and all(number_of(word) is not None for word in words)
+    if "_det_" in path.name and len(words) >= len(VOC_COLUMNS) and not (of_numbers and truth.numbers is not None):
         return _read_voc(path, [path], truth)
     return _read_ilsvrc(path, truth)
 
 
-# ---- COCO's results
+def number_of(value: object) -> float | None:
+    """A number, or a text that is one, as float; None for all else. NaN and infinity are numbers here."""
+    if isinstance(value, bool) or not (
+        isinstance(value, int | float) or (isinstance(value, str) and NUMERIC.fullmatch(value))
+    ):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+# ---- JSON
 
 
 class _Entry(msgspec.Struct, gc=False):
-    image_id: int | str
-    category_id: int | str
+    image_id: Name
+    category_id: Name
     bbox: tuple[float, float, float, float]
     score: float
-    category: str | None = None
+    category: Name | None = None
 
 
 def _read_coco(path: Path, truth: Truth) -> Results:
     content = path.read_bytes()
     try:
         entries = msgspec.json.decode(content, type=list[_Entry])
-    except msgspec.DecodeError as error:
-        entries = _parsed_slowly(path, content, error)
-    images = truth.index_of_any_name
-    named = _labels_by_name(truth)
-    by_key: dict[int | str, int] = dict(named.items())
-    if truth.numbered:
-        by_key.update(truth.classes.label_of_id.items())
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        entries = _parsed_slowly(path, content)
+    names = Names(truth)
     keys = [entry.category_id if entry.category is None else entry.category for entry in entries]
-    if not truth.numbered and any(isinstance(key, int) for key in keys):
-        first = next(number for number, key in enumerate(keys, 1) if isinstance(key, int))
-        raise ResultsError(
-            f"{path}: detection {first}: category {keys[first - 1]} is a number, and the classes of {truth.name} have "
-            "none; name them instead, as category_id or category: " + listing(list(truth.classes.names))
-        )
+    named = np.array([entry.category is not None for entry in entries], np.bool_)
     given = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
     raw = Raw(
         path,
         where=lambda i: f"detection {i + 1}",
-        image_index=np.array([images.get(str(entry.image_id), -1) for entry in entries], np.int64),
-        image_name=lambda i: entries[i].image_id,
-        labels=np.array([by_key.get(key, -1) for key in keys], np.int64),
+        image_index=names.images([entry.image_id for entry in entries]),
+        image_name=lambda i: as_text(entries[i].image_id),
+        labels=np.where(named, names.labels(keys, number=False), names.labels(keys, number=True)),
         class_name=keys.__getitem__,
         boxes=np.asarray(from_xywh(given), np.float64),
         given=given,
         scores=np.array([entry.score for entry in entries], np.float64),
         convention=HALF_OPEN,
-        known_classes=sorted(truth.classes.label_of_id) if truth.numbered else list(named),
+        known_classes=_known_classes(names, truth),
     )
     return checked(raw, truth)
 
 
-def _parsed_slowly(path: Path, content: bytes, error: msgspec.DecodeError) -> list[_Entry]:
-    """The entries of a file that msgspec refused: with NaN, which Python writes, or an error that says where."""
-    entries: Any = _parse(content, str(path))
+def _parsed_slowly(path: Path, content: bytes) -> list[_Entry]:
+    """The entries of a file that msgspec refused: with NaN, which Python writes, or numbers written as texts."""
     result = []
-    for number, entry in enumerate(entries, 1):
+    for number, entry in enumerate(_parse(content, str(path)), 1):
         where = f"{path}: detection {number}"
         if not isinstance(entry, dict):
-            raise ResultsError(f"{where}: expected an object with 'image_id', not {str(entry)[:60]!r}") from error
+            raise ResultsError(f"{where}: expected an object with 'image_id', not {str(entry)[:60]!r}")
         for key in ("image_id", "category_id", "bbox", "score"):
             if key not in entry:
-                raise ResultsError(f"{where}: no {key!r}") from error
-        box, score = entry["bbox"], entry["score"]
-        for key in ("image_id", "category_id"):
-            if isinstance(entry[key], bool) or not isinstance(entry[key], int | str):
-                raise ResultsError(f"{where}: {key} must be a number or a name, not {entry[key]!r}") from error
-        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-            raise ResultsError(f"{where}: bbox must be x, y, width, height, not {box!r}") from error
-        if not _is_number(score):
-            raise ResultsError(f"{where}: score must be a finite number, not {score!r}") from error
-        result.append(_Entry(entry["image_id"], entry["category_id"], tuple(map(float, box)), float(score)))  # type: ignore[arg-type]
+                raise ResultsError(f"{where}: no {key!r}")
+        image_id, category_id = (_name(entry[key], key, where) for key in ("image_id", "category_id"))
+        category = entry.get("category")
+        box = _box(entry["bbox"], "bbox must be x, y, width, height", where)
+        named = None if category is None else _name(category, "category", where)
+        result.append(_Entry(image_id, category_id, box, _score(entry["score"], where), named))
     return result
+
+
+class _Line(msgspec.Struct, gc=False):
+    image_id: Name
+    boxes: list[tuple[float, float, float, float]]
+    scores: list[float]
+    labels: list[Name]
+
+
+def _read_lines(path: Path, truth: Truth) -> Results:
+    names = Names(truth)
+    lines: list[_Line] = []
+    places: list[int] = []
+    first_line: dict[int, int] = {}
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            if not text.strip() or (not lines and text.lstrip(b"\xef\xbb\xbf ").startswith(b'{"journal"')):
+                continue
+            line = _parsed_line(text, f"{path}: line {number}", path)
+            index = names.image(line.image_id)
+            if index >= 0 and index in first_line:
+                raise ResultsError(
+                    f"{path}: line {number}: image {truth.image_ids[index]!r} occurs twice, first on line "
+                    f"{first_line[index]}"
+                )
+            first_line[index] = number
+            lines.append(line)
+            places.append(number)
+    counts = [len(line.scores) for line in lines]
+    of_row = np.repeat(np.arange(len(lines)), counts)
+    keys = [key for line in lines for key in line.labels]
+    index_of_line = names.images([line.image_id for line in lines])
+    for number, line, index in zip(places, lines, index_of_line.tolist(), strict=True):
+        if index == UNKNOWN and not line.scores:  # no row of the table would show it
+            raise ResultsError(f"{path}: line {number}: {unknown_image(as_text(line.image_id), truth)}")
+    boxes = np.array([box for line in lines for box in line.boxes], np.float64).reshape(-1, 4)
+    raw = Raw(
+        path,
+        where=lambda i: f"line {places[of_row[i]]}",
+        image_index=index_of_line[of_row],
+        image_name=lambda i: as_text(lines[of_row[i]].image_id),
+        labels=names.labels(keys, number=False),
+        class_name=keys.__getitem__,
+        boxes=boxes,
+        given=boxes,
+        scores=np.array([score for line in lines for score in line.scores], np.float64),
+        convention=HALF_OPEN,
+        known_classes=_known_classes(names, truth, by_name=True),
+        named=index_of_line[index_of_line >= 0],
+    )
+    table, warnings = checked(raw, truth)
+    # In the truth's order, whichever images a run finished first: it decides between equal scores.
+    return Results(table[np.argsort(table.image_index, kind="stable")], warnings)
+
+
+def _parsed_line(text: bytes, where: str, path: Path) -> _Line:
+    try:
+        line = msgspec.json.decode(text, type=_Line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        line = _parsed_line_slowly(text, where, path)
+    lengths = len(line.boxes), len(line.scores), len(line.labels)
+    if len(set(lengths)) > 1:
+        raise ResultsError(f"{where}: {lengths[0]} boxes, {lengths[1]} scores, {lengths[2]} labels")
+    return line
+
+
+def _parsed_line_slowly(text: bytes, where: str, path: Path) -> _Line:
+    try:
+        entry = _parse(text.strip(), where)
+    except ResultsError:
+        _refuse_ground_truth(_parse_or_none(path.read_bytes()), path)  # pretty-printed, on many lines
+        raise
+    _refuse_ground_truth(entry, path)
+    if not isinstance(entry, dict) or "image_id" not in entry:
+        raise ResultsError(f"{where}: expected an object with 'image_id', not {str(entry)[:60]!r}")
+    for key in ("boxes", "scores", "labels"):
+        if not isinstance(entry.get(key), list):
+            raise ResultsError(f"{where}: no list {key!r}")
+    return _Line(
+        _name(entry["image_id"], "image_id", where),
+        [_box(box, "a box must be x1, y1, x2, y2", where) for box in entry["boxes"]],
+        [_score(score, where) for score in entry["scores"]],
+        [_name(name, "a label", where) for name in entry["labels"]],
+    )
+
+
+def _refuse_ground_truth(content: object, path: Path) -> None:
+    if isinstance(content, dict) and "annotations" in content:
+        raise ResultsError(f"{path}: holds ground truth ('annotations'), not detections")
 
 
 def _parse(content: bytes, where: str) -> Any:
@@ -137,71 +231,40 @@ def _parse(content: bytes, where: str) -> Any:
         raise ResultsError(f"{where}: malformed JSON at {place}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ResultsError(f"{where}: not a text in UTF-8 ({error})") from error
+    except RecursionError as error:
+        raise ResultsError(f"{where}: malformed JSON, nested too deeply") from error
 
 
-# ---- lines of JSON
-
-
-def _read_lines(path: Path, truth: Truth) -> Results:
-    images, labels = truth.index_of_any_name, _labels_by_name(truth)
-    found: dict[str, Detections] = {}
-    first_line: dict[str, int] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}: line {number}"
-            entry = _parse(line.strip(), where) if line.strip() else None
-            if entry is None or (number == 1 and isinstance(entry, dict) and "journal" in entry):
-                continue
-            if isinstance(entry, dict) and "annotations" in entry:
-                raise ResultsError(f"{path}: holds ground truth ('annotations'), not detections")
-            if not isinstance(entry, dict) or "image_id" not in entry:
-                raise ResultsError(f"{where}: expected an object with 'image_id', not {str(entry)[:60]!r}")
-            index = images.get(str(entry["image_id"]), -1)
-            if index < 0:
-                raise ResultsError(f"{where}: {unknown_image(str(entry['image_id']), truth)}")
-            image_id = truth.image_ids[index]
-            if image_id in found:
-                raise ResultsError(f"{where}: image {image_id!r} occurs twice, first on line {first_line[image_id]}")
-            found[image_id] = _detections_of(entry, labels, where)
-            first_line[image_id] = number
-    table = DetectionTable.from_images(truth, found)
-    missing = len(truth) - len(found)
-    notes = []
-    if missing:
-        name = next(image_id for image_id in truth.image_ids if image_id not in found)
-        notes.append(
-            f"{path} has no line for {missing:,} of {len(truth):,} images (first: {name}); "
-            "they count as having no detections"
-        )
-    if not len(table):
-        notes.append(f"{path}: holds no detections; every AP is 0")
-    return Results(table, tuple(notes))
-
-
-def _detections_of(entry: Mapping[str, Any], labels: Mapping[str, int], where: str) -> Detections:
-    for key in ("boxes", "scores", "labels"):
-        if not isinstance(entry.get(key), list):
-            raise ResultsError(f"{where}: no list {key!r}")
-    for name in entry["labels"]:
-        if not isinstance(name, str) or name not in labels:
-            known = list(labels)
-            raise ResultsError(f"{where}: unknown class {name!r}.{hint_at(str(name), known)} Known: {listing(known)}")
-    for box in entry["boxes"]:
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) and math.isfinite(v) for v in box):
-            raise ResultsError(f"{where}: a box must be x1, y1, x2, y2, not {box!r}")
-        if box[2] < box[0] or box[3] < box[1]:
-            raise ResultsError(f"{where}: box {box!r} ends before it begins; boxes are x1, y1, x2, y2")
-    for score in entry["scores"]:
-        if not (_is_number(score) and math.isfinite(score)):
-            raise ResultsError(f"{where}: score must be a finite number, not {score!r}")
+def _parse_or_none(content: bytes) -> Any:
     try:
-        return Detections(
-            np.array(entry["boxes"], np.float64),
-            np.array(entry["scores"], np.float64),
-            np.array([labels[name] for name in entry["labels"]], np.int64),
-        )
-    except ValueError as error:
-        raise ResultsError(f"{where}: {error}") from error
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _name(value: object, key: str, where: str) -> Name:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ResultsError(f"{where}: {key} must be a number or a name, not {value!r}")
+    return value
+
+
+def _box(value: object, layout: str, where: str) -> tuple[float, float, float, float]:
+    numbers = [number_of(item) for item in value] if isinstance(value, list) else []
+    if len(numbers) != 4 or None in numbers:
+        raise ResultsError(f"{where}: {layout}, not {str(value)[:80]}")
+    return tuple(numbers)  # type: ignore[return-value]  # the line above
+
+
+def _score(value: object, where: str) -> float:
+    number = number_of(value)
+    if number is None:
+        raise ResultsError(f"{where}: score must be a finite number, not {value!r}")
+    return number
+
+
+def _known_classes(names: Names, truth: Truth, *, by_name: bool = False) -> Sequence[object]:
+    """What a message lists: the numbers by which a file names the classes, or their names."""
+    return list(names.classes) if by_name or not truth.numbered else sorted(truth.classes.label_of_id)
 
 
 # ---- ILSVRC's text
@@ -215,9 +278,15 @@ def _read_ilsvrc(path: Path, truth: Truth) -> Results:
             "write COCO results or lines of JSON instead"
         )
     numbers, ids = columns[:, 0], columns[:, 1]
-    order = np.argsort(truth.numbers)
-    position = np.minimum(np.searchsorted(truth.numbers[order], numbers), len(order) - 1)
-    known = truth.numbers[order][position] == numbers
+    if (np.abs(numbers) >= EXACT).any() or (np.abs(truth.numbers) >= EXACT).any():
+        index_of = {str(number): index for number, index in truth.index_of_number.items()}
+        texts = np.loadtxt(path, dtype=np.str_, comments=None, usecols=0, ndmin=1, encoding="utf-8-sig").tolist()
+        image_index = np.array([index_of.get(text, UNKNOWN) for text in texts], np.int64)
+    else:
+        texts = None
+        order = np.argsort(truth.numbers)
+        position = np.minimum(np.searchsorted(truth.numbers[order], numbers), len(order) - 1)
+        image_index = np.where(truth.numbers[order][position] == numbers, order[position], UNKNOWN)
     label_of = np.full(max(truth.classes.ids) + 1, -1, np.int64)
     label_of[list(truth.classes.ids)] = np.arange(len(truth.classes))
     whole = (ids == np.floor(ids)) & (ids >= 0) & (ids < len(label_of))
@@ -231,10 +300,10 @@ def _read_ilsvrc(path: Path, truth: Truth) -> Results:
     raw = Raw(
         path,
         where=where,
-        image_index=np.where(known, order[position], -1),
-        image_name=lambda i: f"{numbers[i]:g}",
+        image_index=image_index,
+        image_name=lambda i: texts[i] if texts else as_text(numbers[i].item()),
         labels=np.where(whole, label_of[np.where(whole, ids, 0).astype(np.int64)], -1),
-        class_name=lambda i: f"{ids[i]:g}",
+        class_name=lambda i: as_text(ids[i].item()),
         boxes=boxes,
         given=boxes,
         scores=np.ascontiguousarray(columns[:, 2]),
@@ -260,7 +329,7 @@ def _bad_lines(path: Path, names: Sequence[str], otherwise: str) -> ResultsError
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             words = line.split()
-            if words and (len(words) != len(names) or not all(map(_is_numeric, words))):
+            if words and (len(words) != len(names) or any(number_of(word) is None for word in words)):
                 bad += 1
                 first, text = first or number, text or line.strip()[:80]
     if not bad:
@@ -277,52 +346,43 @@ def _bad_lines(path: Path, names: Sequence[str], otherwise: str) -> ResultsError
 def _read_voc(path: Path, files: Sequence[Path], truth: Truth) -> Results:
     if not files:
         raise ResultsError(f"{path}: no files named comp4_det_SPLIT_CLASS.txt in this folder")
-    labels = _labels_by_name(truth)
-    images = truth.index_of_any_name
-    names: list[str] = []
+    names = Names(truth)
+    images: list[str] = []
     places: list[tuple[Path, int]] = []
     numbers: list[list[float]] = []
     label_of_row: list[int] = []
-    for file in files:
-        label = next((label for name, label in labels.items() if file.stem.endswith(f"_{name}")), None)
-        if label is None:
-            name = file.stem.rpartition("_")[2]
-            hint = hint_at(name, list(labels))
-            raise ResultsError(f"{file}: no class of {truth.name} ends its name.{hint} Known: {listing(list(labels))}")
+    for file, label in labels_of_files(files, names.classes, truth).items():
         try:
             text = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ResultsError(f"{file}: cannot read: {error}") from error
-        for number, line in enumerate(text.splitlines(), 1):
-            words = line.split()
-            if not words:
+        except UnicodeDecodeError as error:
+            raise ResultsError(f"{file}: not a text in UTF-8 ({error})") from error
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
                 continue
-            try:
-                row = [float(word) for word in words[1:]]
-            except ValueError:
-                row = []
-            if len(row) != len(VOC_COLUMNS) - 1:
+            words = line.rsplit(maxsplit=len(VOC_COLUMNS) - 1)  # the name in front may hold blanks
+            row = [number_of(word) for word in words[1:]]
+            if len(words) != len(VOC_COLUMNS) or None in row:
                 raise ResultsError(
                     f"{file}: line {number}: expected {', '.join(VOC_COLUMNS)}; found {line.strip()[:80]!r}"
                 )
-            names.append(words[0])
+            images.append(words[0])
             places.append((file, number))
-            numbers.append(row)
+            numbers.append(row)  # type: ignore[arg-type]  # no None among them
             label_of_row.append(label)
     columns = np.array(numbers, np.float64).reshape(-1, 5)
     boxes = np.ascontiguousarray(columns[:, 1:])
     raw = Raw(
         path,
         where=lambda i: f"{places[i][0].name} line {places[i][1]}",
-        image_index=np.array([images.get(name, -1) for name in names], np.int64),
-        image_name=names.__getitem__,
+        image_index=names.images(images),
+        image_name=images.__getitem__,
         labels=np.array(label_of_row, np.int64),
         class_name=lambda i: label_of_row[i],
         boxes=boxes,
         given=boxes,
         scores=np.ascontiguousarray(columns[:, 0]),
         convention=VOC,
-        known_classes=list(labels),
+        known_classes=list(names.classes),
     )
     results = checked(raw, truth)
     absent = sorted({*range(len(truth.classes))} - {*label_of_row})
@@ -330,19 +390,3 @@ def _read_voc(path: Path, files: Sequence[Path], truth: Truth) -> Results:
         note = f"{path}: {len(absent)} of {len(truth.classes)} classes have no detections (first: "
         return Results(results.table, (*results.warnings, f"{note}{truth.classes.names[absent[0]]})"))
     return results
-
-
-def _labels_by_name(truth: Truth) -> dict[str, int]:
-    return {key: label for label, key in enumerate(class_keys(truth.classes))} | truth.classes.label_of
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_numeric(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

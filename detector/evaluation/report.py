@@ -11,6 +11,7 @@ from detector.evaluation.bootstrap import Comparison, Interval
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.results import Evaluation
 from detector.evaluation.text import columns
+from proposals.files import write_whole
 
 TITLES = {
     "ilsvrc": "ILSVRC DET, small objects found sooner",
@@ -81,7 +82,9 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
     if counts["classes_without_ground_truth"]:
         parts.append(f"{counts['classes_without_ground_truth']} classes without ground truth are not in the mean")
     if report.interval:
-        parts.append(f"95 % of {report.interval.resamples} resamples of the images: mean {_span(report.interval)}")
+        parts.append(
+            f"95 % confidence interval ({report.interval.resamples} resamples of the images): {_span(report.interval)}"
+        )
     if evaluation.summary:
         parts.append("  ".join(f"{name} {_value(value)}" for name, value in evaluation.summary.items()))
     if diagnosis:
@@ -91,11 +94,17 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the evaluation's fields as JSON, and what was found beside it under its own keys."""
+    """Write the evaluation's fields as JSON, and what was found beside it under its own keys.
+
+    Values by class, comparison.by_class among them, are keyed as `ap` is.
+    """
     content = asdict(report)
+    if report.comparison:
+        content["comparison"]["by_class"] = dict(zip(report.evaluation.ap, report.comparison.by_class, strict=True))
     content = {**content.pop("evaluation"), **{key: value for key, value in content.items() if value not in (None, "")}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with write_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _diagnosis_lines(report: Report) -> list[str]:

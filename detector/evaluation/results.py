@@ -153,11 +153,11 @@ def evaluation_of(
     """An Evaluation from the K values of AP and the K numbers of ground truths that count, both in label order.
 
     Raises:
-        ValueError: no class has ground truth, so that there is nothing to evaluate.
+        ResultsError: no class has ground truth, so that there is nothing to evaluate.
     """
     known = [value for value in ap if value is not None]
     if not known:
-        raise ValueError(f"{truth.name}: no ground truth in {len(truth)} images, nothing to evaluate against")
+        raise ResultsError(f"{truth.name}: no ground truth in {len(truth)} images, nothing to evaluate against")
     keys = class_keys(truth.classes)
     if protocol == "ilsvrc":
         keys = [wnid or key for wnid, key in zip(truth.classes.wnids, keys, strict=True)]
@@ -189,6 +189,21 @@ def class_keys(classes: ClassTable) -> list[str]:
     for name, wnid, number in zip(classes.names, classes.wnids, classes.ids, strict=True):
         keys.append(name if classes.names.count(name) == 1 else wnid or f"{name} #{number}")
     return keys
+
+
+def signed_areas(table: DetectionTable) -> NDArray[np.float64]:
+    """[D] width times height as pycocotools multiplies them, px²: negative where one of the two is."""
+    boxes = table.to(HALF_OPEN).boxes
+    areas: NDArray[np.float64] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas
+
+
+def image_ranks(truth: Truth) -> NDArray[np.int64]:
+    """[I] 0..I-1, the place of each image in pycocotools' order: by its id, as a number where all are numbers."""
+    ids: Sequence[int] | Sequence[str] = numeric_ids(truth) or truth.image_ids
+    ranks = np.empty(len(ids), np.int64)
+    ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    return ranks
 
 
 def numeric_ids(truth: Truth) -> list[int] | None:

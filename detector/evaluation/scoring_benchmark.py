@@ -25,7 +25,7 @@ from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.ilsvrc import evaluate_ilsvrc
 from detector.evaluation.matching import match
 from detector.evaluation.reading import read_results
-from detector.evaluation.results import DetectionTable, numeric_ids
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.text import columns
 from detector.evaluation.truth import ILSVRC, Truth
 from detector.evaluation.voc import evaluate_voc
@@ -189,11 +189,9 @@ def _peer(backend: str, images: int, detections: int, repetitions: int) -> Cost:
     """COCO's evaluation at one overlap and one range of areas."""
     truth, table = make_case(images, detections)
     coco_class, evaluator_class = coco.classes_of(backend)
-    image_ids = np.array(numeric_ids(truth))
     with contextlib.redirect_stdout(io.StringIO()):
-        real = coco.in_memory(coco_class, truth, image_ids, coco.truth_annotations(truth, image_ids))
-        ids = np.array(truth.classes.ids)
-        found = coco.in_memory(coco_class, truth, image_ids, coco.found_annotations(table, image_ids, ids))
+        real = coco.in_memory(coco_class, truth, coco.truth_annotations(truth))
+        found = coco.in_memory(coco_class, truth, coco.found_annotations(truth, table))
         del table
 
         def evaluate() -> float:

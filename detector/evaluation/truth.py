@@ -95,6 +95,7 @@ class Truth:
         convention: of boxes.
         numbered: whether files of results may name a class by its number; a table that we made up has none.
         blacklist: pairs of image and label that do not count (ILSVRC).
+        whole: the file of which an image list takes a part; detections on its other images are left out too.
         warnings: what is odd about the files, one line a kind.
     """
 
@@ -113,6 +114,7 @@ class Truth:
     convention: Convention = HALF_OPEN
     numbered: bool = True
     blacklist: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    whole: Truth | None = None
     warnings: tuple[str, ...] = ()
 
     @classmethod

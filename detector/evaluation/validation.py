@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.evaluation.matching import nearest_objects
+from detector.evaluation.names import UNLISTED
 from detector.evaluation.results import DetectionTable, ResultsError
-from detector.evaluation.truth import HALF_OPEN, Convention, Truth
+from detector.evaluation.truth import Convention, Truth
 from proposals.boxes import from_xywh
 
 SAMPLE = 20_000  # detections that the checks of layout and numbering look at
+INVERTED = 0.1  # share of boxes that may end before they begin
 
 
 class Results(NamedTuple):
@@ -37,7 +39,7 @@ class Raw:
     Attributes:
         path: the file.
         where: position of a detection -> where it stands in the file.
-        image_index: [D], -1 where the image is unknown.
+        image_index: [D], negative where the image is unknown or unlisted, see names.py.
         image_name: position of a detection -> how the file names its image.
         labels: [D], -1 where the class is unknown.
         class_name: position of a detection -> how the file names its class.
@@ -46,6 +48,7 @@ class Raw:
         scores: [D].
         convention: of the corners.
         known_classes: to list in a message.
+        named: images that the file names, those without detections too; None where only detections name them.
     """
 
     path: Path
@@ -59,6 +62,32 @@ class Raw:
     scores: NDArray[np.float64]
     convention: Convention
     known_classes: Sequence[object]
+    named: NDArray[np.int64] | None = None
+
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """[D, 2] width and height of the boxes as pixels are counted, px; negative of those that are inverted."""
+        return self.boxes[:, 2:] - self.boxes[:, :2] + self.convention.inclusive
+
+    @property
+    def inverted(self) -> NDArray[np.bool_]:
+        """[D] boxes that end before they begin, those without a pixel among them where the far corner is inside."""
+        return np.asarray((self.sizes <= 0 if self.convention.inclusive else self.sizes < 0).any(axis=1))
+
+    def __getitem__(self, kept: NDArray[np.int64]) -> Raw:
+        """The detections at these positions."""
+        given = self.given[kept]
+        return replace(
+            self,
+            where=lambda i: self.where(int(kept[i])),
+            image_index=self.image_index[kept],
+            image_name=lambda i: self.image_name(int(kept[i])),
+            labels=self.labels[kept],
+            class_name=lambda i: self.class_name(int(kept[i])),
+            boxes=given if self.given is self.boxes else self.boxes[kept],
+            given=given,
+            scores=self.scores[kept],
+        )
 
 
 def checked(raw: Raw, truth: Truth) -> Results:
@@ -68,6 +97,15 @@ def checked(raw: Raw, truth: Truth) -> Results:
         ResultsError: a line for each kind of mistake, with its number of cases and the first place.
     """
     errors = []
+    notes = []
+    unlisted = raw.image_index == UNLISTED
+    if unlisted.any():
+        name = raw.image_name(int(np.flatnonzero(unlisted)[0]))
+        notes.append(
+            f"{raw.path}: {int(unlisted.sum()):,} of {len(unlisted):,} detections are on images that the image list "
+            f"leaves out (first: {name}), and are left out too"
+        )
+        raw = raw[np.flatnonzero(~unlisted)]
 
     def refuse(bad: NDArray[np.bool_], problem: Callable[[int], str]) -> None:
         count = int(bad.sum())
@@ -83,19 +121,21 @@ def checked(raw: Raw, truth: Truth) -> Results:
     )
     refuse(raw.image_index < 0, lambda i: unknown_image(str(raw.image_name(i)), truth))
     refuse(raw.labels < 0, lambda i: _unknown_class(raw, truth, i))
-    inverted = np.asarray((raw.boxes[:, 2:] - raw.boxes[:, :2] + raw.convention.inclusive < 0).any(axis=1))
-    if raw.convention == HALF_OPEN and raw.given is not raw.boxes:
-        refuse(inverted, lambda i: f"bbox {raw.given[i].tolist()} has a negative width or height")
-    else:
-        hint = "; these look like x, y, width, height" if inverted.sum() > len(inverted) / 5 else ""
-        refuse(inverted, lambda i: f"box {raw.given[i].tolist()} ends before it begins; boxes are x1, y1, x2, y2{hint}")
+    inverted = np.asarray((raw.sizes < 0).any(axis=1))  # by more than the rounding of a box without area
+    if inverted.sum() > INVERTED * len(inverted):
+        right, wrong = _layouts(raw)
+        refuse(
+            inverted,
+            lambda i: f"box {raw.given[i].tolist()} ends before it begins; boxes are {right}, these look like {wrong}",
+        )
     if errors:
         raise ResultsError("\n".join(errors))
     table = DetectionTable(raw.image_index, raw.labels, raw.scores, raw.boxes, raw.convention)
     if not len(table):
-        return no_detections(raw.path, truth)
-    _check_layout(raw, truth, table)
-    return Results(table, tuple(_warnings(raw, truth, table)))
+        return Results(table, (*notes, *no_detections(raw.path, truth).warnings))
+    upright = np.flatnonzero(~raw.inverted)
+    _check_layout(raw[upright], truth, table[upright])
+    return Results(table, (*notes, *_warnings(raw, truth, table)))
 
 
 def no_detections(path: Path, truth: Truth) -> Results:
@@ -106,18 +146,26 @@ def no_detections(path: Path, truth: Truth) -> Results:
 
 
 def _warnings(raw: Raw, truth: Truth, table: DetectionTable) -> Iterable[str]:
-    sizes = truth.sizes[table.image_index]
+    sizes = known_sizes(truth)[table.image_index]
     first, inclusive = table.convention
+    inverted = raw.inverted
+    if inverted.any():
+        where = raw.where(int(np.flatnonzero(inverted)[0]))
+        yield (
+            f"{raw.path}: {int(inverted.sum()):,} of {len(table):,} boxes end before they begin and overlap nothing "
+            f"(first: {where})"
+        )
     outside = (table.boxes[:, :2] < first - 1).any(axis=1)
-    outside |= ((table.boxes[:, 2:] > sizes + first - inclusive + 1) & (sizes > 0)).any(axis=1)
+    outside |= (table.boxes[:, 2:] > sizes + first - inclusive + 1).any(axis=1)  # not where NaN
+    outside &= ~inverted
     if outside.any():
         where = raw.where(int(np.flatnonzero(outside)[0]))
         yield f"{raw.path}: {int(outside.sum()):,} of {len(table):,} boxes reach outside their image (first: {where})"
-    flat = (table.boxes[:, 2:] - table.boxes[:, :2] + inclusive <= 0).any(axis=1)
+    flat = (raw.sizes <= 0).any(axis=1) & ~inverted
     if flat.any():
         where = raw.where(int(np.flatnonzero(flat)[0]))
         yield f"{raw.path}: {int(flat.sum()):,} of {len(table):,} boxes have no area (first: {where})"
-    without = np.setdiff1d(np.arange(len(truth)), table.image_index)
+    without = np.setdiff1d(np.arange(len(truth)), table.image_index if raw.named is None else raw.named)
     if len(without):
         name = truth.image_ids[without[0]]
         yield f"{raw.path}: {len(without):,} of {len(truth):,} images have no detections (first: {name})"
@@ -153,32 +201,45 @@ def _label_shift(truth: Truth, table: DetectionTable) -> int | None:
 def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
     """Corners for x, y, width, height, or the other way round, make an AP of 0 in silence.
 
-    They show by leaving their images, or by lying on the objects as soon as they are read the other way.
+    They show by lying on the objects as soon as they are read the other way, or by leaving their images unless they
+    are.
     """
     is_xywh = raw.given is not raw.boxes
     other = raw.given if is_xywh else np.asarray(from_xywh(raw.given), np.float64)
-    sizes = truth.sizes[table.image_index]
-    outside = ((table.boxes[:, 2:] > 1.1 * sizes + 1) & (sizes > 0)).any(axis=1)
-    right = "x, y, width, height" if is_xywh else "x1, y1, x2, y2"
-    wrong = "x1, y1, x2, y2" if is_xywh else "x, y, width, height"
+    right, wrong = _layouts(raw)
     kind = "bbox" if is_xywh else "a box"
-    if is_xywh and outside.sum() > len(table) / 2:
-        raise ResultsError(
-            f"{raw.path}: {outside.sum():,} of {len(table):,} boxes reach beyond their image: "
-            f"{kind} must be {right} and these look like {wrong}"
-        )
     sample = np.argsort(-table.scores, kind="stable")[:SAMPLE]
     upright = (other[sample, 2:] > other[sample, :2]).all(axis=1)
-    if upright.mean() < 0.9:
+    if not upright.any() or upright.mean() < 0.9:
         return
     as_read = table[sample[upright]]
-    turned = DetectionTable(as_read.image_index, as_read.labels, as_read.scores, other[sample[upright]], raw.convention)
+    turned = replace(as_read, boxes=other[sample[upright]])
     hits, hits_turned = (_share_on_objects(truth, part) for part in (as_read, turned))
+    limits = 1.1 * known_sizes(truth)[as_read.image_index] + 1
+    outside, outside_turned = ((part.boxes[:, 2:] > limits).any(axis=1).mean() for part in (as_read, turned))
+    if is_xywh and outside > 0.5 > outside_turned and hits <= hits_turned:
+        raise ResultsError(
+            f"{raw.path}: {outside:.0%} of the best boxes reach beyond their image: "
+            f"{kind} must be {right} and these look like {wrong}"
+        )
     if hits_turned > 0.2 and hits < hits_turned / 4:
         raise ResultsError(
             f"{raw.path}: {hits:.0%} of the best boxes lie on an object, and {hits_turned:.0%} if they are read as "
             f"{wrong}: {kind} must be {right}"
         )
+
+
+def _layouts(raw: Raw) -> tuple[str, str]:
+    """The layout of the format's boxes, and the one that they are mistaken for."""
+    layouts = "x1, y1, x2, y2", "x, y, width, height"
+    return layouts if raw.given is raw.boxes else (layouts[1], layouts[0])
+
+
+def known_sizes(truth: Truth) -> NDArray[np.float64]:
+    """[I, 2] width and height of the images, px; NaN where they are not known."""
+    sizes = np.array(truth.sizes, np.float64).reshape(-1, 2)
+    sizes[~(sizes > 0).all(axis=1)] = np.nan
+    return sizes
 
 
 def _share_on_objects(truth: Truth, table: DetectionTable) -> float:
@@ -193,6 +254,10 @@ def unknown_image(name: str, truth: Truth) -> str:
 
 def _unknown_class(raw: Raw, truth: Truth, position: int) -> str:
     name = raw.class_name(position)
+    if not truth.numbered and not isinstance(name, str):
+        return f"category {name} is a number, and the classes of {truth.name} have none; name them instead: " + listing(
+            raw.known_classes
+        )
     ids = sorted(truth.classes.label_of_id)
     unknown = {str(raw.class_name(int(i))) for i in np.flatnonzero(raw.labels < 0)[:SAMPLE]}
     hint = ""

@@ -1,6 +1,7 @@
 """DetectionTable -> files that other programs, and reading.py, read.
 
-COCO's results JSON, ILSVRC's submission, PASCAL VOC's comp4 files; in each format's own pixels.
+COCO's results JSON, ILSVRC's submission, PASCAL VOC's comp4 files; in each format's own pixels. Files are written whole
+or not at all.
 """
 
 from __future__ import annotations
@@ -12,26 +13,39 @@ from typing import Any
 
 import numpy as np
 
-from detector.evaluation.results import DetectionTable, class_keys, numeric_ids
+from detector.evaluation.results import DetectionTable, ResultsError, class_keys, numeric_ids
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth
+from detector.evaluation.voc_names import prefix_of, quoted, split_of
 from proposals.boxes import to_xywh
+from proposals.files import write_whole
+
+
+def check_format(path: Path, truth: Truth) -> None:
+    """Refuse a path that write_results cannot write, before detections are there.
+
+    Raises:
+        ResultsError: its ending is of no format, or of ILSVRC's where the truth's images have no numbers.
+    """
+    if path.suffix not in ("", ".json", ".txt"):
+        raise ResultsError(f"{path}: detections are written as .json (COCO), .txt (ILSVRC) or a folder (PASCAL VOC)")
+    if path.suffix == ".txt" and truth.numbers is None:
+        raise ResultsError(f"{path}: {truth.name} has images without ILSVRC's numbers, which a submission needs")
 
 
 def write_results(path: Path, truth: Truth, table: DetectionTable) -> None:
     """Write detections in the form that the path's ending names: .json COCO's, .txt ILSVRC's, no ending VOC's folder.
 
     Raises:
-        ValueError: another ending, or the truth's images have no ILSVRC numbers.
+        ResultsError: as check_format, or a name of an image cannot stand in the format.
     """
+    check_format(path, truth)
     match path.suffix:
         case ".json":
             write_coco(path, truth, table)
         case ".txt":
             write_ilsvrc(path, truth, table)
-        case "":
-            write_voc(path, truth, table, truth.name.split()[-1])
         case _:
-            raise ValueError(f"{path}: detections are written as .json (COCO), .txt (ILSVRC) or a folder (PASCAL VOC)")
+            write_voc(path, truth, table, split_of(truth))
 
 
 def write_coco(path: Path, truth: Truth, table: DetectionTable) -> None:
@@ -53,29 +67,39 @@ def write_coco(path: Path, truth: Truth, table: DetectionTable) -> None:
             entry["category"] = keys[label]
         lines.append(json.dumps({**entry, "bbox": box, "score": score}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    with write_whole(path) as part:
+        part.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def write_ilsvrc(path: Path, truth: Truth, table: DetectionTable) -> None:
     """Write the devkit's text, "image-number det-id confidence x1 y1 x2 y2", numbers exact to the last bit.
 
     Raises:
-        ValueError: the truth's images have no numbers.
+        ResultsError: the truth's images have no numbers.
     """
     table.check_fits(truth)
     if truth.numbers is None:
-        raise ValueError(f"{truth.name}: images without ILSVRC's numbers cannot be written as a submission")
+        raise ResultsError(f"{truth.name}: images without ILSVRC's numbers cannot be written as a submission")
     found = table.to(ILSVRC)
     numbers, ids = truth.numbers[found.image_index].tolist(), np.array(truth.classes.ids)[found.labels].tolist()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="ascii") as file:
+    with write_whole(path) as part, part.open("w", encoding="ascii") as file:
         for number, det_id, score, box in zip(numbers, ids, found.scores.tolist(), found.boxes.tolist(), strict=True):
             file.write(f"{number} {det_id} {score!r} {' '.join(map(_shortest, box))}\n")
 
 
 def write_voc(folder: Path, truth: Truth, table: DetectionTable, split: str) -> None:
-    """Write comp4_det_SPLIT_CLASS.txt for every class, best first, numbers exact to the last bit."""
+    """Write comp4_det_SPLIT_CLASS.txt for every class, best first, numbers exact to the last bit.
+
+    Characters of split and class that a file's name cannot hold are written as %2F is for a slash.
+
+    Raises:
+        ResultsError: the name of an image breaks a line, or begins or ends with a blank, and would not come back.
+    """
     table.check_fits(truth)
+    broken = next((name for name in truth.image_ids if name != name.strip() or {*"\r\n"} & {*name}), None)
+    if broken is not None:
+        raise ResultsError(f"{folder}: image {broken!r} cannot stand in VOC's files; write .json instead")
     found = table.to(VOC)
     order = np.argsort(-found.scores, kind="stable")
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +110,8 @@ def write_voc(folder: Path, truth: Truth, table: DetectionTable, split: str) -> 
             f"{' '.join(map(_shortest, found.boxes[row].tolist()))}\n"
             for row in rows
         )
-        (folder / f"comp4_det_{split}_{key}.txt").write_text("".join(lines), encoding="utf-8")
+        with write_whole(folder / f"{prefix_of(split)}{quoted(key)}.txt") as part:
+            part.write_text("".join(lines), encoding="utf-8")
 
 
 def _shortest(value: float) -> str:

@@ -1,0 +1,200 @@
+"""Errors by kind against TIDE's own program, tidecv, and ILSVRC's thresholds, which it does not have, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from detector.data.ground_truth import ClassTable
+from detector.evaluation import DetectionTable, Truth
+from detector.evaluation.diagnosis import Diagnosis, diagnose
+from detector.evaluation.matching import match
+from detector.evaluation.truth import HALF_OPEN
+
+tidecv = pytest.importorskip("tidecv", reason="tidecv is not installed")
+
+Item = tuple[int, int, tuple[float, ...]]
+KINDS = {
+    "ClassError": "classification",
+    "BoxError": "localisation",
+    "OtherError": "both",
+    "DuplicateError": "duplicate",
+    "BackgroundError": "background",
+    "MissedError": "missed",
+}
+BOX = (0.0, 0.0, 100.0, 100.0)
+FAR = (300.0, 300.0, 400.0, 400.0)
+
+
+def make_truth(objects: list[Item], images: int, classes: int, difficult: tuple[int, ...] = ()) -> Truth:
+    """Objects as (image, label, box), images rising."""
+    boxes = np.array([box for _, _, box in objects], np.float64).reshape(-1, 4)
+    return Truth(
+        name="toy",
+        classes=ClassTable(tuple("abcdefgh"[:classes]), (None,) * classes, tuple(range(1, classes + 1))),
+        image_ids=tuple(str(index) for index in range(images)),
+        paths=tuple(Path(f"{index}.jpg") for index in range(images)),
+        sizes=np.full((images, 2), 500),
+        numbers=None,
+        image_index=np.array([image for image, _, _ in objects], np.int64),
+        labels=np.array([label for _, label, _ in objects], np.int64),
+        boxes=boxes,
+        difficult=np.isin(np.arange(len(objects)), difficult),
+        crowd=np.zeros(len(objects), np.bool_),
+        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+        convention=HALF_OPEN,
+    )
+
+
+def make_table(rows: list[Item], scores: list[float] | None = None) -> DetectionTable:
+    """Detections as (image, label, box), best first."""
+    return DetectionTable(
+        np.array([image for image, _, _ in rows], np.int64),
+        np.array([label for _, label, _ in rows], np.int64),
+        np.array(scores or [1 - place / (len(rows) + 1) for place in range(len(rows))]),
+        np.array([box for _, _, box in rows], np.float64).reshape(-1, 4),
+    )
+
+
+def official(truth: Truth, table: DetectionTable, min_iou: float) -> tuple[dict[str, int], dict[str, float], float]:
+    """tidecv's counts, gains and mean AP."""
+    real, found = tidecv.Data("real", max_dets=10_000), tidecv.Data("found", max_dets=10_000)
+    for image in range(len(truth)):
+        real.add_image(image, str(image))
+    for image, label, (x1, y1, x2, y2) in zip(
+        truth.image_index.tolist(), truth.labels.tolist(), truth.boxes.tolist(), strict=True
+    ):
+        real.add_ground_truth(image, label, [x1, y1, x2 - x1, y2 - y1])
+    columns = table.image_index.tolist(), table.labels.tolist(), table.scores.tolist(), table.boxes.tolist()
+    for image, label, score, (x1, y1, x2, y2) in zip(*columns, strict=True):
+        found.add_detection(image, label, score, [x1, y1, x2 - x1, y2 - y1])
+    run = tidecv.TIDE().evaluate(real, found, pos_threshold=min_iou, mode=tidecv.TIDE.BOX)
+    gains = {KINDS[kind.__name__]: value / 100 for kind, value in run.fix_main_errors().items()}
+    return {KINDS[kind.__name__]: count for kind, count in run.count_errors().items()}, gains, run.ap / 100
+
+
+def tidecv_average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
+    """As coco_average_precision at k / 100, which differs from NumPy's 0.29 and others by the last bit."""
+    return sum(max(precision[recall >= point / 100], default=0.0) for point in range(101)) / 101
+
+
+def ours(truth: Truth, table: DetectionTable, protocol: str = "ilsvrc", min_iou: float = 0.5) -> Diagnosis:
+    matches = match(truth, table, protocol, min_iou, relaxed=False)
+    return diagnose(truth, table, matches, measure=tidecv_average_precision)
+
+
+def random_case(seed: int) -> tuple[Truth, DetectionTable]:
+    """Crowded images: near-copies, wrong classes, wrong places, missed objects, a class that is missed entirely."""
+    generator = np.random.default_rng(seed)
+    objects: list[Item] = []
+    rows: list[Item] = []
+    for image in range(15):
+        for _ in range(int(generator.integers(0, 6))):
+            x, y = generator.uniform(0, 120, 2)
+            width, height = generator.uniform(15, 80, 2)
+            box = (float(x), float(y), float(x + width), float(y + height))
+            label = int(generator.integers(4))
+            objects.append((image, label, box))
+            for _ in range(int(generator.integers(0, 4))):
+                moved = np.array(box) + generator.normal(0, generator.choice([2, 12, 25]), 4)
+                if (moved[2:] <= moved[:2] + 1).any():
+                    continue
+                other = label if generator.random() < 0.7 else int(generator.integers(3))
+                rows.append((image, min(other, 2), tuple(moved.tolist())))  # of class 3 there are no detections
+        for _ in range(int(generator.integers(0, 4))):
+            x, y = generator.uniform(0, 300, 2)
+            rows.append((image, int(generator.integers(3)), (x, y, x + 40, y + 40)))
+    rows = [rows[place] for place in generator.permutation(len(rows))]
+    return make_truth(objects, 15, 4), make_table(rows)
+
+
+@pytest.mark.parametrize("min_iou", [0.5, 0.3, 0.75])
+@pytest.mark.parametrize("seed", range(12))
+def test_counts_and_gains_are_tidecvs(seed: int, min_iou: float) -> None:
+    truth, table = random_case(seed)
+    counts, gains, mean_ap = official(truth, table, min_iou)
+    result = ours(truth, table, min_iou=min_iou)
+    assert result.counts == counts
+    for kind, gain in gains.items():
+        assert result.gains[kind] == pytest.approx(gain, abs=1e-9), kind
+    assert sum(count > 0 for count in counts.values()) >= 4
+    assert 0 < mean_ap < 1
+
+
+SHIFTED = (10.0, 0.0, 110.0, 100.0)  # IoU with BOX 9/11
+TO_THE_LEFT = (-50.0, 0.0, 50.0, 100.0)  # 1/3
+HAND = {
+    "a copy on a found cat that also covers an unfound dog": (
+        [(0, 0, BOX), (0, 1, SHIFTED)],
+        [(0, 0, BOX), (0, 0, SHIFTED)],
+        {"classification": 1},
+    ),
+    "a copy": ([(0, 0, BOX)], [(0, 0, BOX), (0, 0, SHIFTED)], {"duplicate": 1}),
+    "a poor copy is poorly placed": ([(0, 0, BOX)], [(0, 0, BOX), (0, 0, TO_THE_LEFT)], {"localisation": 1}),
+    "fifty boxes of background and a missed object": (
+        [(0, 0, BOX), (1, 1, BOX)],
+        [(0, 0, BOX), *[(1, 1, FAR)] * 50],
+        {"background": 50, "missed": 1},
+    ),
+    "a class of which nothing is found": (
+        [(0, 0, BOX), (1, 1, BOX)],
+        [(0, 0, BOX)],
+        {"missed": 1},
+    ),
+    "two kinds of error on one object, of which the better is mended": (
+        [(0, 0, BOX), (1, 1, BOX)],
+        [(0, 1, SHIFTED), (0, 0, TO_THE_LEFT), (1, 1, BOX)],
+        {"classification": 1, "localisation": 1},
+    ),
+    "mending that costs AP": (
+        [(0, 0, BOX), (1, 1, BOX), (2, 1, BOX)],
+        [(2, 0, BOX), (0, 0, BOX), (1, 1, BOX), (2, 1, TO_THE_LEFT)],
+        {"classification": 1, "localisation": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HAND)
+def test_cases_by_hand_are_tidecvs(name: str) -> None:
+    objects, rows, expected = HAND[name]
+    truth, table = make_truth(objects, 3, 2), make_table(rows)
+    counts, gains, _ = official(truth, table, 0.5)
+    result = ours(truth, table)
+    assert {kind: count for kind, count in result.counts.items() if count} == expected
+    assert result.counts == counts
+    assert result.gains == pytest.approx(gains, abs=1e-9)
+    assert min(result.gains.values()) >= 0
+
+
+def test_ilsvrcs_own_thresholds() -> None:
+    """An object of 10 x 10 px is found from IoU 1/4, so that a second box at 0.4 is a copy, not poorly placed."""
+    small, copy = (0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 10.0, 4.0)
+    truth, table = make_truth([(0, 0, small)], 1, 2), make_table([(0, 0, small), (0, 0, copy)])
+    relaxed = diagnose(truth, table, match(truth, table, "ilsvrc"))
+    assert {kind: count for kind, count in relaxed.counts.items() if count} == {"duplicate": 1}
+    assert ours(truth, table).counts["localisation"] == 1
+    other_class = make_table([(0, 1, copy)])
+    relaxed = diagnose(truth, other_class, match(truth, other_class, "ilsvrc"))
+    assert {kind: count for kind, count in relaxed.counts.items() if count} == {"classification": 1}
+    assert relaxed.gains["classification"] == 1
+    assert relaxed.confused == [("a", "b", 1)]
+
+
+def test_objects_that_do_not_count_take_no_part() -> None:
+    """A dog on a difficult cat is background, and a box on the difficult cat alone is no error at all."""
+    truth = make_truth([(0, 0, BOX), (1, 1, BOX)], 2, 2, difficult=(0,))
+    table = make_table([(0, 1, SHIFTED), (0, 0, SHIFTED), (1, 1, BOX)])
+    result = diagnose(truth, table, match(truth, table, "voc"))
+    assert {kind: count for kind, count in result.counts.items() if count} == {"background": 1}
+    assert result.confused == []
+    assert result.gains["background"] == pytest.approx(1 / 2)
+
+
+def test_nothing_found_at_all() -> None:
+    truth = make_truth([(0, 0, BOX)], 1, 1)
+    result = ours(truth, make_table([]))
+    assert result.counts["missed"] == 1
+    assert result.gains["missed"] == 1
