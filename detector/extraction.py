@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -66,6 +66,7 @@ def extract(
     workers: int = 0,
     shard: tuple[int, int] = (1, 1),
     label: str = "proposals",
+    gaps: bool = False,
 ) -> list[str]:
     """Fill the store in folder with the proposals of images, those of the shard if there are several.
 
@@ -76,9 +77,10 @@ def extract(
         workers: processes; 0 is one a processor core.
         shard: number, from 1, and count.
         label: of the progress bar.
+        gaps: finish the store although images cannot be read; else it stays unfinished, all others being in it.
 
     Returns:
-        a line for each image that cannot be read. With any the store stays unfinished, all others being in it.
+        a line for each image that cannot be read.
 
     Raises:
         StoreError: the store was made otherwise, is damaged or in use, or a worker process died.
@@ -100,7 +102,7 @@ def extract(
                     else:
                         writer.append(name, *outcome)
                     bar.update()
-        if not failures:
+        if not failures or (gaps and writer.done):
             writer.finish()
     return failures
 
@@ -108,19 +110,37 @@ def extract(
 def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, workers: int) -> ProposalStore:
     """The proposals of a data set's images, from the cache folder, shards extracted there too, or computed into it.
 
+    Images that cannot be read are not in it; who reads them finds out why.
+
     Raises:
-        ImageError: images that cannot be read.
+        ImageError: no image can be read.
         StoreError: as extract; or not all shards are there.
     """
     images = {record.image_id: record.path for record in dataset.records}
     folder = cache_folder(list(images), config, cache)
     if any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file():
         return ProposalStore(folder, settings_of(config))
-    failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
-    if failures:
-        more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
-        raise ImageError(f"{failures[0]}{more}")
+    failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}", gaps=True)
+    if len(failures) == len(images):
+        raise ImageError(f"{dataset.name}: none of {len(images)} images can be read; the first: {failures[0]}")
     return ProposalStore(folder, settings_of(config))
+
+
+def with_proposals(dataset: Dataset, stores: Iterable[ProposalStore]) -> tuple[Dataset, list[str]]:
+    """The images of a data set that all its stores have, and a line for each other, which could not be read."""
+    missing: set[str] = set()
+    for store in stores:
+        missing |= {record.image_id for record in dataset.records}.difference(store.names)
+    lines = []
+    for record in dataset.records:
+        if record.image_id in missing:
+            try:
+                read_image(record.path)
+                lines.append(f"{record.path}: could not be read when proposals were made")
+            except ImageError as error:
+                lines.append(str(error))
+    kept = tuple(record for record in dataset.records if record.image_id not in missing)
+    return (replace(dataset, records=kept) if missing else dataset), lines
 
 
 def settings_of(config: ProposalConfig) -> dict[str, Any]:
@@ -177,8 +197,8 @@ def _cores() -> int:
 
 def _propose_file(config: ProposalConfig, path: Path) -> Outcome | str:
     try:
-        content = path.read_bytes()
         image = read_image(path)
+        content = path.read_bytes()
     except OSError as error:
         return f"{path}: {(error.strerror or str(error)).lower()}"
     except ImageError as error:
