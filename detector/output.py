@@ -23,7 +23,7 @@ import PIL.Image
 from tqdm import tqdm
 
 from detector.data.ground_truth import ClassTable
-from detector.data.image import Image, read_image
+from detector.data.image import Image, ImageError, read_image
 from detector.drawing import draw_detections
 from detector.pipeline import Detector, Run
 from proposals.errors import UserError
@@ -62,8 +62,10 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
             run = detector.run(image)
             write_result(folder, name, path, image, run, detector.classes, models)
         except (UserError, OSError) as error:
-            if not isinstance(error, OSError):
-                failed.append(str(error))
+            if isinstance(error, ImageError):
+                failed.append(str(error))  # it names the file
+            elif not isinstance(error, OSError):
+                failed.append(f"{path}: {error}")
             elif error.errno not in ENDS_ALL:
                 reason = str(error.strerror or error).lower()
                 failed.append(f"{path}: the results cannot be written: {reason}")
