@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proposals.boxes import clip
+from proposals.errors import UserError
 from proposals.result import Found, Source
 from proposals.store import ProposalStore
 
@@ -37,21 +38,21 @@ def own_boxes(name: str, where: str, image: NDArray[np.uint8], content: bytes | 
     found: object
     if Path(where).is_dir():
         if content is None:
-            raise ValueError(f"proposals.own.{name} is a store of image files, and this image comes from none")
+            raise UserError(f"proposals.own.{name} is a store of image files, and this image comes from none")
         found = _store(where).get(f"an image for proposals.own.{name}", content)[:2]
     else:
         found = _function(name, where)(image)
     try:
         boxes, scores = (np.asarray(part, np.float32) for part in found)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"proposals.own.{name} ({where}) must give boxes [N, 4] and scores [N] ({error})") from error
+        raise UserError(f"proposals.own.{name} ({where}) must give boxes [N, 4] and scores [N] ({error})") from error
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise ValueError(
+        raise UserError(
             f"proposals.own.{name} ({where}) must give boxes [N, 4] and scores [N], "
             f"not {list(boxes.shape)} and {list(scores.shape)}"
         )
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError(f"proposals.own.{name} ({where}) gave boxes or scores that are not finite")
+        raise UserError(f"proposals.own.{name} ({where}) gave boxes or scores that are not finite")
     inside = clip(boxes, image.shape[1], image.shape[0]).astype(np.float32)
     whole = np.min(inside[:, 2:] - inside[:, :2], axis=1) > 0
     return inside[whole], scores[whole]
@@ -87,11 +88,11 @@ def _store(folder: str) -> ProposalStore:
 def _function(name: str, where: str) -> Source:
     module, colon, function = where.partition(":")
     if not colon:
-        raise ValueError(f"proposals.own.{name}: no folder {where}, and no function either (package.module:function)")
+        raise UserError(f"proposals.own.{name}: no folder {where}, and no function either (package.module:function)")
     try:
         source: Source = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"proposals.own.{name}: {where} cannot be imported ({error})") from error
+        raise UserError(f"proposals.own.{name}: {where} cannot be imported ({error})") from error
     if not callable(source):
-        raise ValueError(f"proposals.own.{name}: {where} is no function but a {type(source).__name__}")
+        raise UserError(f"proposals.own.{name}: {where} is no function but a {type(source).__name__}")
     return source

@@ -37,6 +37,7 @@ from detector.regression import place
 from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.boxes import Boxes, mirrored
+from proposals.errors import UserError
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
 
@@ -171,7 +172,7 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
     for name, row in config.rows.items():
         for model in row.models:
             if row.regression and not members[model].regresses:
-                raise ValueError(f"rows.{name} has regression: true, and {model} has no regression layer")
+                raise UserError(f"rows.{name} has regression: true, and {model} has no regression layer")
     stores = {
         name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
         for name in dict.fromkeys(row.proposals for row in config.rows.values())
@@ -251,7 +252,7 @@ class _Member:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         member = load_checkpoint(path)
         if member.classes.names != dataset.classes.names:
-            raise ValueError(
+            raise UserError(
                 f"{model} tells {len(member.classes)} classes apart, not the {len(dataset.classes)} of {dataset.name}"
             )
         self.regresses = member.network.regression is not None

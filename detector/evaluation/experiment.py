@@ -44,6 +44,7 @@ from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth,
 from detector.evaluation.voc import evaluate_voc
 from detector.evaluation.writing import write_coco, write_ilsvrc
 from detector.settings import DetectorConfig
+from proposals.errors import UserError
 
 if TYPE_CHECKING:
     from detector.data.ground_truth import Record
@@ -135,7 +136,7 @@ def evaluate(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> E
     for group, names in config.groups.items():
         unknown = sorted(set(names) - set(evaluation.ap))
         if unknown:
-            raise ValueError(f"groups.{group}: {truth.name} has no class {', '.join(unknown)}")
+            raise UserError(f"groups.{group}: {truth.name} has no class {', '.join(unknown)}")
         values = [value for name in names if (value := evaluation.ap[name]) is not None]
         evaluation.summary[f"mean of {group}"] = float(np.mean(values)) if values else None
     return evaluation
@@ -165,7 +166,7 @@ def open_truth(
 def configured_truth(config: EvaluationConfig) -> Truth:
     """The ground truth of the config's data, as written."""
     if config.data is None:
-        raise ValueError("no data to evaluate on; set data.kind=... data.root=...")
+        raise UserError("no data to evaluate on; set data.kind=... data.root=...")
     return read_truth(config.data, config.blacklist)
 
 
@@ -178,7 +179,7 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
         unread: receives a line for each image that cannot be read; they are not in the journal.
     """
     if config.data is None:
-        raise ValueError("no data to detect on; set data.kind=... data.root=...")
+        raise UserError("no data to detect on; set data.kind=... data.root=...")
     return detect_dataset(config, open_dataset(config.data), device, unread)
 
 
@@ -347,7 +348,7 @@ def _labels_of(detector: Detector, dataset: Dataset) -> NDArray[np.int64]:
     known = {wnid: label for label, wnid in enumerate(dataset.classes.wnids) if wnid}
     labels = np.array([known.get(wnid or "", -1) for wnid in detector.classes.wnids], np.int64)
     if (labels < 0).all():
-        raise ValueError(
+        raise UserError(
             f"the detector tells {len(detector.classes)} classes apart ({_some(detector.classes.names)}), "
             f"{dataset.name} has {len(dataset.classes)} ({_some(dataset.classes.names)}): "
             "evaluate on the classes it was trained for"
