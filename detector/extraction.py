@@ -28,6 +28,7 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import ImageError, read_image
 from detector.opencv import one_opencv_thread
+from proposals.errors import UserError
 from proposals.own import identity
 from proposals.result import Proposals, Source, source_names
 from proposals.settings import MultiBoxSettings, ProposalConfig
@@ -66,7 +67,6 @@ def extract(
     workers: int = 0,
     shard: tuple[int, int] = (1, 1),
     label: str = "proposals",
-    gaps: bool = False,
 ) -> list[str]:
     """Fill the store in folder with the proposals of images, those of the shard if there are several.
 
@@ -77,10 +77,10 @@ def extract(
         workers: processes; 0 is one a processor core.
         shard: number, from 1, and count.
         label: of the progress bar.
-        gaps: finish the store although images cannot be read; else it stays unfinished, all others being in it.
 
     Returns:
-        a line for each image that cannot be read.
+        a line for each image that cannot be read. The finished store has all others; extracting again adds those that
+        can be read by then.
 
     Raises:
         StoreError: the store was made otherwise, is damaged or in use, or a worker process died.
@@ -102,7 +102,7 @@ def extract(
                     else:
                         writer.append(name, *outcome)
                     bar.update()
-        if not failures or (gaps and writer.done):
+        if writer.done or not failures:
             writer.finish()
     return failures
 
@@ -120,9 +120,10 @@ def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, wor
     folder = cache_folder(list(images), config, cache)
     if any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file():
         return ProposalStore(folder, settings_of(config))
-    failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}", gaps=True)
+    failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
     if len(failures) == len(images):
-        raise ImageError(f"{dataset.name}: none of {len(images)} images can be read; the first: {failures[0]}")
+        more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
+        raise ImageError(f"{failures[0]}{more}")
     return ProposalStore(folder, settings_of(config))
 
 
@@ -197,15 +198,18 @@ def _cores() -> int:
 
 def _propose_file(config: ProposalConfig, path: Path) -> Outcome | str:
     try:
-        image = read_image(path)
         content = path.read_bytes()
+        image = read_image(path)
     except OSError as error:
         return f"{path}: {(error.strerror or str(error)).lower()}"
     except ImageError as error:
         return str(error)
     network = _multibox(config)
     started = time.perf_counter()
-    found = propose(image, config, multibox=network, content=content)
+    try:
+        found = propose(image, config, multibox=network, content=content)
+    except UserError as error:  # a source of the user's own
+        return f"{path}: {error}"
     return digest(content), (image.shape[1], image.shape[0]), found, time.perf_counter() - started
 
 

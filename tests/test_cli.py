@@ -293,7 +293,7 @@ def test_detect_interrupted(
 
     monkeypatch.setattr(Detector, "run", stop)
     noise(workplace / "a.png")
-    assert detect(["a.png"]) == 1
+    assert detect(["a.png"]) == 130
     assert "detect: stopped; the images printed above are done" in capsys.readouterr().err
 
 
@@ -382,7 +382,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(
     table = capsys.readouterr().out
     with monkeypatch.context() as patch:
         patch.setattr(Detector, "run", stop_at_the_second)
-        assert evaluate([]) == 1
+        assert evaluate([]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.endswith("eval_map: stopped; the same command goes on where it was\n")
@@ -611,7 +611,7 @@ def test_train_interrupted(
         signal.raise_signal(signal.SIGTERM)  # how a scheduler stops a job
 
     monkeypatch.setattr(f"detector.training.run.{moment}", stop)
-    assert train([]) == 1
+    assert train([]) == 130
     assert capsys.readouterr().err.endswith("train_classifier: stopped; the same command with --resume auto goes on\n")
 
 

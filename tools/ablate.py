@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     return run("ablate", lambda: _work(options), stopped="the same command goes on where it was")
 
 
-def _work(options: argparse.Namespace) -> None:
+def _work(options: argparse.Namespace) -> int:
     from detector.commands.run import say
     from detector.commands.targets import check_target
     from detector.config import load_config
@@ -40,10 +40,16 @@ def _work(options: argparse.Namespace) -> None:
     for name in ("table.md", "table.json"):
         check_target(config.folder / name, "a table")
     keep_freed_memory()
-    table = ablate(config, options.device)
+    unread: list[str] = []
+    table = ablate(config, options.device, unread)
     written = write_table(config, table)
     say("ablate", f"wrote {', '.join(map(str, written))}")
     print(format_markdown(config, table))
+    for line in unread:
+        say("ablate", line)
+    if unread:
+        say("ablate", f"{len(unread)} images could not be read; in these numbers they have no detections")
+    return 1 if unread else 0
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
 
-def _work(options: argparse.Namespace) -> None:
+def _work(options: argparse.Namespace) -> int:
     from detector.commands.run import say
     from detector.commands.targets import check_target
     from detector.config import load_config
@@ -51,12 +51,18 @@ def _work(options: argparse.Namespace) -> None:
     dataset = open_dataset(config.data)
     for warning in dataset.warnings:
         say("eval_proposals", f"warning: {warning}")
-    rows = measure_coverage(dataset, config)
+    unread: list[str] = []
+    rows = measure_coverage(dataset, config, unread)
     if options.json:
         write_coverage(options.json, dataset, config, rows)
     if options.plot:
         plot_coverage(options.plot, dataset, rows)
     print(format_coverage(dataset, rows))
+    for line in unread:
+        say("eval_proposals", line)
+    if unread:
+        say("eval_proposals", f"{len(unread)} images could not be read; in these numbers nothing covers their objects")
+    return 1 if unread else 0
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from detector.evaluation.matching import Matches, match
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.scores import ScoreStore
 from detector.evaluation.truth import Truth
-from detector.extraction import dataset_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.postprocess import suppress
 from detector.regression import place
 from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
@@ -153,8 +153,13 @@ class Table:
     images: int
 
 
-def ablate(config: AblationConfig, device: str = "auto") -> Table:
+def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | None = None) -> Table:
     """Score what is missing, and make the table.
+
+    Args:
+        config: the table.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read, in which nothing is detected.
 
     Raises:
         CheckpointError, ConfigError, DataError, ImageError, StoreError, ValueError: one line each, for the user.
@@ -177,6 +182,10 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
         name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
         for name in dict.fromkeys(row.proposals for row in config.rows.values())
     }
+    images = len(dataset)
+    dataset, lines = with_proposals(dataset, stores.values())
+    if unread is not None:
+        unread += lines
     for model, member in members.items():
         for mirror in (False, True):
             rows = [row for row in config.rows.values() if model in row.models and (row.mirror or not mirror)]
@@ -204,7 +213,7 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
                 pair = [other, results[name]]
                 differences[group] = compare(truth, pair, **settings).difference if there else None
         table[name] = Row(boxes, seconds, means, differences, row.against)
-    return Table(table, len(dataset))
+    return Table(table, images)
 
 
 def format_markdown(config: AblationConfig, table: Table) -> str:

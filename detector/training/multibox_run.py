@@ -27,6 +27,7 @@ from detector.training.multibox import (
     val_features,
 )
 from detector.training.ranks import joined
+from detector.training.readable import readable_part, report_unread
 from detector.training.record import check_folder
 from detector.training.run import RUNS, carry_on
 
@@ -41,7 +42,7 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         resume: go on where the run of that name stopped; without one, start.
 
     Raises:
-        ConfigError, DataError, ImageError, CheckpointError, TrainingError, OSError, ValueError: a message for the user.
+        UserError, OSError: a message for the user; TrainingError at the end where images could not be read.
         KeyboardInterrupt: stopped, and saved.
     """
     config = load_config(MultiBoxTrainingConfig, config_name, overrides)
@@ -51,6 +52,9 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         resuming_head = check_folder(folder / "head", config, resume=resume)
         # A prior that claims no object is taught to be none: not where objects have no box.
         train_set, val_set = exhaustive_part(open_dataset(config.train)), open_dataset(config.val)
+        (train_set, lines), (val_set, more) = (readable_part(part, config.workers) for part in (train_set, val_set))
+        for line in (*lines, *more) if ranks.leads else ():
+            print(f"train_multibox: warning: {line}; left out", file=sys.stderr)
         for dataset in (train_set, val_set):
             for warning in dataset.warnings if ranks.leads else ():
                 print(f"train_multibox: warning: {warning}", file=sys.stderr)
@@ -80,4 +84,5 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
             carry_on(Loop(task, config, folder, ranks), config, resuming)
     if ranks.leads:
         print(f"done: python tools/detect.py image.jpg proposals.multibox.weights={folder}/best.safetensors")
+    report_unread(len(lines) + len(more), [*lines, *more])
     return folder

@@ -1,0 +1,90 @@
+"""Images that cannot be read, in training: each is named and costs itself, not the run.
+
+Where all images are read before training begins (proposals, MultiBox) they are left out; where they are first read in
+the midst of it (whole images, of which there may be a million) the next image takes the place.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from detector.data.ground_truth import Dataset, Record
+from detector.data.image import Image, ImageError
+from detector.training.record import TrainingError
+
+
+def readable_part(dataset: Dataset, workers: int = 1) -> tuple[Dataset, list[str]]:
+    """The images of a data set that can be read, each decoded to see it, and a line for each other.
+
+    Raises:
+        ImageError: none can be read.
+    """
+
+    def fault(record: Record) -> str:
+        try:
+            record.read()
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(max(1, workers)) as executor:
+        found = executor.map(fault, dataset.records)
+        bar = tqdm(found, f"images of {dataset.name}", len(dataset), unit="image", dynamic_ncols=True)
+        faults = list(bar)
+    lines = [line for line in faults if line]
+    if lines and len(lines) == len(dataset):
+        raise ImageError(f"{dataset.name}: no image can be read; the first: {lines[0]}")
+    kept = tuple(record for record, line in zip(dataset.records, faults, strict=True) if not line)
+    return (replace(dataset, records=kept) if lines else dataset), lines
+
+
+class Reader:
+    """Reads images by number; for one that cannot be read comes the next that can.
+
+    What failed is shared with the worker processes of a loader, so that each is named once and all are known here.
+
+    Args:
+        read: number -> image, or an ImageError that names it.
+        count: images.
+    """
+
+    def __init__(self, read: Callable[[int], Image], count: int) -> None:
+        self.read = read
+        self.failed: Tensor = torch.zeros(count, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __call__(self, index: int) -> tuple[int, Image]:
+        """The number of the image that was read, and the image.
+
+        Raises:
+            ImageError: none can be read.
+        """
+        count = len(self.failed)
+        for place in (*range(index, count), *range(index)):
+            if self.failed[place]:
+                continue
+            try:
+                return place, self.read(place)
+            except ImageError as error:
+                self.failed[place] = 1
+                print(f"warning: {error}; the next image takes its place", file=sys.stderr)
+        raise ImageError(f"none of {count} images can be read")
+
+
+def report_unread(count: int, lines: Sequence[str] = ()) -> None:
+    """End a finished training with what it could not read.
+
+    Raises:
+        TrainingError: there was something.
+    """
+    if count:
+        first = f" (the first: {lines[0]})" if lines else ""
+        raise TrainingError(
+            f"trained to the end without {count} images that cannot be read{first}; mend or remove them"
+        )
