@@ -35,6 +35,9 @@ from proposals.settings import MultiBoxSettings, ProposalConfig
 from proposals.sources import propose
 from proposals.store import ProposalStore, StoreError, StoreWriter, digest, store_settings
 
+STORE_FILES = ("boxes.npy", "scores.npy", "sources.npy", "offsets.npy", "manifest.json")
+JOURNAL_BEGINS = b'{"store": '
+
 
 @dataclass(frozen=True)
 class ExtractionConfig:
@@ -90,6 +93,7 @@ def extract(
     propose(
         np.zeros((32, 32, 3), np.uint8), replace(config, selective_search=True, multibox=MultiBoxSettings(), own={})
     )
+    _check_folder(folder, shard)
     failures = []
     with StoreWriter(folder, settings, list(images), shard=shard, sources=source_names(config)) as writer:
         if writer.todo:
@@ -105,6 +109,22 @@ def extract(
         if writer.done or not failures:
             writer.finish()
     return failures
+
+
+def _check_folder(folder: Path, shard: tuple[int, int]) -> None:
+    """Refuse to write a store over files of another program.
+
+    Raises:
+        StoreError: the folder has files of a store's names that belong to none.
+    """
+    part = folder if shard[1] == 1 else folder / f"shard-{shard[0]}-of-{shard[1]}"
+    journal = part / "journal.jsonl"
+    foreign = [part / name for name in STORE_FILES if (part / name).exists()]
+    if journal.is_file():
+        beginning = journal.read_bytes()[: len(JOURNAL_BEGINS)]
+        foreign = [] if JOURNAL_BEGINS.startswith(beginning) and (beginning or not foreign) else [journal]
+    if foreign:
+        raise StoreError(f"{part}: {foreign[0].name} there is no part of a store of proposals; name another folder")
 
 
 def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, workers: int) -> ProposalStore:

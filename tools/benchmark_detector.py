@@ -34,15 +34,28 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
 
-def _work(options: argparse.Namespace) -> None:
+def _work(options: argparse.Namespace) -> int:
     from detector.opencv import check_opencv
 
     check_opencv()
-    from detector.data.image import find_images
+    from detector.commands.run import say
+    from detector.data.image import ImageError, list_images, read_image
     from detector.detector_benchmark import format_timings, time_detectors
 
-    paths = find_images(options.source)
+    listing = list_images(options.source)
+    failures, paths = list(listing.failures), []
+    for path in listing.paths:
+        try:
+            read_image(path)
+            paths.append(path)
+        except ImageError as error:
+            failures.append(str(error))
+    for line in (*listing.warnings, *failures):
+        say("benchmark_detector", line)
+    if not paths:
+        raise ImageError("no image can be read")
     print(format_timings(time_detectors(options.detectors, paths, options.repetitions)))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

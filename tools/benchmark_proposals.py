@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 EXAMPLES = """OpenCV's selective search is in its contrib build only, which cannot stand beside this project's:
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     return run("benchmark_proposals", lambda: _work(options), stopped="nothing is kept of a benchmark")
 
 
-def _work(options: argparse.Namespace) -> None:
+def _work(options: argparse.Namespace) -> int:
     from detector.opencv import check_opencv
 
     check_opencv()
@@ -40,6 +41,7 @@ def _work(options: argparse.Namespace) -> None:
     from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.data import open_dataset
+    from detector.data.readable import readable_part
     from detector.evaluation.benchmark import BenchmarkConfig, format_benchmark, run_benchmark, write_benchmark
 
     config = load_config(BenchmarkConfig, options.config, options.overrides)
@@ -47,10 +49,14 @@ def _work(options: argparse.Namespace) -> None:
     dataset = open_dataset(config.data)
     for warning in dataset.warnings:
         say("benchmark_proposals", f"warning: {warning}")
-    rows = run_benchmark(dataset, config)
+    chosen, unread = readable_part(replace(dataset, records=dataset.records[: config.images or None]))
+    rows = run_benchmark(chosen, config)
     if options.json:
-        write_benchmark(options.json, dataset, config, rows)
-    print(format_benchmark(dataset, config, rows))
+        write_benchmark(options.json, chosen, config, rows)
+    print(format_benchmark(chosen, config, rows))
+    for line in unread:
+        say("benchmark_proposals", f"{line}; left out")
+    return 1 if unread else 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from detector.checkpoint import SHIPPED, find_checkpoint
 from detector.config import load_config
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import exhaustive_part
+from detector.data.readable import readable_part
 from detector.device import choose_precision, keep_freed_memory
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
 from detector.training.loop import Loop
@@ -27,7 +28,7 @@ from detector.training.multibox import (
     val_features,
 )
 from detector.training.ranks import joined
-from detector.training.readable import readable_part, report_unread
+from detector.training.readable import report_unread
 from detector.training.record import check_folder
 from detector.training.run import RUNS, carry_on
 

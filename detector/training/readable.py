@@ -1,48 +1,19 @@
 """Images that cannot be read, in training: each is named and costs itself, not the run.
 
-Where all images are read before training begins (proposals, MultiBox) they are left out; where they are first read in
-the midst of it (whole images, of which there may be a million) the next image takes the place.
+Where all images are read before training begins (proposals, MultiBox) they are left out (detector.data.readable); where
+they are first read in the midst of it (whole images, of which there may be a million) the next one takes the place.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from detector.data.ground_truth import Dataset, Record
 from detector.data.image import Image, ImageError
 from detector.training.record import TrainingError
-
-
-def readable_part(dataset: Dataset, workers: int = 1) -> tuple[Dataset, list[str]]:
-    """The images of a data set that can be read, each decoded to see it, and a line for each other.
-
-    Raises:
-        ImageError: none can be read.
-    """
-
-    def fault(record: Record) -> str:
-        try:
-            record.read()
-        except ImageError as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor(max(1, workers)) as executor:
-        found = executor.map(fault, dataset.records)
-        bar = tqdm(found, f"images of {dataset.name}", len(dataset), unit="image", dynamic_ncols=True)
-        faults = list(bar)
-    lines = [line for line in faults if line]
-    if lines and len(lines) == len(dataset):
-        raise ImageError(f"{dataset.name}: no image can be read; the first: {lines[0]}")
-    kept = tuple(record for record, line in zip(dataset.records, faults, strict=True) if not line)
-    return (replace(dataset, records=kept) if lines else dataset), lines
 
 
 class Reader:
