@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, default=1000, help="outputs of the classifier (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the input, px (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.size < 32:
+        parser.error(f"--size takes a number from 32, not {options.size}")
 
     from detector.commands.run import run
 

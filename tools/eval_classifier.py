@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 import time
 from pathlib import Path
@@ -78,7 +79,7 @@ def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, 
 
     keep_freed_memory()
     device = choose_device(options.device)
-    images = open_images(load_config(ImagesConfig, None, [f"root={options.data}", *options.set]))
+    images = open_images(load_config(ImagesConfig, None, [f"root={json.dumps(str(options.data))}", *options.set]))
     titles = {}
     for name in options.models:
         weights = Path(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.annotations and options.protocol != "coco" and not options.image_list:
         parser.error("give --image-list, the images that count")
     options.overrides += [f"protocol={options.protocol}"] * bool(options.protocol)
-    options.overrides += [f"blacklist={options.blacklist}"] * bool(options.blacklist)
+    options.overrides += [f"blacklist={json.dumps(options.blacklist)}"] * bool(options.blacklist)
 
     from detector.commands.run import run
 

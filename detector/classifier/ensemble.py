@@ -9,6 +9,7 @@ N images, K classes.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class Predictions:
                     content["probabilities"],
                     float(content["seconds"]),
                 )
-        except (OSError, KeyError, ValueError, EOFError) as error:
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: no saved predictions ({error})") from error
 
 
