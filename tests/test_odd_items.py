@@ -313,6 +313,28 @@ def test_region_training(
     assert captured.err.splitlines()[-1].startswith("train_classifier: ")
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "best.safetensors", "metrics.jsonl"])
+def test_training_and_evaluation_leave_folders_of_others_alone(
+    tool: Callable[[str], Main], tree: Path, weights: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = "kind: voc, root: tree, classes: [square, disc]"
+    Path("toy.yaml").write_text(
+        f"name: toy\ninit: {weights}\ntrain: {{{data}, split: train}}\nval: {{{data}, split: val}}\n"
+        "regions: {size: 64, context: 4}\n"
+    )
+    Path("runs/toy").mkdir(parents=True)
+    Path("runs/toy", name).write_text("mine\n")
+    commands = [("train_classifier", ["--config", "toy.yaml"])]
+    if name == "config.yaml":
+        Path("evaluation.yaml").write_text(f"name: toy\ndetector: {{models: [{weights}]}}\n")
+        commands.append(("eval_map", ["--config", "evaluation.yaml", *split("val")]))
+    for command, arguments in commands:
+        assert tool(command)([*arguments, "--device", "cpu"]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"{command}: runs/toy")
+        assert [path.name for path in Path("runs/toy").iterdir()] == [name]
+        assert Path("runs/toy", name).read_text() == "mine\n"
+
+
 def test_image_training(tool: Callable[[str], Main], workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("train", "val"):
         for label in ("square", "disc"):

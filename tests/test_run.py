@@ -96,6 +96,59 @@ def test_a_message_of_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "tool: one\ntool:   two\n"
 
 
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+ARGUMENTS = {
+    "ablate": ["--config", "x"],
+    "benchmark_detector": ["x"],
+    "benchmark_evaluation": [],
+    "benchmark_network": [],
+    "benchmark_proposals": ["--config", "x"],
+    "classify": ["x"],
+    "describe_model": [],
+    "detect": ["x"],
+    "eval_classifier": ["x", "--models", "y"],
+    "eval_map": ["--config", "x"],
+    "eval_proposals": ["--config", "x"],
+    "export_onnx": ["x", "y"],
+    "export_weights": ["x", "y"],
+    "extract_proposals": ["x", "--output", "y"],
+    "train_classifier": ["--config", "x"],
+    "train_multibox": ["--config", "x"],
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_every_command_runs_in_the_frame(
+    name: str, tool: Callable[[str], Callable[[list[str]], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def frame(name: str, work: Callable[[], int | None], *, stopped: str, printed_only: bool = False) -> int:
+        seen.append((name, stopped))
+        return 77
+
+    monkeypatch.setattr("detector.commands.run.run", frame)
+    assert tool(name)(ARGUMENTS[name]) == 77
+    ((given, stopped),) = seen
+    assert given == name
+    assert stopped
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_library_that_is_not_there_is_a_line(name: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        "for library in ('torch', 'numpy', 'cv2', 'omegaconf'): sys.modules[library] = None\n"
+        "sys.exit(runpy.run_path(sys.argv[1])['main'](sys.argv[2:]))\n"
+    )
+    command = [sys.executable, "-c", code, f"tools/{name}.py", *ARGUMENTS[name]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert all(line.startswith(f"{name}: ") for line in done.stderr.splitlines())
+    assert done.stderr
+
+
 # ---- streams, in processes of their own
 
 PROGRAM = """

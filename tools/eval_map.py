@@ -122,6 +122,8 @@ def _check_targets(options: argparse.Namespace, folder: Path) -> None:
     inputs = (options.detections, options.compare, options.annotations, options.image_list, options.config)
     for path, kind in ((options.json, "a report"), (options.report, "a page")):
         check_target(path, kind, inputs)
+    if options.save is not None and options.save.suffix not in ("", ".json", ".txt"):
+        raise TargetError(f"{options.save}: detections are written as .json (COCO), .txt (ILSVRC) or a folder (VOC)")
     if options.save is not None and options.save.suffix:
         check_target(options.save, "detections", inputs)
     elif options.save is not None and any(path and path.absolute() == options.save.absolute() for path in inputs[:3]):

@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)
 
+    if options.plot and options.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"--plot draws a .png, .svg or .pdf file, not {options.plot}")
+
     from detector.commands.run import run
 
     return run(
