@@ -24,7 +24,8 @@ def readable_part(dataset: Dataset, workers: int = 1) -> tuple[Dataset, list[str
     with ThreadPoolExecutor(max(1, workers)) as executor:
         found = executor.map(_fault, dataset.records)
         label = f"images of {dataset.name}"
-        faults = list(tqdm(found, label, len(dataset), unit="image", dynamic_ncols=True, leave=False))
+        few = len(dataset) < 1000  # which takes seconds
+        faults = list(tqdm(found, label, len(dataset), unit="image", dynamic_ncols=True, leave=False, disable=few))
     lines = [line for line in faults if line]
     if lines and len(lines) == len(dataset):
         raise ImageError(f"{dataset.name}: no image can be read; the first: {lines[0]}")

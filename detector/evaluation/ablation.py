@@ -107,6 +107,7 @@ class AblationConfig:
         if ALL in self.groups:
             raise ValueError(f"groups: {ALL!r} is the name of the mean over all of them")
         DetectorConfig(batch=self.batch, precision=self.precision)  # refuses what it refuses
+        EvaluationConfig(protocol=self.protocol, min_iou=self.min_iou)
         if self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, not {self.resamples}")
         for name, row in self.rows.items():

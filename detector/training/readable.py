@@ -37,6 +37,7 @@ class Reader:
             ImageError: none can be read.
         """
         count = len(self.failed)
+        last = "each has been named"
         for place in (*range(index, count), *range(index)):
             if self.failed[place]:
                 continue
@@ -44,8 +45,9 @@ class Reader:
                 return place, self.read(place)
             except ImageError as error:
                 self.failed[place] = 1
+                last = f"the last: {error}"
                 print(f"warning: {error}; the next image takes its place", file=sys.stderr)
-        raise ImageError(f"none of {count} images can be read")
+        raise ImageError(f"none of {count} images can be read; {last}")
 
 
 def report_unread(count: int, lines: Sequence[str] = ()) -> None:
