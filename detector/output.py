@@ -71,7 +71,7 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
                 failed.append(f"{path}: the results cannot be written: {reason}")
             else:
                 bar.close()
-                raise
+                raise OSError(error.errno, error.strerror, str(folder)) from error
             tqdm.write(f"detect: {failed[-1]}", file=sys.stderr)
             continue
         tqdm.write(format_run(path, image, run, detector.classes), file=sys.stdout)
