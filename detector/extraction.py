@@ -11,8 +11,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -130,6 +130,7 @@ def _check_folder(folder: Path, shard: tuple[int, int]) -> None:
 def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, workers: int) -> ProposalStore:
     """The proposals of a data set's images, from the cache folder, shards extracted there too, or computed into it.
 
+    Any number of processes may read a finished store at once; one that is being filled is its writer's.
     Images that cannot be read are not in it; who reads them finds out why.
 
     Raises:
@@ -137,14 +138,16 @@ def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, wor
         StoreError: as extract; or not all shards are there.
     """
     images = {record.image_id: record.path for record in dataset.records}
-    folder = cache_folder(list(images), config, cache)
-    if any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file():
-        return ProposalStore(folder, settings_of(config))
+    settings = settings_of(config)
+    folder = _folder(images, settings, cache)
+    sharded = any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file()
+    if sharded or (folder / "manifest.json").is_file():
+        return ProposalStore(folder, settings)
     failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
     if len(failures) == len(images):
         more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
         raise ImageError(f"{failures[0]}{more}")
-    return ProposalStore(folder, settings_of(config))
+    return ProposalStore(folder, settings)
 
 
 def with_proposals(dataset: Dataset, stores: Iterable[ProposalStore]) -> tuple[Dataset, list[str]]:
@@ -179,10 +182,34 @@ def settings_of(config: ProposalConfig) -> dict[str, Any]:
     return store_settings(config, files)
 
 
-def cache_folder(names: Sequence[str], config: ProposalConfig, cache: Path) -> Path:
-    """Where in the cache the store of these images and settings is."""
-    key = json.dumps([settings_of(config), sorted(names)], sort_keys=True)
+def cache_folder(images: Mapping[str, Path], config: ProposalConfig, cache: Path) -> Path:
+    """Where in the cache the store of these images and settings is.
+
+    It goes by the names and the contents of the images: a data set that moved finds its store again, and another one of
+    the same names gets a store of its own.
+
+    Args:
+        images: path by name.
+        config: how boxes are proposed.
+        cache: the cache.
+    """
+    return _folder(images, settings_of(config), cache)
+
+
+def _folder(images: Mapping[str, Path], settings: Mapping[str, Any], cache: Path) -> Path:
+    names = sorted(images)
+    parts = [names[start : start + 256] for start in range(0, len(names), 256)]
+    with ThreadPoolExecutor(_cores()) as executor:
+        digests = list(executor.map(lambda part: [_digest_of_file(images[name]) for name in part], parts))
+    key = json.dumps([settings, names, digests], sort_keys=True)
     return cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _digest_of_file(path: Path) -> str:
+    try:
+        return digest(path.read_bytes())
+    except OSError:  # extracting will say so
+        return ""
 
 
 Outcome = tuple[str, tuple[int, int], Proposals, float]

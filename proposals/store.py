@@ -305,6 +305,16 @@ class ProposalStore:
             raise StoreError(f"{self.folder}: {problem}; delete the folder and extract them again")
         return self._rows(sha256)
 
+    def named(self, name: str) -> Proposals:
+        """The proposals of the image of that name, whatever has become of its file since.
+
+        Raises:
+            StoreError: the store has no image of that name.
+        """
+        if name not in self._by_name:
+            raise StoreError(f"{self.folder}: has no proposals of {name}; delete the folder and extract them again")
+        return self._rows(self._by_name[name])
+
     def seconds(self, content: bytes) -> float:
         """Seconds that proposing took on the image of that content; 0 where they were not measured."""
         part, row = self._where[digest(content)]

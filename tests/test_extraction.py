@@ -72,7 +72,7 @@ def test_a_data_set_goes_where_training_looks(shapes, tmp_path, monkeypatch):
     result = run(*data, f"cache={tmp_path / 'cache'}")
     assert result.returncode == 0, result.stderr
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", ["square", "disc"]))
-    folder = cache_folder([record.image_id for record in dataset.records], CONFIG, tmp_path / "cache")
+    folder = cache_folder({record.image_id: record.path for record in dataset.records}, CONFIG, tmp_path / "cache")
     assert result.stdout == f"{folder}\n"
     monkeypatch.setattr("detector.extraction._outcomes", lambda *_: pytest.fail("proposals were computed again"))
     store = dataset_proposals(dataset, CONFIG, tmp_path / "cache", 1)

@@ -377,6 +377,7 @@ with joined("cpu") as ranks:
 """
 
 
+@pytest.mark.timeout(120)
 def test_two_processes_give_the_gradients_and_metrics_of_one(settings: dict[str, Any], tmp_path: Path) -> None:
     """Under torchrun with gloo; nine val images do not share equally by two, and none counts twice."""
     script = tmp_path / "script.py"
@@ -397,6 +398,7 @@ def test_two_processes_give_the_gradients_and_metrics_of_one(settings: dict[str,
             torch.testing.assert_close(found["gradients"][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.timeout(120)
 def test_a_whole_run_under_torchrun(settings: dict[str, Any], tmp_path: Path) -> None:
     """Two processes write one record, and resuming finds the run done."""
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings | {"epochs": 1}))
@@ -416,7 +418,7 @@ def test_statistics_are_taken_anew_for_the_averaged_weights(settings: dict[str, 
     loop = Loop(task, task.config, tmp_path)
     for batch in task.batches(0, 3):
         loop.learn(batch)
-    network = loop.evaluated()
+    network = loop.measured_weights()
     norm = network.get_submodule("trunk.conv1.norm")
     assert isinstance(norm, nn.BatchNorm2d)
     x = torch.cat([task.inputs(batch) for batch in task.batches(0, 2)])

@@ -241,7 +241,7 @@ def test_measure_is_the_recall_of_what_is_proposed(shapes: Path) -> None:
     assert row["val_recall_10"] == pytest.approx((everything >= 0.5).mean())
     assert row["val_recall70_200"] == pytest.approx((everything >= 0.7).mean())
     cached = MultiBoxTraining(
-        config, model, Views(dataset, config), dataset, features=val_features(dataset, model, torch.device("cpu"))
+        config, model, Views(dataset, config), dataset, features=val_features(dataset, model, Ranks())
     )
     assert cached.measure(model.network.head) == pytest.approx(row, abs=0.2)  # float16 may tip a box over
 
@@ -259,9 +259,7 @@ def test_four_images_are_learned_by_heart(shapes: Path, tmp_path: Path) -> None:
     colours = start_multibox(config, nn.Sequential(nn.AdaptiveAvgPool2d(7)), 3, dataset)
     model = replace(model, network=colours.eval())
     features = cached_features(Views(dataset, config), model, "sha", Ranks())
-    task = MultiBoxTraining(
-        config, model, features, dataset, features=val_features(dataset, model, torch.device("cpu"))
-    )
+    task = MultiBoxTraining(config, model, features, dataset, features=val_features(dataset, model, Ranks()))
     loop = Loop(task, replace(config.heads, schedule="constant", averaging="none"), tmp_path)
     losses = [loop.learn(batch) for batch in task.batches(0, 400)]
     assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
@@ -427,8 +425,8 @@ def test_stores_hold_both_sources_and_know_the_weights(whole: Path, shapes: Path
         assert set(found.sources.tolist()) == {0, 1}
     assert store.sources == ("selective search", "multibox")
     other = replace(both, multibox=MultiBoxSettings(str(whole / "head" / "best.safetensors")))
-    names = [record.image_id for record in dataset.records]
-    assert cache_folder(names, both, tmp_path) != cache_folder(names, other, tmp_path)
+    images = {record.image_id: record.path for record in dataset.records}
+    assert cache_folder(images, both, tmp_path) != cache_folder(images, other, tmp_path)
     with pytest.raises(
         CheckpointError, match=r"no MultiBox weights nowhere; train some: .* proposals.multibox.weights"
     ):

@@ -71,7 +71,7 @@ def _work(options: argparse.Namespace) -> int:
             say("extract_proposals", line)
     rank, ranks = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     shard = options.shard or (int(rank) + 1, int(ranks))
-    folder = options.output or cache_folder(list(images), config.proposals, Path(config.cache))
+    folder = options.output or cache_folder(images, config.proposals, Path(config.cache))
     label = f"shard {shard[0]}/{shard[1]}" if shard[1] > 1 else "proposals"
     failures = extract(images, config.proposals, folder, workers=config.workers, shard=shard, label=label)
     for line in (*not_listed, *failures):

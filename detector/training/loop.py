@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -163,9 +163,16 @@ class Loop:
                 self.save_state()
                 saved = time.monotonic()
 
-    def finish_epoch(self) -> dict[str, float]:
-        """Measure the averaged weights and keep them, as the last and perhaps the best; returns the metrics."""
-        network = self.evaluated()
+    def finish_epoch(self, keep: Sequence[str] = ("last",)) -> dict[str, float]:
+        """Measure the averaged weights and keep them, as the best if they are; all processes call it together.
+
+        Args:
+            keep: names of the files that they are written to whether or not they are the best.
+
+        Returns:
+            the metrics.
+        """
+        network = self.measured_weights()
         with autocast(self.ranks.device, self._precision):
             metrics = self.task.measure(network)
         self.losses = []
@@ -173,8 +180,8 @@ class Loop:
             self.best = float(metrics[self.task.criterion])
             if self.ranks.leads:
                 self.task.save(network, self.folder / "best.safetensors")
-        if self.ranks.leads:
-            self.task.save(network, self.folder / "last.safetensors")
+        for name in keep if self.ranks.leads else ():
+            self.task.save(network, self.folder / f"{name}.safetensors")
         return metrics
 
     def learn(self, batch: Batch) -> float:
@@ -216,16 +223,20 @@ class Loop:
         """Of a step, counted from 0."""
         return learning_rate(self.config, step, self.task.batches_per_epoch)
 
-    def evaluated(self) -> nn.Module:
-        """The weights to measure and keep, in evaluation mode: the averaged ones as soon as there are any."""
+    def measured_weights(self) -> nn.Module:
+        """The weights to measure and keep, in evaluation mode: the averaged ones as soon as there are any.
+
+        With batch normalisation the processes bring their statistics together: all of them must call this.
+        """
         network = self.average.module
         if self.average.n_averaged == 0:
             network.load_state_dict(self.task.network.state_dict())
-        count = min(self.config.batch_norm_batches, self.steps)
-        if count and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-            network.train()
-            with autocast(self.ranks.device, self._precision):
-                update_bn((self.task.inputs(batch) for batch in self.task.batches(0, count)), network)
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+            count = min(self.config.batch_norm_batches, self.steps)
+            if count:
+                network.train()
+                with autocast(self.ranks.device, self._precision):
+                    update_bn((self.task.inputs(batch) for batch in self.task.batches(0, count)), network)
             self.ranks.average_buffers(network)
         return network.eval()
 

@@ -182,7 +182,7 @@ class MultiBoxTraining:
         model: learns in place.
         train: views to learn from, or their features.
         val: images to measure on.
-        features: of the whole val images, [N, 9 C], where the trunk stays as it is; None where it learns.
+        features: val_features of this process's val images, where the trunk stays as it is; None where it learns.
         ranks: the processes.
     """
 
@@ -285,7 +285,7 @@ class MultiBoxTraining:
             for start in range(0, len(mine), PART):
                 part = mine[start : start + PART]
                 if self.features is not None:
-                    x = self.features[list(part)].float().to(self.ranks.device)
+                    x = self.features[start : start + PART].float().to(self.ranks.device)
                 else:
                     x = _inputs([self.val.records[index] for index in part], self.model, self.ranks.device)
                 yield from zip(*network(x), strict=True)
@@ -363,13 +363,15 @@ def cached_features(views: Views, model: MultiBoxModel, weights: str, ranks: Ran
 
 
 def val_features(
-    dataset: Dataset, model: MultiBoxModel, device: torch.device, precision: torch.dtype = torch.float32
+    dataset: Dataset, model: MultiBoxModel, ranks: Ranks, precision: torch.dtype = torch.float32
 ) -> Tensor:
-    """Of the whole images; [N, 9 C] float16."""
-    features = torch.empty(len(dataset), model.network.head.fc1.in_features, dtype=torch.float16)
-    with torch.inference_mode(), autocast(device, precision):
-        for start in tqdm(range(0, len(dataset), PART), desc="val features", unit="batch", dynamic_ncols=True):
-            x = _inputs(dataset.records[start : start + PART], model, device)
+    """Of the whole images that are this process's share; [N, 9 C] float16."""
+    records = dataset.records[ranks.share]
+    features = torch.empty(len(records), model.network.head.fc1.in_features, dtype=torch.float16)
+    starts = range(0, len(records), PART)
+    with torch.inference_mode(), autocast(ranks.device, precision):
+        for start in tqdm(starts, desc="val features", unit="batch", dynamic_ncols=True, disable=not ranks.leads):
+            x = _inputs(records[start : start + PART], model, ranks.device)
             features[start : start + PART] = pool(model.network.trunk(x)).half().cpu()
     return features
 

@@ -70,7 +70,7 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         model = MultiBoxModel(network.eval().to(ranks.device), classifier.config, convention, config.size, *shared)
         views = Views(train_set, config)
         features = cached_features(views, model, sha256, ranks)
-        measured = val_features(val_set, model, ranks.device, choose_precision(config.precision, ranks.device))
+        measured = val_features(val_set, model, ranks, choose_precision(config.precision, ranks.device))
         task = MultiBoxTraining(config, model, features, val_set, features=measured, ranks=ranks)
         carry_on(Loop(task, config.heads, folder / "head", ranks), config, resuming_head)
 

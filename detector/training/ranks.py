@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from detector.device import choose_device
+from detector.training.record import TrainingError
+
+T = TypeVar("T")
+LOST = re.compile(r"(closed|reset) by peer|broken pipe|pair closure|remote process exited", re.IGNORECASE)
+"""What gloo and NCCL say of a process that is gone."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +63,36 @@ class Ranks:
                     dist.all_reduce(buffer)
                     buffer /= self.world
 
+    def from_first(self, value: T | None) -> T:
+        """What the first process has, on every process; of the others it is ignored. All wait for it."""
+        values = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(values, 0, device=self.device if self.device.type == "cuda" else None)
+        return cast(T, values[0])
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.world > 1:
             dist.barrier()
 
-    def share(self, batch: Tensor) -> Tensor:
-        """This process's rows of a batch."""
-        return batch[self.rank :: self.world]
+    @property
+    def share(self) -> slice:
+        """Which of a batch's examples are this process's."""
+        return slice(self.rank, None, self.world)
 
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Ranks]:
     """Join the processes that torchrun started, NCCL on GPUs and gloo elsewhere, and leave them at the end.
 
+    A process that fails leaves at once, which ends the others: what they wait for from it fails.
+
     Args:
         device: as detector.device names it; under torchrun each process takes a GPU of its own where there are any.
 
     Raises:
         ValueError: no such device here.
+        TrainingError: another process failed.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -86,7 +104,16 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(chosen)
     # The others wait while the first proposes boxes for a whole data set.
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    backend = dist.get_backend()
     try:
         yield Ranks(dist.get_rank(), world, chosen)
-    finally:
-        dist.destroy_process_group()
+    except BaseException as error:
+        # Closes the connections on which the others wait. NCCL would wait for them first: there the process's end does.
+        if backend == "gloo":
+            dist.destroy_process_group()
+        if isinstance(error, RuntimeError) and LOST.search(str(error)):
+            raise TrainingError(
+                "another process failed, and this one ends with it; the other's message says why"
+            ) from error
+        raise
+    dist.destroy_process_group()

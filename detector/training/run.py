@@ -38,8 +38,9 @@ from detector.training.ranks import Ranks, joined
 from detector.training.readable import report_unread
 from detector.training.record import begin, check_folder, forget_after, report
 from detector.training.regression import add_regression
-from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, collect_windows
+from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.boxes import Boxes
+from proposals.store import ProposalStore
 
 RUNS = Path("runs")
 SCHEMAS: dict[str, type[FineTuneConfig] | type[ImageTrainingConfig]] = {
@@ -139,12 +140,12 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
 
     unread: list[str] = []
 
-    def batches(dataset: Dataset, seed: int) -> Examples:
+    def batches(dataset: Dataset, seed: int, *, plain: bool = False) -> Examples:
         exhaustive = exhaustive_part(dataset)  # the others give no window but their boxes
+        found = None
         if ranks.leads:
-            dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers))
-        ranks.wait()
-        store = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers))
+            found = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers)).folder
+        store = ProposalStore(ranks.from_first(found))  # which the first has checked
         readable, lines = with_proposals(exhaustive, [store])
         unread.extend(lines)
         if lines:
@@ -155,10 +156,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         for line in lines if ranks.leads else ():
             print(f"train_classifier: warning: {line}; left out", file=sys.stderr)
         none: Boxes = np.zeros((0, 4), np.float32)
-        proposals = [
-            store.get(record.image_id, record.path.read_bytes()).boxes if record.exhaustive else none
-            for record in dataset.records
-        ]
+        proposals = [store.named(record.image_id).boxes if record.exhaustive else none for record in dataset.records]
         windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
         if ranks.leads:
             objects = int((windows.labels > BACKGROUND).sum())
@@ -167,7 +165,9 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 f"{objects:,} windows of objects, {len(windows) - objects:,} of background",
                 file=sys.stderr,
             )
-        if classifier.shared:
+        balance, distortion = (0.0, 0.0) if plain else (config.class_balance, config.distortion)
+        jitter = 1.0 if plain else config.scale_jitter
+        if config.images:
             few = ImageSampler(
                 windows,
                 batch=config.batch,
@@ -175,15 +175,23 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 foreground=config.foreground,
                 seed=seed,
                 hard=config.hard_background,
+                balance=balance,
             )
-            return ImageBatches(dataset, few)
+            if classifier.shared:
+                return ImageBatches(dataset, few, config.regions, classifier.shared, distortion, jitter)
+            return WindowBatches(dataset, FewImages(few), config.regions, classifier.convention.mean, distortion)
         sampler = BatchSampler(
-            windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background
+            windows,
+            batch=config.batch,
+            foreground=config.foreground,
+            seed=seed,
+            hard=config.hard_background,
+            balance=balance,
         )
-        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean)
+        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean, distortion)
 
     kind = SharedTuning if classifier.shared else FineTuning
-    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0), ranks)
+    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0, plain=True), ranks)
     loop = Loop(task, config, folder, ranks)
     if not resuming:
         started = time.perf_counter()
@@ -193,10 +201,9 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 task.fit_last_layer()
         ranks.wait()
         ranks.copy_from_first(task.network)
-        row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch() | {"seconds": time.perf_counter() - started}
+        row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
         if ranks.leads:
-            task.save(loop.evaluated(), folder / "linear.safetensors")
-            report(folder, row)
+            report(folder, row | {"seconds": time.perf_counter() - started})
         loop.save_state()
     if config.train_from != "none":
         carry_on(loop, config, resuming, begun=True)
