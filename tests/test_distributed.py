@@ -340,8 +340,8 @@ def test_a_run_of_multibox(shapes: Path, tmp_path: Path) -> None:
 
 def fail() -> None:
     """One process fails at its second batch while the other goes on: for torchrun."""
-    from detector.data.ground_truth import DataError
     from detector.commands.run import run
+    from detector.data.ground_truth import DataError
     from detector.training.run import train
 
     learn = Loop.learn
