@@ -70,13 +70,13 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
 
     Args:
         config: what to read.
-        need_images: refuse a split whose photographs are not all there, and compare their sizes with the stated ones,
-            a fraction of a millisecond an image: only here can all that use the split leave out the same images.
-            Scoring detections needs none of them.
+        need_images: refuse a split most of whose photographs are not there, and compare the sizes of the others with
+            the stated ones, a fraction of a millisecond an image: only here can all that use the split leave out the
+            same images. A few that are not there are a warning, and fail as they are read. Scoring needs none.
 
     Raises:
-        DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, or a
-            photograph that is not there or, unless size_mismatch says otherwise, of another size than stated.
+        DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, most
+            photographs are not there, or, unless size_mismatch says otherwise, one has another size than stated.
     """
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
@@ -93,8 +93,7 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
         case _:
             raise DataError(f"data.kind must be one of {', '.join(DatasetKind.__members__)}, not {config.kind!r}")
     if need_images:
-        _refuse_absent(dataset, config)
-        return match_frames(dataset, config.size_mismatch)
+        return match_frames(_with_absent(dataset, config), config.size_mismatch)
     return dataset
 
 
@@ -133,9 +132,14 @@ def refuse_foreign(config: DataConfig) -> None:
             )
 
 
-def _refuse_absent(dataset: Dataset, config: DataConfig) -> None:
+def _with_absent(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set, with a warning of photographs that are not there; DataError where that are most."""
     absent = [record.path for record in dataset.records if not record.path.is_file()]
     if absent:
         count = f"all {len(dataset):,}" if len(absent) == len(dataset) else f"{len(absent):,} of {len(dataset):,}"
         key = "data.images" if config.kind is DatasetKind.coco else "data.root"
-        raise DataError(f"{dataset.name}: {count} images are not there (first: {absent[0]}); check {key}")
+        line = f"{dataset.name}: {count} images are not there (first: {absent[0]}); check {key}"
+        if 2 * len(absent) > len(dataset):
+            raise DataError(line)
+        return replace(dataset, warnings=(*dataset.warnings, line))
+    return dataset

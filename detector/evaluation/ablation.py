@@ -34,7 +34,7 @@ from detector.evaluation.names import labels_of
 from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.scores import ScoreStore
 from detector.evaluation.truth import Truth
-from detector.extraction import dataset_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.postprocess import suppress
 from detector.regression import place
 from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
@@ -110,6 +110,7 @@ class AblationConfig:
         if ALL in self.groups:
             raise ValueError(f"groups: {ALL!r} is the name of the mean over all of them")
         DetectorConfig(batch=self.batch, precision=self.precision)  # refuses what it refuses
+        EvaluationConfig(protocol=self.protocol, min_iou=self.min_iou)
         if self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, not {self.resamples}")
         for name, row in self.rows.items():
@@ -156,8 +157,13 @@ class Table:
     images: int
 
 
-def ablate(config: AblationConfig, device: str = "auto") -> Table:
+def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | None = None) -> Table:
     """Score what is missing, and make the table.
+
+    Args:
+        config: the table.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read, in which nothing is detected.
 
     Raises:
         UserError: a checkpoint, a setting, the data, a group's class; all but photographs before anything is scored.
@@ -183,6 +189,10 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
         name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
         for name in dict.fromkeys(row.proposals for row in config.rows.values())
     }
+    images = len(dataset)
+    dataset, lines = with_proposals(dataset, stores.values())
+    if unread is not None:
+        unread += lines
     for model, member in members.items():
         for mirror in (False, True):
             rows = [row for row in config.rows.values() if model in row.models and (row.mirror or not mirror)]
@@ -208,7 +218,7 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
                 pair = [other, results[name]]
                 differences[group] = compare(truth, pair, **settings).difference if there else None
         table[name] = Row(boxes, seconds, means, differences, row.against)
-    return Table(table, len(dataset))
+    return Table(table, images)
 
 
 def format_markdown(config: AblationConfig, table: Table) -> str:

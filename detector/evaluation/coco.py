@@ -54,7 +54,7 @@ def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "p
         BackendError: the backend is not installed.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        raise UserError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
     detections.check_fits(truth)
     coco_class, evaluator_class = classes_of(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress

@@ -46,6 +46,7 @@ from detector.evaluation.validation import unknown_image
 from detector.evaluation.voc import evaluate_voc
 from detector.evaluation.writing import write_coco, write_ilsvrc
 from detector.settings import DetectorConfig
+from proposals.errors import UserError
 
 if TYPE_CHECKING:
     from detector.data.ground_truth import Record
@@ -232,11 +233,17 @@ def configured_truth(config: EvaluationConfig) -> Truth:
     return read_truth(config.data, config.blacklist)
 
 
-def run_detector(config: EvaluationConfig, device: str) -> Path:
-    """Read the photographs of the config's data and run its detector on them; returns the journal."""
+def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> Path:
+    """Read the photographs of the config's data and run its detector on them; returns the journal.
+
+    Args:
+        config: with data.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read; they are not in the journal.
+    """
     if config.data is None:
-        raise DataError("no data to detect on; set data.kind=... data.root=...")
-    return detect_dataset(config, open_dataset(config.data), device)
+        raise UserError("no data to detect on; set data.kind=... data.root=...")
+    return detect_dataset(config, open_dataset(config.data), device, unread)
 
 
 def analyse(
@@ -311,17 +318,28 @@ def oracle_path(config: EvaluationConfig, stage: str) -> Path:
     return config.folder / f"perfect_{stage}.jsonl"
 
 
-def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> Path:
+def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unread: list[str] | None = None) -> Path:
     """Run the detector on every image that the run's journal does not have yet; returns the journal's path.
 
+    An image that cannot be read gets no line in the journal, so that the same command tries it again.
+
+    Args:
+        config: the experiment.
+        dataset: its images.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read.
+
     Raises:
-        CheckpointError, ConfigError, ImageError, ResultsError, ValueError: one line each, for the user.
+        CheckpointError, ConfigError, ImageError, ResultsError, UserError: one line each, for the user; ImageError where
+            no image can be read.
     """
     from detector.checkpoint import find_checkpoint
+    from detector.data.image import ImageError
     from detector.device import choose_precision, keep_freed_memory
     from detector.evaluation.stages import ORACLES
     from detector.extraction import dataset_proposals
     from detector.pipeline import Detector
+    from proposals.store import StoreError
 
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
@@ -342,6 +360,7 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     path = config.folder / "detections.jsonl"
     regions = 0
     seconds: dict[str, float] = {}
+    failed: list[str] = []
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(path, dataset.classes, settings))
         oracles = {
@@ -353,18 +372,25 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
         if len(todo) < len(dataset):
             print(f"resuming {path}: {len(dataset) - len(todo)} of {len(dataset)} images are done", file=sys.stderr)
         for record in tqdm(todo, desc=dataset.name, unit="image", dynamic_ncols=True):
-            boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
+            try:
+                image = record.read()
+                boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
+            except (ImageError, StoreError, OSError) as error:
+                failed.append(str(error))
+                continue
             kept = config.detector.proposals.max_boxes or len(boxes)
-            image = record.read()
             run = detector.run(image, boxes[:kept])
             _diagnose(config, detector, record, image, boxes, run, oracles, labels)
             journal.append(record.image_id, _relabelled(run.detections, labels))  # last: what it has, the others have
             regions += len(run.boxes)
             for stage, spent in run.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
-    if todo:
-        stages = ", ".join(f"{stage} {spent / len(todo):.2f}" for stage, spent in seconds.items())
-        print(f"{regions / len(todo):.0f} regions per image; seconds per image: {stages}", file=sys.stderr)
+    if unread is not None:
+        unread += failed
+    count = len(todo) - len(failed)
+    if count:
+        stages = ", ".join(f"{stage} {spent / count:.2f}" for stage, spent in seconds.items())
+        print(f"{regions / count:.0f} regions per image; seconds per image: {stages}", file=sys.stderr)
     return path
 
 

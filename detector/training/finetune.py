@@ -50,6 +50,7 @@ from detector.training.ranks import Ranks
 from detector.training.windows import NOTHING, BatchSampler, FewImages, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
 from proposals.boxes import mirrored as mirror
+from proposals.errors import UserError
 from proposals.settings import ProposalConfig
 
 CANVAS = 32  # px: the side of a canvas is a multiple of this
@@ -332,7 +333,7 @@ class FineTuning:
         self.config, self.classifier, self.train, self.val = config, classifier, train, val
         self.ranks = ranks or Ranks()
         if classifier.shared and config.images % self.ranks.world:
-            raise ValueError(f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally")
+            raise UserError(f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally")
         self.network: GoogLeNet = classifier.network.to(self.ranks.device)
         self.batches_per_epoch = config.batches_per_epoch
         if config.train_from not in ("conv1", "none"):

@@ -40,6 +40,7 @@ from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
 from detector.training.workers import prepared_batches, start_worker
+from proposals.errors import UserError
 from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead, decode, pool
 from proposals.multibox_loss import MATCHES, multibox_loss
 from proposals.priors import cluster_priors, read_priors
@@ -207,7 +208,7 @@ class MultiBoxTraining:
         if isinstance(train, Views) and config.train_from not in ("conv1", "none"):
             names = [name for name, _ in model.network.trunk.named_children()]
             if config.train_from not in names:
-                raise ValueError(f"the trunk has no layer {config.train_from!r}; it has {', '.join(names)}")
+                raise UserError(f"the trunk has no layer {config.train_from!r}; it has {', '.join(names)}")
             for name, layer in model.network.trunk.named_children():
                 if name == config.train_from:
                     break
@@ -393,7 +394,7 @@ def start_multibox(
         raise DataError(f"{train.name}: no boxes to learn from (those marked difficult or crowd do not count)")
     priors = read_priors(Path(config.priors)) if config.priors else cluster_priors(boxes, config.head.priors)
     if len(priors) != config.head.priors:
-        raise ValueError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
+        raise UserError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
     torch.manual_seed(config.seed)
     head = MultiBoxHead(channels, torch.from_numpy(priors).float(), config.head)
     head.expect(len(boxes) / len(train))

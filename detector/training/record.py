@@ -24,6 +24,7 @@ from detector.config import load_config, save_config
 from proposals.errors import UserError
 
 T = TypeVar("T")
+WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", "best.safetensors", "last.safetensors", "linear.safetensors")
 FREE = ("workers", "cache", "save_minutes", "members")  # settings that change how a run is computed, not what comes out
 
 
@@ -35,9 +36,15 @@ def check_folder(folder: Path, config: object, *, resume: bool) -> bool:
     """Whether the folder holds a run of these settings to resume.
 
     Raises:
-        TrainingError: it holds one, and it is not to be resumed, or was made with other settings.
+        TrainingError: it holds one, and it is not to be resumed, or was made with other settings; or it holds what no
+            training wrote.
     """
     if not (folder / "state.pt").is_file():
+        foreign = [name for name in WRITTEN if (folder / name).exists()]
+        if foreign and not (folder / "run.json").is_file():
+            raise TrainingError(
+                f"{folder}/{foreign[0]} is of no training; name=OTHER starts a run in a folder of its own"
+            )
         return False
     if not resume:
         raise TrainingError(f"{folder} has a run already; --resume auto continues it, name=OTHER starts another")

@@ -22,6 +22,7 @@ from detector.regression import fit_regression, moved, offsets_to
 from detector.training.finetune import Examples, FineTuning, load_batches
 from detector.training.windows import BACKGROUND, Windows
 from proposals.boxes import Boxes, iou
+from proposals.errors import UserError
 
 NEAR = 0.6  # R-CNN: overlap from which a window tells where its object is
 
@@ -91,7 +92,7 @@ def _near(windows: Windows, each: int, seed: int) -> Windows:
     generator = np.random.default_rng(seed)
     near = np.flatnonzero((windows.labels > BACKGROUND) & (windows.overlaps >= NEAR))
     if len(near) == 0:
-        raise ValueError(f"no window overlaps an object by {NEAR}; set regression_windows=0")
+        raise UserError(f"no window overlaps an object by {NEAR}; set regression_windows=0")
     labels = windows.labels[near]
     chosen = [generator.permutation(near[labels == label])[:each] for label in np.unique(labels)]
     return windows[np.sort(np.concatenate(chosen))]

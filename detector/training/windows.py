@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from detector.data.ground_truth import Dataset, Record
 from proposals.boxes import Boxes, iou
+from proposals.errors import UserError
 
 BACKGROUND = 0
 NOTHING = -1  # what is an example of nothing
@@ -124,7 +125,7 @@ class BatchSampler:
         kinds = {"foreground": self._positive, "background": self._negative}
         for kind, positions in (kinds | ({"hard background": self._hard} if hard else {})).items():
             if len(positions) == 0:
-                raise ValueError(f"the images have no {kind} window to draw from")
+                raise UserError(f"the images have no {kind} window to draw from")
         self._bounds = None
         if balance:
             labels = windows.labels[self._positive]
@@ -197,7 +198,7 @@ class ImageSampler:
         self.each, self.foreground, self.hard = batch // images, round(foreground / images), round(hard / images)
         self._with_objects = np.unique(windows.image[windows.labels > BACKGROUND])
         if len(self._with_objects) < images:
-            raise ValueError(f"{len(self._with_objects)} images have a foreground window, a batch takes {images}")
+            raise UserError(f"{len(self._with_objects)} images have a foreground window, a batch takes {images}")
         order = np.argsort(windows.image, kind="stable")
         edges = np.searchsorted(windows.image[order], [self._with_objects, self._with_objects + 1])
         self._rows = [order[start:stop] for start, stop in edges.T]
