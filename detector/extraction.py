@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -158,17 +158,21 @@ def cache_folder(images: Mapping[str, Path], config: ProposalConfig, cache: Path
 
 def _folder(images: Mapping[str, Path], settings: Mapping[str, Any], cache: Path) -> Path:
     names = sorted(images)
-    parts = [names[start : start + 256] for start in range(0, len(names), 256)]
-    with ThreadPoolExecutor(_cores()) as executor:
-        digests = list(executor.map(lambda part: [_digest_of_file(images[name]) for name in part], parts))
-    key = json.dumps([settings, names, digests], sort_keys=True)
+    key = json.dumps([settings, names, digests_of([images[name] for name in names])], sort_keys=True)
     return cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def digests_of(paths: Sequence[Path]) -> list[str]:
+    """The SHA-256 of each file; empty of those that cannot be read, which whoever reads them will say."""
+    parts = [paths[start : start + 256] for start in range(0, len(paths), 256)]
+    with ThreadPoolExecutor(_cores()) as executor:
+        return [one for part in executor.map(lambda part: list(map(_digest_of_file, part)), parts) for one in part]
 
 
 def _digest_of_file(path: Path) -> str:
     try:
         return digest(path.read_bytes())
-    except OSError:  # extracting will say so
+    except OSError:
         return ""
 
 
