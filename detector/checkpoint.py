@@ -6,7 +6,6 @@ The file is safetensors (no pickle); everything but the tensors is JSON in its h
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from detector.pretrained import load_caffe, load_torchvision
 from detector.regions import RegionConfig
 from detector.shared import SharedConfig
 from proposals.errors import UserError
+from proposals.files import write_whole
 
 REGION_FORMAT = "googlenet-rcnn region classifier 1"
 IMAGE_FORMAT = "googlenet-rcnn image classifier 1"
@@ -119,13 +119,9 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
 def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: dict[str, Any]) -> None:
     """Write tensors and a JSON header as safetensors; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with write_whole(path) as temporary:
         # Not save_file: it leaves a file that only its owner can read.
         temporary.write_bytes(save(state, metadata={"format": format_, "header": json.dumps(header)}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def find_checkpoint(name: str, members: int = 1) -> Path:

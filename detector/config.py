@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from proposals.errors import UserError
+from proposals.files import write_whole
 
 T = TypeVar("T")
 
@@ -114,7 +115,8 @@ def config_to_dict(config: object) -> dict[str, Any]:
 def save_config(config: object, path: Path) -> None:
     """Write every setting as YAML; load_config with the same schema reads back an equal instance."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
 
 
 def _layers(path: Path, inner: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:

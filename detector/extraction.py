@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import ImageError, read_image
@@ -105,10 +106,19 @@ def extract(
     return failures
 
 
-def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, workers: int) -> ProposalStore:
+def dataset_proposals(
+    dataset: Dataset, config: ProposalConfig, cache: Path, workers: int, *, digests: Sequence[str] | None = None
+) -> ProposalStore:
     """The proposals of a data set's images, from the cache folder, shards extracted there too, or computed into it.
 
     Any number of processes may read a finished store at once; one that is being filled is its writer's.
+
+    Args:
+        dataset: the images.
+        config: how boxes are proposed.
+        cache: the cache.
+        workers: processes that propose; 0 is one a processor core.
+        digests: what digests_of says of the images, where the caller knows it already.
 
     Raises:
         ImageError: images that cannot be read.
@@ -116,7 +126,7 @@ def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, wor
     """
     images = {record.image_id: record.path for record in dataset.records}
     settings = settings_of(config)
-    folder = _folder(images, settings, cache)
+    folder = _folder(list(images), digests or digests_of(list(images.values())), settings, cache)
     sharded = any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file()
     if sharded or (folder / "manifest.json").is_file():
         return ProposalStore(folder, settings)
@@ -153,27 +163,12 @@ def cache_folder(images: Mapping[str, Path], config: ProposalConfig, cache: Path
         config: how boxes are proposed.
         cache: the cache.
     """
-    return _folder(images, settings_of(config), cache)
+    return _folder(list(images), digests_of(list(images.values())), settings_of(config), cache)
 
 
-def _folder(images: Mapping[str, Path], settings: Mapping[str, Any], cache: Path) -> Path:
-    names = sorted(images)
-    key = json.dumps([settings, names, digests_of([images[name] for name in names])], sort_keys=True)
+def _folder(names: Sequence[str], digests: Sequence[str], settings: Mapping[str, Any], cache: Path) -> Path:
+    key = json.dumps([settings, sorted(zip(names, digests, strict=True))], sort_keys=True)
     return cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-
-
-def digests_of(paths: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each file; empty of those that cannot be read, which whoever reads them will say."""
-    parts = [paths[start : start + 256] for start in range(0, len(paths), 256)]
-    with ThreadPoolExecutor(_cores()) as executor:
-        return [one for part in executor.map(lambda part: list(map(_digest_of_file, part)), parts) for one in part]
-
-
-def _digest_of_file(path: Path) -> str:
-    try:
-        return digest(path.read_bytes())
-    except OSError:
-        return ""
 
 
 Outcome = tuple[str, tuple[int, int], Proposals, float]

@@ -21,6 +21,7 @@ from detector.checkpoint import ImageClassifier
 from detector.classifier.crops import cut, distinct, plan
 from detector.data.image import Image
 from detector.regions import network_input
+from proposals.files import write_whole
 
 
 def classify(
@@ -77,7 +78,7 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write them as .npz, without pickle."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        with write_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 models=self.models,

@@ -37,6 +37,7 @@ from detector.regression import place
 from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.boxes import Boxes, mirrored
+from proposals.files import write_whole
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
 
@@ -237,7 +238,8 @@ def write_table(config: AblationConfig, table: Table) -> list[Path]:
     content = {"config": config_to_dict(config), **asdict(table)}
     texts = {"table.md": format_markdown(config, table), "table.json": json.dumps(content, indent=2) + "\n"}
     for name, text in texts.items():
-        (config.folder / name).write_text(text, encoding="utf-8")
+        with write_whole(config.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return [config.folder / name for name in texts]
 
 

@@ -38,6 +38,7 @@ from detector.evaluation.pictures import FALSE_DRAWN, LABEL_HEIGHT, worst_and_be
 from detector.evaluation.report import TITLES, Report
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
+from proposals.files import write_whole
 
 FEW_CLASSES = 30  # each gets a curve of its own; of more classes the worst and the best
 EXTREMES = 12
@@ -134,7 +135,8 @@ def write_page(path: Path, config: EvaluationConfig, truth: Truth, table: Detect
         command=shlex.join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])]),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
+    with write_whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
 
 
 # ---- classes

@@ -11,6 +11,7 @@ from detector.evaluation.bootstrap import Comparison, Interval
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.results import Evaluation
 from detector.evaluation.text import columns
+from proposals.files import write_whole
 
 TITLES = {
     "ilsvrc": "ILSVRC DET, small objects found sooner",
@@ -95,7 +96,8 @@ def write_report(path: Path, report: Report) -> None:
     content = asdict(report)
     content = {**content.pop("evaluation"), **{key: value for key, value in content.items() if value not in (None, "")}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _diagnosis_lines(report: Report) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proposals.boxes import Boxes
+from proposals.files import write_whole
 from proposals.store import digest
 
 Score = Callable[[Boxes], NDArray[np.float32]]
@@ -86,10 +87,8 @@ class ScoreStore:
         self, path: Path, boxes: NDArray[np.float32], probabilities: NDArray[np.float32], seconds: float
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            np.savez(file, boxes=boxes, probabilities=probabilities, seconds=seconds)
-        temporary.replace(path)
+        with write_whole(path) as temporary:
+            np.savez(temporary, boxes=boxes, probabilities=probabilities, seconds=seconds)
 
 
 def _keys(boxes: Boxes) -> NDArray[np.void]:

@@ -15,6 +15,7 @@ import numpy as np
 from detector.evaluation.results import DetectionTable, class_keys, numeric_ids
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth
 from proposals.boxes import to_xywh
+from proposals.files import write_whole
 
 
 def write_results(path: Path, truth: Truth, table: DetectionTable) -> None:
@@ -53,7 +54,8 @@ def write_coco(path: Path, truth: Truth, table: DetectionTable) -> None:
             entry["category"] = keys[label]
         lines.append(json.dumps({**entry, "bbox": box, "score": score}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def write_ilsvrc(path: Path, truth: Truth, table: DetectionTable) -> None:
@@ -68,7 +70,7 @@ def write_ilsvrc(path: Path, truth: Truth, table: DetectionTable) -> None:
     found = table.to(ILSVRC)
     numbers, ids = truth.numbers[found.image_index].tolist(), np.array(truth.classes.ids)[found.labels].tolist()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="ascii") as file:
+    with write_whole(path) as temporary, temporary.open("w", encoding="ascii") as file:
         for number, det_id, score, box in zip(numbers, ids, found.scores.tolist(), found.boxes.tolist(), strict=True):
             file.write(f"{number} {det_id} {score!r} {' '.join(map(_shortest, box))}\n")
 
@@ -86,7 +88,8 @@ def write_voc(folder: Path, truth: Truth, table: DetectionTable, split: str) -> 
             f"{' '.join(map(_shortest, found.boxes[row].tolist()))}\n"
             for row in rows
         )
-        (folder / f"comp4_det_{split}_{key}.txt").write_text("".join(lines), encoding="utf-8")
+        with write_whole(folder / f"comp4_det_{split}_{key}.txt") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def _shortest(value: float) -> str:

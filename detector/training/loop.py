@@ -28,6 +28,7 @@ from detector.device import autocast, choose_precision
 from detector.training.optimisation import OptimisationConfig, build_average, build_optimiser, learning_rate
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
+from proposals.files import write_whole
 
 Batch = tuple[Tensor, ...]
 """Tensors of one first axis, the examples."""
@@ -252,9 +253,8 @@ class Loop:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        temporary = self.folder / ".state.pt"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / "state.pt")
+        with write_whole(self.folder / "state.pt") as path:
+            torch.save(state, path)
 
     def load_state(self) -> None:
         """Continue from the folder's state.pt."""

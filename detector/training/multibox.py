@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from detector.classifier.augment import Distortion
 from detector.config import config_to_dict
+from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.image import Image
 from detector.device import autocast, choose_precision
-from detector.extraction import digests_of
 from detector.multibox import MultiBoxModel, save_multibox, warp_view
 from detector.regions import network_input
 from detector.training.images import order_of

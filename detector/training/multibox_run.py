@@ -29,6 +29,7 @@ from detector.training.multibox import (
 from detector.training.ranks import joined
 from detector.training.record import check_folder
 from detector.training.run import RUNS, carry_on
+from proposals.files import write_whole
 
 
 def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
@@ -71,7 +72,8 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
 
         if config.train_from == "none":
             if ranks.leads:
-                shutil.copyfile(folder / "head" / "best.safetensors", folder / "best.safetensors")
+                with write_whole(folder / "best.safetensors") as path:
+                    shutil.copyfile(folder / "head" / "best.safetensors", path)
         else:
             resuming = check_folder(folder, config, resume=resume)
             best = load_multibox(folder / "head" / "best.safetensors")
