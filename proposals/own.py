@@ -17,8 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proposals.boxes import clip
+from proposals.errors import UserError
 from proposals.result import Found, Source
 from proposals.store import ProposalStore
+
+
+class SourceError(UserError):
+    """A source of one's own that is not there, or gives no boxes; the message names its setting."""
 
 
 def own_boxes(name: str, where: str, image: NDArray[np.uint8], content: bytes | None) -> Found:
@@ -31,27 +36,27 @@ def own_boxes(name: str, where: str, image: NDArray[np.uint8], content: bytes | 
         content: the bytes of its file, which a store needs.
 
     Raises:
-        ValueError: there is no such function or store, a store meets an image that comes from no file or that it does
+        SourceError: there is no such function or store, a store meets an image that comes from no file or that it does
             not know, or what comes is not boxes and scores.
     """
     found: object
     if Path(where).is_dir():
         if content is None:
-            raise ValueError(f"proposals.own.{name} is a store of image files, and this image comes from none")
+            raise SourceError(f"proposals.own.{name} is a store of image files, and this image comes from none")
         found = _store(where).get(f"an image for proposals.own.{name}", content)[:2]
     else:
         found = _function(name, where)(image)
     try:
         boxes, scores = (np.asarray(part, np.float32) for part in found)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"proposals.own.{name} ({where}) must give boxes [N, 4] and scores [N] ({error})") from error
+        raise SourceError(f"proposals.own.{name} ({where}) must give boxes [N, 4] and scores [N] ({error})") from error
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise ValueError(
+        raise SourceError(
             f"proposals.own.{name} ({where}) must give boxes [N, 4] and scores [N], "
             f"not {list(boxes.shape)} and {list(scores.shape)}"
         )
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError(f"proposals.own.{name} ({where}) gave boxes or scores that are not finite")
+        raise SourceError(f"proposals.own.{name} ({where}) gave boxes or scores that are not finite")
     inside = clip(boxes, image.shape[1], image.shape[0]).astype(np.float32)
     whole = np.min(inside[:, 2:] - inside[:, :2], axis=1) > 0
     return inside[whole], scores[whole]
@@ -61,7 +66,7 @@ def identity(name: str, where: str) -> str:
     """What the boxes of a source depend on, as far as can be told: a hash of a store's boxes, or of a module's file.
 
     Raises:
-        ValueError: as own_boxes.
+        SourceError: as own_boxes.
     """
     total = hashlib.sha256()
     if Path(where).is_dir():
@@ -87,11 +92,11 @@ def _store(folder: str) -> ProposalStore:
 def _function(name: str, where: str) -> Source:
     module, colon, function = where.partition(":")
     if not colon:
-        raise ValueError(f"proposals.own.{name}: no folder {where}, and no function either (package.module:function)")
+        raise SourceError(f"proposals.own.{name}: no folder {where}, and no function either (package.module:function)")
     try:
         source: Source = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"proposals.own.{name}: {where} cannot be imported ({error})") from error
+        raise SourceError(f"proposals.own.{name}: {where} cannot be imported ({error})") from error
     if not callable(source):
-        raise ValueError(f"proposals.own.{name}: {where} is no function but a {type(source).__name__}")
+        raise SourceError(f"proposals.own.{name}: {where} is no function but a {type(source).__name__}")
     return source

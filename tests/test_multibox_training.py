@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import nn
 
 from detector import Detector, DetectorConfig
@@ -403,15 +404,17 @@ def whole(toy_train: Train) -> Path:
     return toy_train()
 
 
-def test_a_run_leaves_its_record(whole: Path) -> None:
+def test_a_run_leaves_its_record(whole: Path, trunk_file: Path) -> None:
     assert [row["epoch"] for row in read_metrics(whole / "head")] == [1, 2]
     assert [row["epoch"] for row in read_metrics(whole)] == [1, 2]
     columns = {"val_missed", "val_recall_10", "val_recall_50", "val_recall_100", "val_recall_200", "val_recall70_200"}
     assert columns < set(read_metrics(whole)[0])
-    head = (
-        load_multibox(whole / "head" / "best.safetensors") if (whole / "head" / "narrow.safetensors").exists() else None
-    )
-    assert head is None  # the trunk's file is not beside it, but found where the config names it
+    head = load_multibox(whole / "head" / "best.safetensors")  # whole, its trunk not being a shipped classifier's
+    assert head.trunk_file == ""
+    before, after = load_file(trunk_file), load_file(whole / "head" / "best.safetensors")
+    trunk = [name for name in before if name.startswith("trunk.")]
+    assert len(trunk) > 100
+    assert all(torch.equal(before[name], after[name]) for name in trunk)  # the head alone learned
     both = load_multibox(whole / "best.safetensors")
     assert both.trunk_file == ""
     image = np.full((50, 60, 3), 100, np.uint8)
@@ -451,8 +454,6 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
 
 def test_only_layers_from_train_from_on_learn(whole: Path, trunk_file: Path) -> None:
-    from safetensors.torch import load_file
-
     before, after = load_file(trunk_file), load_file(whole / "last.safetensors")
     changed = {
         name.split(".")[1]

@@ -24,10 +24,9 @@ def digests_of(paths: Sequence[Path]) -> list[str]:
 
 
 def images_digest(names: Sequence[str], digests: Sequence[str]) -> str:
-    """Of photographs: their names and what digests_of says of them."""
-    return hashlib.sha256(
-        "\n".join(map("\0".join, zip(names, digests, strict=True))).encode(errors="surrogateescape")
-    ).hexdigest()
+    """Of photographs, in whatever order: their names and what digests_of says of them."""
+    pairs = sorted(zip(names, digests, strict=True))
+    return hashlib.sha256(repr(pairs).encode(errors="surrogateescape")).hexdigest()
 
 
 def boxes_digest(dataset: Dataset) -> str:

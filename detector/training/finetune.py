@@ -44,6 +44,7 @@ from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
+from detector.training.record import TrainingError
 from detector.training.windows import NOTHING, BatchSampler, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
 from proposals.boxes import mirrored as mirror
@@ -261,7 +262,9 @@ class FineTuning:
         self.config, self.classifier, self.train, self.val = config, classifier, train, val
         self.ranks = ranks or Ranks()
         if classifier.shared and config.images % self.ranks.world:
-            raise ValueError(f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally")
+            raise TrainingError(
+                f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally"
+            )
         self.network: GoogLeNet = classifier.network.to(self.ranks.device)
         self.batches_per_epoch = config.batches_per_epoch
         if config.train_from not in ("conv1", "none"):

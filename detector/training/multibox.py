@@ -42,6 +42,7 @@ from detector.training.images import order_of
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
+from detector.training.record import TrainingError
 from detector.training.workers import prepared_batches, start_worker
 from proposals.files import write_whole
 from proposals.locking import Lock
@@ -214,7 +215,7 @@ class MultiBoxTraining:
         if isinstance(train, Views) and config.train_from not in ("conv1", "none"):
             names = [name for name, _ in model.network.trunk.named_children()]
             if config.train_from not in names:
-                raise ValueError(f"the trunk has no layer {config.train_from!r}; it has {', '.join(names)}")
+                raise TrainingError(f"the trunk has no layer {config.train_from!r}; it has {', '.join(names)}")
             for name, layer in model.network.trunk.named_children():
                 if name == config.train_from:
                     break
@@ -457,14 +458,15 @@ def start_multibox(
 
     Raises:
         DataError: train has no boxes.
-        ValueError: the priors' file is none, or has another number than head.priors.
+        TrainingError: the priors' file has another number than head.priors.
+        ValueError: it is none.
     """
     boxes = np.concatenate([shares(record) for record in train.records]) if len(train) else np.zeros((0, 4))
     if not len(boxes):
         raise DataError(f"{train.name}: no boxes to learn from (those marked difficult or crowd do not count)")
     priors = read_priors(Path(config.priors)) if config.priors else cluster_priors(boxes, config.head.priors)
     if len(priors) != config.head.priors:
-        raise ValueError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
+        raise TrainingError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
     torch.manual_seed(config.seed)
     head = MultiBoxHead(channels, torch.from_numpy(priors).float(), config.head)
     head.expect(len(boxes) / len(train))

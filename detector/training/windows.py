@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.ground_truth import Dataset, Record
+from detector.training.record import TrainingError
 from proposals.boxes import Boxes, iou
 
 BACKGROUND = 0
@@ -109,7 +111,7 @@ class BatchSampler:
         hard: how many of the background windows overlap an object by 0.1 or more; 0 leaves that to chance, as R-CNN.
 
     Raises:
-        ValueError: there is no foreground or no background window, or no hard one where some are asked for.
+        TrainingError: there is no foreground or no background window, or no hard one where some are asked for.
     """
 
     def __init__(self, windows: Windows, *, batch: int, foreground: int, seed: int, hard: int = 0) -> None:
@@ -120,7 +122,7 @@ class BatchSampler:
         kinds = {"foreground": self._positive, "background": self._negative}
         for kind, positions in (kinds | ({"hard background": self._hard} if hard else {})).items():
             if len(positions) == 0:
-                raise ValueError(f"the images have no {kind} window to draw from")
+                raise TrainingError(f"the images have no {kind} window to draw from")
 
     def draw(self, number: int) -> tuple[Windows, NDArray[np.bool_]]:
         """Batch `number`, foreground first, and which of its windows to mirror (half of them, by chance)."""
@@ -164,7 +166,7 @@ class ImageSampler:
         hard: how many of the background windows overlap an object by 0.1 or more, as far as there are such.
 
     Raises:
-        ValueError: fewer images with an object than a batch takes.
+        TrainingError: fewer images with an object than a batch takes.
     """
 
     def __init__(self, windows: Windows, *, batch: int, images: int, foreground: int, seed: int, hard: int = 0) -> None:
@@ -172,7 +174,7 @@ class ImageSampler:
         self.each, self.foreground, self.hard = batch // images, round(foreground / images), round(hard / images)
         self._with_objects = np.unique(windows.image[windows.labels > BACKGROUND])
         if len(self._with_objects) < images:
-            raise ValueError(f"{len(self._with_objects)} images have a foreground window, a batch takes {images}")
+            raise TrainingError(f"{len(self._with_objects)} images have a foreground window, a batch takes {images}")
         order = np.argsort(windows.image, kind="stable")
         edges = np.searchsorted(windows.image[order], [self._with_objects, self._with_objects + 1])
         self._rows = [order[start:stop] for start, stop in edges.T]
@@ -183,7 +185,7 @@ class ImageSampler:
         chosen = []
         for position in range(number * self.images, (number + 1) * self.images):
             round_, place = divmod(position, len(self._with_objects))
-            which = np.random.default_rng([self.seed, round_, 1]).permutation(len(self._with_objects))[place]
+            which = _order_of(self.seed, round_, len(self._with_objects))[place]
             rows = self._rows[which]
             labels, overlaps = self.windows.labels[rows], self.windows.overlaps[rows]
             objects, background = rows[labels > BACKGROUND], rows[labels == BACKGROUND]
@@ -197,6 +199,12 @@ class ImageSampler:
                 some.labels[len(positive) :] = NOTHING
             chosen.append((int(self._with_objects[which]), some, bool(generator.random() < 0.5)))
         return chosen
+
+
+@lru_cache(maxsize=4)
+def _order_of(seed: int, round_: int, count: int) -> NDArray[np.int64]:
+    """The order of 0..count - 1 in a round; [count]."""
+    return np.random.default_rng([seed, round_, 1]).permutation(count)
 
 
 class ImagesInOrder:
