@@ -101,6 +101,14 @@ def cells(windows: Boxes, scale: tuple[float, float]) -> NDArray[np.float32]:
     return result
 
 
+def map_side(side: int) -> int:
+    """Cells of the map before pool4 along an axis of so many px: conv1 at stride 2, then three pools."""
+    cells_ = (side + 1) // 2
+    for _ in range(3):
+        cells_ = -(-(cells_ - 3) // 2) + 1
+    return cells_
+
+
 def cut(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, config: SharedConfig) -> Tensor:
     """What the trunk's maps hold of each box.
 

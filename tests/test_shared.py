@@ -23,8 +23,19 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.regions import RegionConfig, context_windows, network_input
-from detector.shared import ABOVE, FIRST, STRIDE, SharedConfig, SharedNetwork, align, cells, choose_level, show
-from detector.training.finetune import FineTuneConfig, ImageBatches
+from detector.shared import (
+    ABOVE,
+    FIRST,
+    STRIDE,
+    SharedConfig,
+    SharedNetwork,
+    align,
+    cells,
+    choose_level,
+    map_side,
+    show,
+)
+from detector.training.finetune import FineTuneConfig, ImageBatches, SharedTuning, _on_canvas
 from detector.training.run import train
 from detector.training.windows import NOTHING, ImageSampler, Windows, collect_windows
 
@@ -288,23 +299,85 @@ def test_windows_follow_their_photograph(shapes: Path) -> None:
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", list(CLASSES.names)))
     windows = collect_windows(dataset, [record.boxes[:0] for record in dataset.records])  # objects alone
     sampler = ImageSampler(windows, batch=4, images=2, foreground=4, seed=0)
-    batches = ImageBatches(dataset, sampler)
+    shared = SharedConfig([96, 192], 64, 14)
+    batches = ImageBatches(dataset, sampler, RegionConfig(64, 4), shared, distortion=0.2, scale_jitter=1.3)
+    levels = set()
     for number in range(8):
-        photographs, sizes, some, labels = batches[number]
-        assert photographs.shape[1:3] == tuple(sizes.max(dim=0).values.tolist())
-        for photograph, places, label in zip(photographs, some, labels, strict=True):
-            for place, which in zip(places.tolist(), label.tolist(), strict=True):
-                x, y = (int(place[i] + place[i + 2]) // 2 for i in (0, 1))
-                red, _, blue = photograph[y, x].tolist()
-                assert (red > blue) == (which == 1)
+        *pyramid, extents, sizes, regions, some, labels = batches[number]
+        assert ((regions >= 49) & (regions <= 83)).all()
+        for level, scaled in enumerate(pyramid):
+            assert scaled.shape[1:3] == tuple(extents[:, level].max(dim=0).values.tolist())
+            for image, (height, width) in enumerate(extents[:, level].tolist()):
+                if not height:
+                    continue
+                levels.add(level)
+                assert round((height * width) ** 0.5) == shared.pyramid[level]
+                rows, columns = sizes[image].tolist()
+                for place, which in zip(some[image].tolist(), labels[image].tolist(), strict=True):
+                    x, y = (place[0] + place[2]) / 2 * width / columns, (place[1] + place[3]) / 2 * height / rows
+                    red, _, blue = scaled[image, int(y), int(x)].tolist()
+                    assert (red > blue) == (which == 1)
+    assert levels == {0, 1}
+
+
+def test_images_of_one_size_pass_the_trunk_together(shapes: Path) -> None:
+    """Together or one by one, the features are the same."""
+    dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", list(CLASSES.names)))
+    windows = collect_windows(dataset, [record.boxes[:0] for record in dataset.records])
+    torch.manual_seed(0)
+    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, initialisation="xavier")).eval()
+    classifier = RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES, shared=SHARED)
+    data = DataConfig(DatasetKind.voc, "", "train")
+    config = FineTuneConfig(train=data, val=data, init="", mode="shared", batch=8, images=2, foreground=4)
+    sampler = ImageSampler(windows, batch=8, images=2, foreground=8, seed=0)
+    batches = ImageBatches(dataset, sampler, RegionConfig(64, 4), SHARED)
+    task = SharedTuning(config, classifier, batches, batches)
+    batch = batches[0]
+    with torch.inference_mode():
+        together = task.features(network, batch)
+        single = [task.features(network, tuple(column[i : i + 1] for column in batch)) for i in range(2)]
+    torch.testing.assert_close(together, torch.cat(single), rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_on_a_canvas_has_the_maps_of_its_own_size() -> None:
+    """Away from its right and lower edge, which see 0 in the first layer alone."""
+    torch.manual_seed(0)
+    trunk = GoogLeNet(GoogLeNetConfig(width=0.25, initialisation="xavier")).eval().trunk_slice(None, ABOVE)
+    x = torch.rand(2, 3, 480, 448)
+    with torch.inference_mode():
+        for rows, columns in ((120, 90), (97, 64), (33, 47), (32, 32)):
+            assert trunk(x[:1, :, :rows, :columns]).shape[2:] == (map_side(rows), map_side(columns))
+        canvas = _on_canvas(x, torch.tensor([[480, 448], [64, 80]]), 448)
+        assert canvas.shape == (2, 3, 576, 576)
+        assert canvas.is_contiguous(memory_format=torch.channels_last)
+        assert not canvas[1, :, 64:].any()
+        torch.testing.assert_close(trunk(canvas[:1])[:, :, :8, :8], trunk(x[:1])[:, :, :8, :8], rtol=1e-4, atol=1e-4)
+
+
+def test_images_of_rare_classes_come_more_often() -> None:
+    """27, 9 and 3 images of a class: the median is 9, and at balance 0.5 the rarest come sqrt(9 / 3) times a round."""
+    labels = np.repeat([1, 2, 3], [27, 9, 3])
+    rows = len(labels)
+    image = np.repeat(np.arange(rows, dtype=np.int32), 2)
+    both = np.stack([labels, np.zeros_like(labels)], axis=1).ravel().astype(np.int16)
+    boxes = np.tile(np.array([0, 0, 9, 9], np.float32), (2 * rows, 1))
+    windows = Windows(image, boxes, both, np.where(both > 0, 0.8, 0.0).astype(np.float32))
+    sampler = ImageSampler(windows, batch=4, images=1, foreground=2, seed=0, balance=0.5)
+    length = 41  # 27 + 9 + 3 * sqrt(3) = 41.2 images a round
+    drawn = np.array([sampler.draw(number)[0][0] for number in range(50 * length)]).reshape(50, length)
+    counts = np.stack([np.bincount(round_, minlength=rows) for round_ in drawn])
+    assert (counts[:, :36] == 1).all()
+    assert (counts[:, 36:] >= 1).all()
+    assert np.ptp(counts[:, 36:].mean(axis=0)) < 0.5  # the extra ones are anybody's
 
 
 def test_shared_settings_of_a_training_that_are_refused() -> None:
     data = DataConfig(DatasetKind.voc, "", "train")
-    plain = FineTuneConfig(train=data, val=data, init="")
+    plain = FineTuneConfig(train=data, val=data, init="", images=4)
     for values, message in (
         ({"mode": "fast"}, "mode must be warp or shared"),
         ({"mode": "shared", "images": 3}, "images must divide batch"),
+        ({"mode": "shared", "images": 0}, "mode=shared needs images"),
         ({"mode": "shared", "accumulate": 8}, "accumulate divide images"),
         ({"mode": "shared", "batch_norm_batches": 5}, "batch_norm_batches is for mode warp"),
     ):
@@ -377,8 +450,14 @@ def test_interrupted_it_goes_on_to_the_same_bits(run: Run, monkeypatch: pytest.M
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_it_learns_the_shapes(run: Run) -> None:
-    folder = run(epochs=6, batches_per_epoch=10, learning_rate=0.00003, averaging="none", linear_batches=1)
+def test_it_learns_the_shapes(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(0)  # batch normalisation: without it so narrow a network learns by chance
+    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, norm="batch", initialisation="xavier")).eval()
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(start, RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES, shared=SHARED))
+    folder = run(
+        init=str(start), linear_batches=0, epochs=4, batches_per_epoch=10, learning_rate=0.02, averaging="none"
+    )
     losses = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if "train_loss" in line]
     first, *_, last = (yaml.safe_load(line)["train_loss"] for line in losses)
-    assert last < 0.7 * first
+    assert last < 0.3 * first

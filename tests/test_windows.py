@@ -10,7 +10,7 @@ import pytest
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.extraction import dataset_proposals
-from detector.training.windows import BatchSampler, Windows, collect_windows, label_windows
+from detector.training.windows import BatchSampler, FewImages, ImageSampler, Windows, collect_windows, label_windows
 from proposals.boxes import iou
 from proposals.settings import ProposalConfig
 
@@ -161,3 +161,29 @@ def test_windows_of_a_data_set(shapes: Path, tmp_path: Path) -> None:
         expected = np.where(overlaps.max(axis=1) >= 0.5, overlaps.argmax(axis=1) + 1, 0)
         assert np.array_equal(own.labels, expected)
     assert (windows.labels[8:] > 0).any()  # a red square on grey noise is easily proposed
+
+
+def test_balanced_foreground_shows_rare_classes_more_often() -> None:
+    """90 windows of one class and 10 of another: 1 to 1 at balance 1, 3 to 1 at balance 0.5."""
+    labels = np.repeat(np.array([1, 2, 0], np.int16), [90, 10, 50])
+    boxes = np.tile(np.array([0, 0, 9, 9], np.float32), (150, 1))
+    windows = Windows(np.zeros(150, np.int32), boxes, labels, np.zeros(150, np.float32))
+    for balance, share in ((1.0, 0.5), (0.5, 0.25), (0.0, 0.1)):
+        sampler = BatchSampler(windows, batch=40, foreground=20, seed=1, balance=balance)
+        drawn = np.concatenate([sampler.draw(number)[0].labels[:20] for number in range(200)])
+        assert set(drawn.tolist()) == {1, 2}
+        assert abs((drawn == 2).mean() - share) < 0.03
+
+
+def test_windows_of_few_images_are_those_that_the_image_sampler_draws() -> None:
+    labels = np.tile(np.array([1, 0, 0, 0], np.int16), 6)
+    image = np.repeat(np.arange(6, dtype=np.int32), 4)
+    boxes = np.arange(96, dtype=np.float32).reshape(24, 4)
+    windows = Windows(image, boxes, labels, np.zeros(24, np.float32))
+    sampler = ImageSampler(windows, batch=12, images=3, foreground=3, seed=2)
+    drawn, mirrored = FewImages(sampler).draw(5)
+    parts = sampler.draw(5)
+    assert drawn.image.tolist() == [index for index, *_ in parts for _ in range(4)]
+    np.testing.assert_array_equal(drawn.boxes, np.concatenate([some.boxes for _, some, _ in parts]))
+    assert (drawn.labels > 0).sum() == 3
+    assert mirrored.tolist() == [flag for *_, flag in parts for _ in range(4)]

@@ -9,7 +9,7 @@ those below stay as ImageNet left them. The paper gives no fine-tuning settings;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +19,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from omegaconf import MISSING
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -33,23 +34,25 @@ from detector.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from detector.classifier.augment import distort
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.data.image import Image
 from detector.device import autocast, choose_precision
 from detector.googlenet import GoogLeNet
-from detector.regions import RegionConfig, network_input, warp
-from detector.shared import ABOVE, SharedConfig, cut, show
+from detector.regions import RegionConfig, context_windows, network_input, warp
+from detector.shared import ABOVE, SharedConfig, choose_level, cut, map_side, show
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
-from detector.training.windows import NOTHING, BatchSampler, ImageSampler, ImagesInOrder, InOrder, Windows
+from detector.training.windows import NOTHING, BatchSampler, FewImages, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
 from proposals.boxes import mirrored as mirror
 from proposals.settings import ProposalConfig
 
+CANVAS = 32  # px: the side of a canvas is a multiple of this
 PART = 8  # images at a time where nothing is learned: on a CPU their maps stay in the cache
 
 
@@ -80,7 +83,12 @@ class FineTuneConfig(OptimisationConfig):
         cache: folder of the proposals.
         mode: warp: each window passes all layers, as in R-CNN; shared: the trunk runs once an image (detector.shared).
         shared: of mode shared: how images are shown.
-        images: of mode shared: photographs that a batch's windows come from.
+        images: photographs that a batch's windows come from; 0, of mode warp alone: any number, uniform over windows.
+        class_balance: how far rare classes are shown more often, in [0, 1]: 0 draws all foreground windows (or images)
+            alike, 1 would draw all classes alike, 0.5 draws a class by the root of its share (LVIS, arXiv 1908.03195).
+        distortion: brightness, contrast and colour of an image change by factors of 1 ± this, in [0, 1).
+        scale_jitter: of mode shared: the size by which regions choose their level of the pyramid changes from image to
+            image by up to this factor, at least 1; 1 leaves it.
     """
 
     name: str = "regions"
@@ -110,13 +118,20 @@ class FineTuneConfig(OptimisationConfig):
     cache: str = ".cache/proposals"
     mode: str = "warp"
     shared: SharedConfig = field(default_factory=SharedConfig)
-    images: int = 4  # ours; Fast R-CNN takes 2
+    images: int = 0  # R-CNN; Fast R-CNN takes 2
+    class_balance: float = 0.0  # R-CNN draws windows alike
+    distortion: float = 0.0  # R-CNN mirrors only
+    scale_jitter: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode not in ("warp", "shared"):
             raise ValueError(f"mode must be warp or shared, not {self.mode!r}")
-        if self.mode == "shared" and (self.images < 1 or self.batch % self.images or self.images % self.accumulate):
+        if self.mode == "shared" and not self.images:
+            raise ValueError(
+                "mode=shared needs images, the number of photographs a batch's windows come from; 4 serves"
+            )
+        if self.images < 0 or (self.images and (self.batch % self.images or self.images % self.accumulate)):
             raise ValueError(
                 f"images must divide batch, and accumulate divide images; they are {self.images}, {self.batch} and "
                 f"{self.accumulate}"
@@ -136,7 +151,12 @@ class FineTuneConfig(OptimisationConfig):
                 "0 < background_iou <= foreground_iou <= 1 must hold, "
                 f"not {self.background_iou} and {self.foreground_iou}"
             )
+        if not 0 <= self.class_balance <= 1:
+            raise ValueError(f"class_balance must be in [0, 1], not {self.class_balance}")
+        if not 0 <= self.distortion < 1:
+            raise ValueError(f"distortion must be in [0, 1), not {self.distortion}")
         for name, least in (
+            ("scale_jitter", 1),
             ("batches_per_epoch", 1),
             ("val_batches", 1),
             ("linear_batches", 0),
@@ -151,9 +171,15 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
     """Batch number -> (regions [B, S, S, 3] uint8, labels [B] int64), read and warped on demand."""
 
     def __init__(
-        self, dataset: Dataset, sampler: BatchSampler | InOrder, regions: RegionConfig, fill: tuple[float, float, float]
+        self,
+        dataset: Dataset,
+        sampler: BatchSampler | FewImages | InOrder,
+        regions: RegionConfig,
+        fill: tuple[float, float, float],
+        distortion: float = 0.0,
     ) -> None:
         self.dataset, self.sampler, self.regions, self.fill = dataset, sampler, regions, fill
+        self.distortion = distortion
         self.share = slice(None)
 
     def in_order(self, windows: Windows) -> WindowBatches:
@@ -168,13 +194,24 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         drawn, mirrored = self.sampler.draw(number)
-        windows, mirrored = drawn[self.share], mirrored[self.share]
+        rows = self._rows(len(drawn))
+        windows, mirrored = drawn[rows], mirrored[rows]
         squares = np.empty((len(windows), self.regions.size, self.regions.size, 3), np.uint8)
         for index in np.unique(windows.image):  # each photograph is decoded once
             rows = np.flatnonzero(windows.image == index)
-            squares[rows] = warp(self.dataset.records[index].read(), windows.boxes[rows], self.regions, self.fill)
+            image = _distorted(self.dataset.records[index].read(), self.distortion, number, int(index))
+            squares[rows] = warp(image, windows.boxes[rows], self.regions, self.fill)
         squares[mirrored] = squares[mirrored, :, ::-1]
         return torch.from_numpy(squares), torch.from_numpy(windows.labels.astype(np.int64))
+
+    def _rows(self, count: int) -> NDArray[np.int64]:
+        """Which of a batch's windows are the share: those of some of its photographs, where it is drawn from few."""
+        rows = np.arange(count)
+        if isinstance(self.sampler, FewImages):
+            images = self.sampler.sampler.images
+            if images % (self.share.step or 1) == 0:
+                return rows.reshape(images, -1)[self.share].ravel()
+        return rows[self.share]
 
     def images(self, number: int) -> list[int]:
         """The photographs of a batch, by their places in the data set."""
@@ -183,19 +220,29 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
-    """Batch number -> what regions of a few photographs, cut out of their maps, are learned from.
+    """Batch number -> what regions of a few images, cut out of their maps, are learned from.
 
-    (photographs [I, H, W, 3] uint8, smaller ones in a corner; their heights and widths [I, 2]; boxes [I, R, 4] float32
-    px; labels [I, R] int64, NOTHING among them)
+    (for each level of the pyramid the images scaled to it [I, h, w, 3] uint8, smaller ones in a corner; the height and
+    width of each [I, L, 2], 0 where no region is cut from it; heights and widths of the images themselves [I, 2]; the
+    size by which regions choose their level [I]; boxes [I, R, 4] float32 px; labels [I, R] int64, NOTHING among them)
     """
 
-    def __init__(self, dataset: Dataset, sampler: ImageSampler | ImagesInOrder) -> None:
-        self.dataset, self.sampler = dataset, sampler
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: ImageSampler | ImagesInOrder,
+        regions: RegionConfig,
+        shared: SharedConfig,
+        distortion: float = 0.0,
+        scale_jitter: float = 1.0,
+    ) -> None:
+        self.dataset, self.sampler, self.regions, self.shared = dataset, sampler, regions, shared
+        self.distortion, self.scale_jitter = distortion, scale_jitter
         self.share = slice(None)
 
     def in_order(self, windows: Windows) -> ImageBatches:
         """The windows of one image after another, unmirrored, instead of what is drawn."""
-        return ImageBatches(self.dataset, ImagesInOrder(windows))
+        return ImageBatches(self.dataset, ImagesInOrder(windows), self.regions, self.shared)
 
     def part(self, share: slice) -> Self:
         """These photographs of each batch alone; no others are read."""
@@ -204,24 +251,57 @@ class ImageBatches(TorchDataset[tuple[Tensor, ...]]):
         return result
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        photographs, boxes, labels = [], [], []
+        levels = range(len(self.shared.pyramid))
+        scaled: list[list[Image]] = [[] for _ in levels]
+        sizes, regions, boxes, labels = [], [], [], []
         for index, some, mirrored in self.sampler.draw(number)[self.share]:
-            photograph, places = self.dataset.records[index].read(), some.boxes
+            image, places = self.dataset.records[index].read(), some.boxes
+            image = _distorted(image, self.distortion, number, index)
             if mirrored:
-                photograph, places = photograph[:, ::-1], mirror(places, photograph.shape[1])
-            photographs.append(photograph)
+                image, places = image[:, ::-1], mirror(places, image.shape[1])
+            size = image.shape[:2]
+            draw = np.random.default_rng([number, index, 2]).uniform(-1, 1)
+            region = max(1, round(self.shared.region * self.scale_jitter**draw))
+            used = choose_level(context_windows(places, self.regions), size, replace(self.shared, region=region))
+            none = np.zeros((0, 0, 3), np.uint8)
+            for level in levels:
+                scaled[level].append(show(image, self.shared.pyramid[level])[0] if level in used else none)
+            sizes.append(size)
+            regions.append(region)
             boxes.append(places)
             labels.append(some.labels.astype(np.int64))
-        sizes = np.array([photograph.shape[:2] for photograph in photographs])
-        together = np.zeros((len(photographs), *sizes.max(axis=0), 3), np.uint8)
-        for place, photograph in zip(together, photographs, strict=True):
-            place[: photograph.shape[0], : photograph.shape[1]] = photograph
-        columns = (together, sizes, np.stack(boxes), np.stack(labels))
+        extents = np.array([[one.shape[:2] for one in images] for images in scaled]).transpose(1, 0, 2)
+        columns = (
+            *map(_padded, scaled),
+            extents,
+            np.array(sizes),
+            np.array(regions),
+            np.stack(boxes),
+            np.stack(labels),
+        )
         return tuple(torch.from_numpy(column) for column in columns)
 
     def images(self, number: int) -> list[int]:
         """The photographs of a batch, by their places in the data set."""
         return [index for index, *_ in self.sampler.draw(number)]
+
+
+def _padded(images: Sequence[Image]) -> NDArray[np.uint8]:
+    """Images of any sizes -> [I, h, w, 3] uint8, each in the upper left corner."""
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
+    together = np.zeros((len(images), height, width, 3), np.uint8)
+    for place, image in zip(together, images, strict=True):
+        place[: image.shape[0], : image.shape[1]] = image
+    return together
+
+
+def _distorted(image: Image, strength: float, number: int, index: int) -> Image:
+    """The image in other light and colours, which batch and image decide."""
+    if not strength:
+        return image
+    generator = np.random.default_rng([number, index, 1])
+    factors = generator.uniform(1 - strength, 1 + strength, 3).tolist()
+    return distort(image, generator.permutation(3).tolist(), factors)
 
 
 Examples = WindowBatches | ImageBatches
@@ -368,24 +448,64 @@ class SharedTuning(FineTuning):
                 frozen, below = network.trunk_slice(None, first).eval(), network.trunk_slice(first, ABOVE)
             else:
                 frozen, below = below.eval(), nn.Sequential()
-        convention, regions, config = self.classifier.convention, self.classifier.regions, self.classifier.shared
+        regions, config = self.classifier.regions, self.classifier.shared
         assert config is not None
 
-        def maps(photograph: Image, level: int) -> tuple[Tensor, tuple[float, float]]:
-            shown, scale = show(photograph, config.pyramid[level])
-            x = network_input(shown[None], convention, self.ranks.device)
+        together = self.ranks.device.type == "cuda"
+
+        def trunk(squares: Tensor, extents: Tensor, side: int) -> list[Tensor]:
+            x = network_input(squares.numpy(), self.classifier.convention, self.ranks.device)
+            if together:
+                x = _on_canvas(x, extents, side)
             if first is not None:
                 with torch.no_grad():
                     x = frozen(x)
-            return below(x), scale
+            return list(torch.split(below(x), 1))
+
+        *levels, extents, sizes, chosen, boxes, _ = batch
+        maps: dict[tuple[int, int], Tensor] = {}  # of an image, on a level
+        for level, scaled in enumerate(levels):
+            there = extents[:, level]
+            for members in _passes(there, together=together):
+                height, width = there[members].amax(dim=0).tolist()
+                found = trunk(scaled[members, :height, :width], there[members], config.pyramid[level])
+                for image, features in zip(members, found, strict=True):
+                    rows, columns = (map_side(side) for side in there[image].tolist())
+                    maps[image, level] = features[:, :, :rows, :columns]
+
+        def own(image: int, level: int) -> tuple[Tensor, tuple[float, float]]:
+            (height, width), (rows, columns) = sizes[image].tolist(), extents[image, level].tolist()
+            return maps[image, level], (columns / width, rows / height)
 
         parts = []
-        for photograph, (height, width), boxes in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
-            own = partial(maps, photograph[:height, :width].numpy())
-            parts.append(cut(own, boxes.numpy(), (height, width), regions, config))
+        for image in range(len(boxes)):
+            choice = replace(config, region=int(chosen[image]))
+            height, width = sizes[image].tolist()
+            parts.append(cut(partial(own, image), boxes[image].numpy(), (height, width), regions, choice))
         x = torch.cat(parts).contiguous(memory_format=torch.channels_last)
         result: Tensor = network.trunk_slice(ABOVE)(x)
         return result
+
+
+def _passes(extents: Tensor, *, together: bool) -> list[list[int]]:
+    """Which images of a level pass the trunk at a time; none of height 0."""
+    sizes = [tuple(row) for row in extents.tolist()]
+    if together:
+        return [list(range(len(sizes)))] if any(height for height, _ in sizes) else []
+    return [[i for i, other in enumerate(sizes) if other == size] for size in sorted(set(sizes) - {(0, 0)})]
+
+
+def _on_canvas(x: Tensor, extents: Tensor, side: int) -> Tensor:
+    """Images [I, 3, h, w] of the area of a square of `side` px -> in the corner of a larger one, 0 around them.
+
+    cuDNN plans each new shape anew, which takes a GPU longer than the pass: so all batches of a level share one. What
+    lies around an image is 0 here in the first layer alone, and in all layers at test.
+    """
+    length = int(-(-max(*x.shape[2:], 1.25 * side) // CANVAS) * CANVAS)  # 1.25: sides of 3 to 2
+    canvas = x.new_zeros(len(x), 3, length, length).contiguous(memory_format=torch.channels_last)
+    for square, image, (rows, columns) in zip(canvas, x, extents.tolist(), strict=True):
+        square[:, :rows, :columns] = image[:, :rows, :columns]
+    return canvas
 
 
 def _hits(object_: Tensor, hit: Tensor) -> tuple[int, int]:

@@ -38,7 +38,7 @@ from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import Reports, TrainingError, begin, check_folder, owned
 from detector.training.regression import add_regression
-from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, collect_windows
+from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.boxes import Boxes
 from proposals.store import ProposalStore
 
@@ -140,7 +140,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
 
     data: list[str] = []
 
-    def batches(dataset: Dataset, seed: int) -> Examples:
+    def batches(dataset: Dataset, seed: int, *, plain: bool = False) -> Examples:
         exhaustive = exhaustive_part(dataset)  # the others give no window but their boxes
         found = None
         if ranks.leads:
@@ -157,7 +157,9 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 f"{objects:,} windows of objects, {len(windows) - objects:,} of background",
                 file=sys.stderr,
             )
-        if classifier.shared:
+        balance, distortion = (0.0, 0.0) if plain else (config.class_balance, config.distortion)
+        jitter = 1.0 if plain else config.scale_jitter
+        if config.images:
             few = ImageSampler(
                 windows,
                 batch=config.batch,
@@ -165,15 +167,23 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
                 foreground=config.foreground,
                 seed=seed,
                 hard=config.hard_background,
+                balance=balance,
             )
-            return ImageBatches(dataset, few)
+            if classifier.shared:
+                return ImageBatches(dataset, few, config.regions, classifier.shared, distortion, jitter)
+            return WindowBatches(dataset, FewImages(few), config.regions, classifier.convention.mean, distortion)
         sampler = BatchSampler(
-            windows, batch=config.batch, foreground=config.foreground, seed=seed, hard=config.hard_background
+            windows,
+            batch=config.batch,
+            foreground=config.foreground,
+            seed=seed,
+            hard=config.hard_background,
+            balance=balance,
         )
-        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean)
+        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean, distortion)
 
     kind = SharedTuning if classifier.shared else FineTuning
-    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0), ranks)
+    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0, plain=True), ranks)
     loop = Loop(task, config, folder, ranks, data=" ".join(data))
     reports = None
     if not resuming:

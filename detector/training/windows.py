@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,12 +108,16 @@ class BatchSampler:
         foreground: how many of them are examples of a class.
         seed: of the draw.
         hard: how many of the background windows overlap an object by 0.1 or more; 0 leaves that to chance, as R-CNN.
+        balance: a class is drawn in proportion to its number of windows to the power of 1 - balance; 0, as R-CNN: all
+            windows alike; 1: all classes alike.
 
     Raises:
         TrainingError: there is no foreground or no background window, or no hard one where some are asked for.
     """
 
-    def __init__(self, windows: Windows, *, batch: int, foreground: int, seed: int, hard: int = 0) -> None:
+    def __init__(
+        self, windows: Windows, *, batch: int, foreground: int, seed: int, hard: int = 0, balance: float = 0.0
+    ) -> None:
         self.windows, self.batch, self.foreground, self.seed, self.hard = windows, batch, foreground, seed, hard
         self._positive = np.flatnonzero(windows.labels > BACKGROUND)
         self._negative = np.flatnonzero(windows.labels == BACKGROUND)
@@ -123,11 +126,20 @@ class BatchSampler:
         for kind, positions in (kinds | ({"hard background": self._hard} if hard else {})).items():
             if len(positions) == 0:
                 raise TrainingError(f"the images have no {kind} window to draw from")
+        self._bounds = None
+        if balance:
+            labels = windows.labels[self._positive]
+            weights = np.bincount(labels)[labels] ** -balance
+            self._bounds = np.cumsum(weights / weights.sum())
 
     def draw(self, number: int) -> tuple[Windows, NDArray[np.bool_]]:
         """Batch `number`, foreground first, and which of its windows to mirror (half of them, by chance)."""
         generator = np.random.default_rng([self.seed, number])
-        positive = generator.choice(self._positive, self.foreground)
+        if self._bounds is None:
+            positive = generator.choice(self._positive, self.foreground)
+        else:
+            found = np.searchsorted(self._bounds, generator.random(self.foreground), side="right")
+            positive = self._positive[np.minimum(found, len(self._positive) - 1)]
         negative = generator.choice(self._negative, self.batch - self.foreground - self.hard)
         hard = generator.choice(self._hard, self.hard) if self.hard else self._hard[:0]
         return self.windows[np.concatenate([positive, negative, hard])], generator.random(self.batch) < 0.5
@@ -164,12 +176,24 @@ class ImageSampler:
         foreground: how many of a batch are examples of a class, as far as its images have so many.
         seed: of the draw.
         hard: how many of the background windows overlap an object by 0.1 or more, as far as there are such.
+        balance: an image comes (t / n)^balance times a round, at least once, where n is the number of images with its
+            rarest class and t the median of that over the classes (LVIS's repeat factor, arXiv 1908.03195).
 
     Raises:
         TrainingError: fewer images with an object than a batch takes.
     """
 
-    def __init__(self, windows: Windows, *, batch: int, images: int, foreground: int, seed: int, hard: int = 0) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        batch: int,
+        images: int,
+        foreground: int,
+        seed: int,
+        hard: int = 0,
+        balance: float = 0.0,
+    ) -> None:
         self.windows, self.images, self.seed = windows, images, seed
         self.each, self.foreground, self.hard = batch // images, round(foreground / images), round(hard / images)
         self._with_objects = np.unique(windows.image[windows.labels > BACKGROUND])
@@ -178,14 +202,40 @@ class ImageSampler:
         order = np.argsort(windows.image, kind="stable")
         edges = np.searchsorted(windows.image[order], [self._with_objects, self._with_objects + 1])
         self._rows = [order[start:stop] for start, stop in edges.T]
+        self._repeats = self._repeat_factors(balance)
+        self._length = round(self._repeats.sum())  # of a round
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    def _repeat_factors(self, balance: float) -> NDArray[np.float64]:
+        """How often each image comes in a round, at least once."""
+        present = [
+            np.unique(labels[labels > BACKGROUND]) for labels in (self.windows.labels[rows] for rows in self._rows)
+        ]
+        counts = np.bincount(np.concatenate(present))
+        factors = np.maximum(1, (np.median(counts[counts > 0]) / np.maximum(counts, 1)) ** balance)
+        more = np.array([factors[labels].max() - 1 for labels in present])
+        whole = round(more.sum())
+        result: NDArray[np.float64] = 1 + more * (whole / max(more.sum(), 1e-9))
+        return result
+
+    def _order(self, round_: int) -> NDArray[np.int64]:
+        """The images of a round, by their places among those with objects."""
+        if round_ not in self._orders:
+            generator = np.random.default_rng([self.seed, round_, 1])
+            spent = np.cumsum(self._repeats)
+            spent[-1] = self._length
+            repeats = np.diff(np.floor(spent + generator.random()), prepend=0)
+            order = generator.permutation(np.repeat(np.arange(len(self._rows)), repeats.astype(np.int64)))
+            self._orders = {round_: order}
+        return self._orders[round_]
 
     def draw(self, number: int) -> list[tuple[int, Windows, bool]]:
         """Batch `number`: image, its windows, whether to mirror it, of each of its images."""
         generator = np.random.default_rng([self.seed, number])
         chosen = []
         for position in range(number * self.images, (number + 1) * self.images):
-            round_, place = divmod(position, len(self._with_objects))
-            which = _order_of(self.seed, round_, len(self._with_objects))[place]
+            round_, place = divmod(position, self._length)
+            which = self._order(round_)[place]
             rows = self._rows[which]
             labels, overlaps = self.windows.labels[rows], self.windows.overlaps[rows]
             objects, background = rows[labels > BACKGROUND], rows[labels == BACKGROUND]
@@ -201,10 +251,21 @@ class ImageSampler:
         return chosen
 
 
-@lru_cache(maxsize=4)
-def _order_of(seed: int, round_: int, count: int) -> NDArray[np.int64]:
-    """The order of 0..count - 1 in a round; [count]."""
-    return np.random.default_rng([seed, round_, 1]).permutation(count)
+class FewImages:
+    """Batches of windows of a few images, in the form that BatchSampler draws: each image is read for several windows.
+
+    Args:
+        sampler: draws the images.
+    """
+
+    def __init__(self, sampler: ImageSampler) -> None:
+        self.sampler, self.windows = sampler, sampler.windows
+
+    def draw(self, number: int) -> tuple[Windows, NDArray[np.bool_]]:
+        """Batch `number`, and which of its windows to mirror: all of an image or none."""
+        parts = [(some, np.full(len(some), mirrored)) for _, some, mirrored in self.sampler.draw(number)]
+        columns = [[getattr(some, name) for some, _ in parts] for name in ("image", "boxes", "labels", "overlaps")]
+        return Windows(*map(np.concatenate, columns)), np.concatenate([mirrored for _, mirrored in parts])
 
 
 class ImagesInOrder:
