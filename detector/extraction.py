@@ -126,15 +126,43 @@ def dataset_proposals(
     """
     images = {record.image_id: record.path for record in dataset.records}
     settings = settings_of(config)
-    folder = _folder(list(images), digests or digests_of(list(images.values())), settings, cache)
+    digests = digests or digests_of(list(images.values()))
+    folder = _folder(list(images), digests, settings, cache)
     sharded = any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file()
     if sharded or (folder / "manifest.json").is_file():
         return ProposalStore(folder, settings)
+    if not (folder / "journal.jsonl").exists():
+        _take_over(dict(zip(images, digests, strict=True)), settings, source_names(config), folder)
     failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
     if failures:
         more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
         raise ImageError(f"{failures[0]}{more}")
     return ProposalStore(folder, settings)
+
+
+def _take_over(digests: Mapping[str, str], settings: Mapping[str, Any], sources: Sequence[str], folder: Path) -> None:
+    """Begin a store with what others beside it have of the same files and settings: one changed image costs itself.
+
+    Args:
+        digests: of the images' files, by name.
+        settings: of the store.
+        sources: of the store.
+        folder: of the store, not made yet.
+    """
+    others = []
+    for place in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else ():
+        try:
+            others.append(ProposalStore(place, settings))
+        except StoreError:  # of other settings, unfinished, or no store
+            continue
+    if not any(sha256 in other for other in others for sha256 in digests.values()):
+        return
+    with StoreWriter(folder, settings, list(digests), sources=sources) as writer:
+        for name in writer.todo:
+            for other in others:
+                if digests[name] in other:
+                    writer.append(name, digests[name], *other.entry(digests[name]))
+                    break
 
 
 def settings_of(config: ProposalConfig) -> dict[str, Any]:

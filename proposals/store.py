@@ -300,6 +300,7 @@ class ProposalStore:
         self.names: list[str] = []
         self.digests: list[str] = []
         self._seconds: list[list[float]] = []
+        self._sizes: list[list[list[int]]] = []
         first: dict[str, Any] = {}
         for number, part in enumerate(parts):
             manifest = _read_manifest(part)
@@ -312,6 +313,7 @@ class ProposalStore:
             self.names += images["name"]
             self.digests += images["sha256"]
             self._seconds.append(images["seconds"])
+            self._sizes.append(images["size"])
             self._parts.append(_map_arrays(part, manifest))
         self.settings: dict[str, Any] = first["settings"]
         self.sources: tuple[str, ...] = tuple(first["sources"])
@@ -322,6 +324,16 @@ class ProposalStore:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __contains__(self, sha256: object) -> bool:
+        """Whether it has the proposals of a file of that digest."""
+        return sha256 in self._where
+
+    def entry(self, sha256: str) -> tuple[tuple[int, int], Proposals, float]:
+        """Width and height, proposals and seconds of a file that it has, by its digest: as StoreWriter takes them."""
+        part, row = self._where[sha256]
+        width, height = self._sizes[part][row]
+        return (width, height), self._rows(sha256), self._seconds[part][row]
 
     def get(self, name: str, content: bytes) -> Proposals:
         """The proposals of an image.
