@@ -6,7 +6,6 @@ In: an image and the detector's Run.  Out: text, or <name>.json and <name>_detec
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, ImageError, read_image
 from detector.drawing import draw_detections
 from detector.pipeline import Detector, Run
+from proposals.files import write_whole
 
 
 def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> list[str]:
@@ -116,6 +116,5 @@ def write_result(
     encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
     text = json.dumps(result_record(path, image, run, classes, models), indent=1, ensure_ascii=False) + "\n"
     for target, content in ((f"{name}_detections.jpg", encoded), (f"{name}.json", text.encode())):
-        temporary = folder / f".{target}.{os.getpid()}"
-        temporary.write_bytes(content)
-        temporary.replace(folder / target)
+        with write_whole(folder / target) as temporary:
+            temporary.write_bytes(content)

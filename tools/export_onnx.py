@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         from detector.checkpoint import find_checkpoint, load_any_classifier
         from detector.onnx_export import largest_difference, to_onnx
+        from proposals.files import write_whole
 
         classifier = load_any_classifier(find_checkpoint(options.source))
         model = to_onnx(classifier.network, classifier.size)
@@ -35,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         difference = largest_difference(classifier.network, model, images)
         if difference > TOLERANCE:
             raise ValueError(f"onnxruntime's logits differ from torch's by {difference:.1e}; nothing was written")
-        options.target.write_bytes(model)
+        with write_whole(options.target) as temporary:
+            temporary.write_bytes(model)
     except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
         print(f"export_onnx: {error}", file=sys.stderr)
         return 1
