@@ -435,6 +435,9 @@ def _map_arrays(folder: Path, manifest: Mapping[str, Any]) -> dict[str, NDArray[
         arrays["offsets"] = np.load(folder / "offsets.npy")
         if arrays["offsets"].shape != (len(manifest["images"]["name"]) + 1,):
             raise ValueError(f"offsets.npy is {list(arrays['offsets'].shape)}")
+        edges = arrays["offsets"]
+        if edges[0] != 0 or edges[-1] != manifest["boxes"] or (np.diff(edges) < 0).any():
+            raise ValueError("offsets.npy does not divide the boxes")
     except (OSError, ValueError, EOFError) as error:
         raise StoreError(f"{folder}: damaged ({error}); delete the folder and extract the proposals again") from error
     return arrays

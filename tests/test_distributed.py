@@ -333,7 +333,7 @@ def initial(folder: Path, norm: str) -> Path:
     ],
 )
 def test_a_run_on_regions(shapes: Path, tmp_path: Path, norm: str, changes: dict[str, Any]) -> None:
-    """From an empty cache, which the first process fills and both read; resuming finds the run done."""
+    """From an empty cache, which the first process fills and both read."""
     init = initial(tmp_path, norm)
     write(tmp_path, region_settings(shapes, init, tmp_path / "cache", **changes))
     command = [ROOT / "tools/train_classifier.py", "--config", "toy.yaml", "--device", "cpu"]
@@ -389,9 +389,11 @@ def fail() -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_fails_ends_the_other(shapes: Path, cache: Path, tmp_path: Path, rank: int) -> None:
-    write(tmp_path, region_settings(shapes, initial(tmp_path, "lrn"), cache))
+@pytest.mark.parametrize(("rank", "workers"), [(0, 0), (1, 2)])
+def test_a_process_that_fails_ends_the_other(
+    shapes: Path, cache: Path, tmp_path: Path, rank: int, workers: int
+) -> None:
+    write(tmp_path, region_settings(shapes, initial(tmp_path, "lrn"), cache, workers=workers))
     started = time.monotonic()
     done = torchrun(__file__, "fail", rank, cwd=tmp_path)
     assert done.returncode != 0

@@ -250,6 +250,7 @@ def test_a_store_in_use_is_refused(tmp_path):
         (lambda folder: (folder / "scores.npy").write_bytes(b"x"), "damaged .*; delete the folder and extract"),
         (lambda folder: np.save(folder / "sources.npy", np.zeros(3, np.uint8)), r"damaged \(sources.npy is \[3\]\)"),
         (lambda folder: np.save(folder / "offsets.npy", np.zeros(3)), r"damaged \(offsets.npy is \[3\]\)"),
+        (lambda folder: np.save(folder / "offsets.npy", np.arange(10)), r"damaged \(offsets.npy"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "no manifest of a proposal store"),
         (lambda folder: (folder / "manifest.json").write_text('{"store": 1}'), "no manifest of a proposal store"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "no manifest of a proposal store"),

@@ -87,8 +87,8 @@ class ScoreStore:
         self, path: Path, boxes: NDArray[np.float32], probabilities: NDArray[np.float32], seconds: float
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with write_whole(path) as temporary:
-            np.savez(temporary, boxes=boxes, probabilities=probabilities, seconds=seconds)
+        with write_whole(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, boxes=boxes, probabilities=probabilities, seconds=seconds)
 
 
 def _keys(boxes: Boxes) -> NDArray[np.void]:
