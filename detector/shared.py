@@ -27,7 +27,6 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from detector.data.image import Image
 from detector.folding import fold_batch_norm
@@ -38,6 +37,7 @@ from proposals.boxes import Boxes
 
 STRIDE = 16  # px of the image from one cell of inception_4e to the next
 FIRST = 14.5  # px: where the middle of the first cell is; pools without padding look to the right of their corner
+MIXED = 256  # windows whose rows are mixed at a time, for less memory
 ABOVE = "pool4"  # the trunk runs once an image up to and without this; from it on once a region
 
 Maps = Callable[[int], tuple[Tensor, tuple[float, float]]]
@@ -137,9 +137,10 @@ def cut(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, 
 def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
     """RoIAlign: each cell of a window is the map in its middle, bilinear; 0 more than a cell outside.
 
-    Equals `torchvision.ops.roi_align(..., sampling_ratio=1, aligned=True)` of windows half a cell further, which takes
-    over where gradients are wanted or the map is on another device than the CPU. More samples a cell bring nothing
-    where the window has about as many cells as the map has under it.
+    Equals `torchvision.ops.roi_align(..., sampling_ratio=1, aligned=True)` of windows half a cell further. More samples
+    a cell bring nothing where the window has about as many cells as the map has under it. Where gradients are wanted or
+    the map is on another device than the CPU, rows and columns are mixed by two matrix products, whose gradients are
+    matrix products too; torchvision's add to the map value by value.
 
     Args:
         features: [1, C, h, w].
@@ -147,16 +148,36 @@ def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
         grid: G.
 
     Returns:
-        [N, C, G, G] float32, channels last in memory.
+        [N, C, G, G] float32 (under autocast its type where products do it), channels last in memory.
     """
+    plane = features[0].permute(1, 2, 0)  # [h, w, C]
     if features.device.type != "cpu" or (features.requires_grad and torch.is_grad_enabled()):
-        rois = torch.from_numpy(windows + np.float32(0.5)).to(features.device)
-        result: Tensor = roi_align(features.float(), [rois], grid, 1.0, 1, True)
-        return result.contiguous(memory_format=torch.channels_last)
-    plane = features[0].permute(1, 2, 0).float().contiguous()  # [h, w, C]
+        if not torch.is_autocast_enabled(features.device.type):
+            plane = plane.float()
+        places = torch.from_numpy(windows).to(features.device)
+        return torch.cat([_mix(plane, part, grid) for part in torch.split(places, MIXED)]).permute(0, 3, 1, 2)
+    plane = plane.float().contiguous()
     aligned = torch.empty(len(windows), grid, grid, features.shape[1])
     spread(partial(_align, plane.numpy()), [windows, aligned.numpy()])
     return aligned.permute(0, 3, 1, 2)
+
+
+def _mix(plane: Tensor, windows: Tensor, grid: int) -> Tensor:
+    """Map [h, w, C], windows [N, 4] -> [N, G, G, C]."""
+    height, width, channels = plane.shape
+    rows = _shares(windows[:, 1], windows[:, 3], grid, height)  # [N, G, h]
+    columns = _shares(windows[:, 0], windows[:, 2], grid, width)  # [N, G, w]
+    mixed = (rows.flatten(0, 1) @ plane.reshape(height, width * channels)).view(-1, grid, width, channels)
+    return columns[:, None] @ mixed  # [N, 1, G, w] @ [N, G, w, C]
+
+
+def _shares(start: Tensor, stop: Tensor, grid: int, length: int) -> Tensor:
+    """How much of each of a map's rows a window's cells take: [N], [N] -> [N, G, length]."""
+    steps = torch.arange(grid, device=start.device) + 0.5
+    middle = start[:, None] + (stop - start)[:, None] / grid * steps  # [N, G]
+    inside = (middle >= -1) & (middle <= length)
+    away = (middle.clamp(0, length - 1)[:, :, None] - torch.arange(length, device=start.device)).abs()
+    return (1 - away).clamp(min=0) * inside[:, :, None]
 
 
 class SharedNetwork:
