@@ -21,6 +21,7 @@ from detector.folding import fold_batch_norm
 from detector.googlenet import GoogLeNet, check_input
 from detector.onnx_export import OnnxNetwork, to_onnx
 from detector.settings import BACKENDS
+from proposals.errors import UserError
 
 Network = Callable[[Tensor], Tensor]
 
@@ -45,7 +46,7 @@ def build_backend(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
     device = torch.device(device)
     if name == "onnxruntime" and device.type != "cpu":
-        raise ValueError(f"backend=onnxruntime computes on the CPU, not on {device}; set backend=torch")
+        raise UserError(f"backend=onnxruntime computes on the CPU, not on {device}; set backend=torch")
     installed = all(importlib.util.find_spec(package) for package in ("onnx", "onnxscript", "onnxruntime"))
     half = choose_precision(precision, device) == torch.bfloat16
     faster = device.type == "cpu" and network.config.norm != "lrn" and installed and not half

@@ -186,7 +186,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise ConfigError(f"command line: expected key=value, not {override!r}")
     try:
         content = OmegaConf.to_container(OmegaConf.from_dotlist([override.strip()]))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, UnicodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"command line: {override!r}: the value is malformed YAML: {_first_line(error)}") from error
     return cast(dict[str, Any], content)
 

@@ -6,6 +6,7 @@ import ctypes
 
 import torch
 
+from proposals.errors import UserError
 from proposals.settings import PRECISIONS
 
 
@@ -24,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if "cuda:0" in here else here[-1])
     if name in here or (name == "cuda" and "cuda:0" in here):
         return torch.device(name)
-    raise ValueError(f"no device {name!r} here; there is {', '.join(here)}")
+    raise UserError(f"no device {name!r} here; there is {', '.join(here)}")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

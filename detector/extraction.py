@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -29,11 +29,15 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import ImageError, read_image
 from detector.opencv import one_opencv_thread
+from proposals.errors import UserError
 from proposals.own import identity
 from proposals.result import Proposals, Source, source_names
 from proposals.settings import MultiBoxSettings, ProposalConfig
 from proposals.sources import propose
 from proposals.store import ProposalStore, StoreError, StoreWriter, digest, store_settings
+
+STORE_FILES = ("boxes.npy", "scores.npy", "sources.npy", "offsets.npy", "manifest.json")
+JOURNAL_BEGINS = b'{"store": '
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def extract(
         label: of the progress bar.
 
     Returns:
-        a line for each image that cannot be read. With any the store stays unfinished, all others being in it.
+        a line for each image that cannot be read. The finished store has all others; extracting again adds those that
+        can be read by then.
 
     Raises:
         StoreError: the store was made otherwise, is damaged or in use, or a worker process died.
@@ -89,6 +94,7 @@ def extract(
     propose(
         np.zeros((32, 32, 3), np.uint8), replace(config, selective_search=True, multibox=MultiBoxSettings(), own={})
     )
+    _check_folder(folder, shard)
     failures = []
     with StoreWriter(folder, settings, list(images), shard=shard, sources=source_names(config)) as writer:
         if writer.todo:
@@ -101,9 +107,25 @@ def extract(
                     else:
                         writer.append(name, *outcome)
                     bar.update()
-        if not failures:
+        if writer.done or not failures:
             writer.finish()
     return failures
+
+
+def _check_folder(folder: Path, shard: tuple[int, int]) -> None:
+    """Refuse to write a store over files of another program.
+
+    Raises:
+        StoreError: the folder has files of a store's names that belong to none.
+    """
+    part = folder if shard[1] == 1 else folder / f"shard-{shard[0]}-of-{shard[1]}"
+    journal = part / "journal.jsonl"
+    foreign = [part / name for name in STORE_FILES if (part / name).exists()]
+    if journal.is_file():
+        beginning = journal.read_bytes()[: len(JOURNAL_BEGINS)]
+        foreign = [] if JOURNAL_BEGINS.startswith(beginning) and (beginning or not foreign) else [journal]
+    if foreign:
+        raise StoreError(f"{part}: {foreign[0].name} there is no part of a store of proposals; name another folder")
 
 
 def dataset_proposals(
@@ -112,6 +134,7 @@ def dataset_proposals(
     """The proposals of a data set's images, from the cache folder, shards extracted there too, or computed into it.
 
     Any number of processes may read a finished store at once; one that is being filled is its writer's.
+    Images that cannot be read are not in it; who reads them finds out why.
 
     Args:
         dataset: the images.
@@ -121,7 +144,7 @@ def dataset_proposals(
         digests: what digests_of says of the images, where the caller knows it already.
 
     Raises:
-        ImageError: images that cannot be read.
+        ImageError: no image can be read.
         StoreError: as extract; or not all shards are there.
     """
     images = {record.image_id: record.path for record in dataset.records}
@@ -134,7 +157,7 @@ def dataset_proposals(
     if not (folder / "journal.jsonl").exists():
         _take_over(dict(zip(images, digests, strict=True)), settings, source_names(config), folder)
     failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
-    if failures:
+    if len(failures) == len(images):
         more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
         raise ImageError(f"{failures[0]}{more}")
     return ProposalStore(folder, settings)
@@ -163,6 +186,23 @@ def _take_over(digests: Mapping[str, str], settings: Mapping[str, Any], sources:
                 if digests[name] in other:
                     writer.append(name, digests[name], *other.entry(digests[name]))
                     break
+
+
+def with_proposals(dataset: Dataset, stores: Iterable[ProposalStore]) -> tuple[Dataset, list[str]]:
+    """The images of a data set that all its stores have, and a line for each other, which could not be read."""
+    missing: set[str] = set()
+    for store in stores:
+        missing |= {record.image_id for record in dataset.records}.difference(store.names)
+    lines = []
+    for record in dataset.records:
+        if record.image_id in missing:
+            try:
+                read_image(record.path)
+                lines.append(f"{record.path}: could not be read when proposals were made")
+            except ImageError as error:
+                lines.append(str(error))
+    kept = tuple(record for record in dataset.records if record.image_id not in missing)
+    return (replace(dataset, records=kept) if missing else dataset), lines
 
 
 def settings_of(config: ProposalConfig) -> dict[str, Any]:
@@ -240,7 +280,10 @@ def _propose_file(config: ProposalConfig, path: Path) -> Outcome | str:
         return str(error)
     network = _multibox(config)
     started = time.perf_counter()
-    found = propose(image, config, multibox=network, content=content)
+    try:
+        found = propose(image, config, multibox=network, content=content)
+    except UserError as error:  # a source of the user's own
+        return f"{path}: {error}"
     return digest(content), (image.shape[1], image.shape[0]), found, time.perf_counter() - started
 
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.lrn import LocalResponseNorm
+from proposals.errors import UserError
 
 SMALLEST_INPUT = 32  # px; five halvings leave one pixel
 AUXILIARY_WEIGHT = 0.3  # §5
@@ -353,7 +354,7 @@ class GoogLeNet(nn.Module):
         names = list(dict(self.trunk.named_children()))
         for name in (start, stop):
             if name is not None and name not in names:
-                raise ValueError(f"the trunk has no layer {name!r}; it has {', '.join(names)}")
+                raise UserError(f"the trunk has no layer {name!r}; it has {', '.join(names)}")
         begin = 0 if start is None else names.index(start)
         end = len(names) if stop is None else names.index(stop)
         if begin > end:

@@ -1,65 +1,176 @@
 """What tools/detect.py shows and writes of an image: a table, a JSON file, the annotated photograph.
 
 In: an image and the detector's Run.  Out: text, or <name>.json and <name>_detections.jpg in a folder.
+
+A file that no detect wrote, or that holds the results of another image, is never replaced: our JSON is known by its
+keys, our photograph by a comment that it carries.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
+import PIL.Image
 from tqdm import tqdm
 
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, ImageError, read_image
 from detector.drawing import draw_detections
 from detector.pipeline import Detector, Run
+from proposals.errors import UserError
 from proposals.files import write_whole
+
+RECORD, PHOTOGRAPH = ".json", "_detections.jpg"
+MARK = b"drawn by googlenet-rcnn detect"
+KEYS = ("image", "width", "height", "detections", "regions", "seconds", "model")
+LONGEST_NAME = 255 - len(PHOTOGRAPH)  # bytes; Linux, macOS and Windows agree
+ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other image's results can be written either
+
+
+class OutputError(UserError):
+    """Results that cannot be written where they were wanted; the message names the file."""
 
 
 def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> list[str]:
-    """Detect in each file, print the table, write the results; a file that cannot be read does not stop the others.
+    """Detect in each file, print the table, write the results; what fails on one file does not stop the others.
 
     Returns:
-        a line for each file that could not be read; they were printed as they came, and again at the end.
+        a line for each file that could not be read or whose results could not be written; they were printed as they
+        came, and again at the end.
+
+    Raises:
+        OutputError: as check_results, before the first detection.
+        OSError: the disk is full; what was written before is whole.
     """
+    names = result_names(paths)
+    check_results(folder, names, paths)
     failed: list[str] = []
     models = detector.config.models
     bar = tqdm(paths, unit="image", disable=len(paths) == 1, dynamic_ncols=True)
-    for path, name in zip(bar, result_names(paths), strict=True):
+    for path, name in zip(bar, names, strict=True):
         try:
             image = read_image(path)
-        except ImageError as error:
-            failed.append(str(error))
-            tqdm.write(f"detect: {error}", file=sys.stderr)
+            run = detector.run(image)
+            write_result(folder, name, path, image, run, detector.classes, models)
+        except (UserError, OSError) as error:
+            if isinstance(error, ImageError):
+                failed.append(str(error))  # it names the file
+            elif not isinstance(error, OSError):
+                failed.append(f"{path}: {error}")
+            elif error.errno not in ENDS_ALL:
+                reason = str(error.strerror or error).lower()
+                failed.append(f"{path}: the results cannot be written: {reason}")
+            else:
+                bar.close()
+                raise OSError(error.errno, error.strerror, str(folder)) from error
+            tqdm.write(f"detect: {failed[-1]}", file=sys.stderr)
             continue
-        run = detector.run(image)
-        write_result(folder, name, path, image, run, detector.classes, models)
         tqdm.write(format_run(path, image, run, detector.classes), file=sys.stdout)
     done = len(paths) - len(failed)
     tqdm.write(f"{done} of {len(paths)} images done, results in {folder}/", file=sys.stderr)
     if failed and len(paths) > 1:
-        tqdm.write("\n".join(["could not be read:", *(f"  {line}" for line in failed)]), file=sys.stderr)
+        tqdm.write("\n".join(["could not be done:", *(f"  {line}" for line in failed)]), file=sys.stderr)
     return failed
 
 
 def result_names(paths: Sequence[Path]) -> list[str]:
     """A name for the results of each file: its stem, or as much of its path as tells it from the others.
 
+    Paths are taken as given, links included. A name that is too long for a file is cut, and ends with a hash of all
+    of it.
+
     >>> result_names([Path("a/cat.jpg"), Path("a/dog.jpg"), Path("b/dog.jpg"), Path("b/cow.jpg"), Path("b/cow.png")])
     ['cat', 'a_dog.jpg', 'b_dog.jpg', 'cow.jpg', 'cow.png']
     """
-    parts = [path.resolve().parts for path in paths]
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
     names = [path.stem for path in paths]
     for depth in range(1, max(map(len, parts), default=0) + 1):
-        count = Counter(names)
-        names = [name if count[name] == 1 else "_".join(part[-depth:]) for name, part in zip(names, parts, strict=True)]
-    return names
+        count = Counter(name.casefold() for name in names)  # some file systems do not tell cases apart
+        names = [
+            name if count[name.casefold()] == 1 else "_".join(part[-depth:]).lstrip(os.sep)
+            for name, part in zip(names, parts, strict=True)
+        ]
+    count = Counter(name.casefold() for name in names)
+    return [
+        name
+        if count[name.casefold()] == 1 and len(os.fsencode(name)) <= LONGEST_NAME
+        else _shortened(name, "/".join(part))
+        for name, part in zip(names, parts, strict=True)
+    ]
+
+
+def _shortened(name: str, full: str) -> str:
+    ending = f"-{hashlib.sha256(os.fsencode(full)).hexdigest()[:12]}"
+    while len(os.fsencode(name + ending)) > LONGEST_NAME:
+        name = name[:-1]
+    return name + ending
+
+
+def check_results(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> None:
+    """See that results can be written and replace nothing but earlier results of the same images.
+
+    Raises:
+        OutputError: the folder is a file or cannot be written, or there is such a file in it that no detect wrote,
+            that holds the results of another image, or that is one of the images.
+    """
+    above = folder
+    while not os.path.lexists(above) and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise OutputError(f"{above}: a file, not a folder for results; choose another --output")
+    if not os.access(above, os.W_OK):
+        raise OutputError(f"{above}: a folder that cannot be written; choose another --output")
+    images = {os.path.realpath(path) for path in paths}
+    for name, path in zip(names, paths, strict=True):
+        record, photograph = folder / f"{name}{RECORD}", folder / f"{name}{PHOTOGRAPH}"
+        for target in (record, photograph):
+            if os.path.lexists(target) and os.path.realpath(target) in images:
+                raise OutputError(
+                    f"{target}: an image that the results of {path} would replace; choose another --output"
+                )
+        if os.path.lexists(record):
+            before = _read_record(record)
+            if before is None:
+                raise OutputError(f"{record}: exists, and no detect wrote it; choose another --output")
+            if not _same_file(before["image"], path):
+                raise OutputError(
+                    f"{record}: holds the results of {before['image']}, not of {path}; choose another --output"
+                )
+        if os.path.lexists(photograph) and not is_result(photograph):
+            raise OutputError(f"{photograph}: exists, and no detect wrote it; choose another --output")
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is an annotated photograph that a detect wrote."""
+    if not path.name.endswith(PHOTOGRAPH):
+        return False
+    try:
+        with PIL.Image.open(path, formats=["JPEG"]) as image:
+            return bool(image.info.get("comment") == MARK)
+    except Exception:  # whatever makes it unreadable, no detect wrote it so
+        return False
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file that a detect wrote; None of any other."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and content.keys() >= set(KEYS) else None
+
+
+def _same_file(before: object, path: Path) -> bool:
+    return before == str(path) or os.path.realpath(str(before)) == os.path.realpath(path)
 
 
 def format_run(path: Path, image: Image, run: Run, classes: ClassTable) -> str:
@@ -112,9 +223,13 @@ def write_result(
 ) -> None:
     """Write <name>.json and <name>_detections.jpg, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
+    photograph = io.BytesIO()
     drawn = draw_detections(image, run.detections, classes.names)
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+    PIL.Image.fromarray(drawn).save(photograph, "JPEG", quality=92, comment=MARK)
     text = json.dumps(result_record(path, image, run, classes, models), indent=1, ensure_ascii=False) + "\n"
-    for target, content in ((f"{name}_detections.jpg", encoded), (f"{name}.json", text.encode())):
-        with write_whole(folder / target) as temporary:
-            temporary.write_bytes(content)
+    with (
+        write_whole(folder / f"{name}{RECORD}") as record,  # both are on the disk before either has its name
+        write_whole(folder / f"{name}{PHOTOGRAPH}") as picture,
+    ):
+        picture.write_bytes(photograph.getbuffer())
+        record.write_bytes(text.encode(errors="backslashreplace"))  # which for half a character is JSON's own escape

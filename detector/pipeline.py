@@ -30,6 +30,7 @@ from detector.regression import place
 from detector.scoring import RegionScorer, timed
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes
+from proposals.errors import UserError
 from proposals.result import Proposals
 from proposals.sources import propose
 
@@ -74,7 +75,7 @@ class Detector:
             raise ValueError("a detector needs at least one region classifier")
         for number, member in enumerate(members[1:], 2):
             if member.classes != members[0].classes:
-                raise ValueError(
+                raise UserError(
                     f"model {number} of {len(members)} ({_name(config, number - 1)}) tells {len(member.classes)} "
                     f"classes apart that are not the {len(members[0].classes)} of the first ({_name(config, 0)})"
                 )

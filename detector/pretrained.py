@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
+from proposals.errors import UserError
 
 CAFFE_INPUT = InputConvention(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
 TORCHVISION_INPUT = InputConvention(mean=(127.5,) * 3, std=(127.5,) * 3)  # its transform_input: 2x - 1 of x in 0..1
@@ -60,7 +61,7 @@ def load_caffe(path: str | Path) -> tuple[GoogLeNet, InputConvention]:
     try:
         state = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+        raise UserError(f"{path} is not a safetensors file: {error}") from None
     network = GoogLeNet(GoogLeNetConfig(classes=_rows(state, "loss3/classifier.weight")))
     _load(network, state, _caffe_names(), source=str(path))
     _reverse_colours(network.state_dict()["trunk.conv1.conv.weight"])
@@ -172,6 +173,6 @@ def _load(network: GoogLeNet, state: Mapping[str, Tensor], names: Mapping[str, s
     ]
     if problems:
         more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
-        raise ValueError(f"{source} {problems[0]}{more}")
+        raise UserError(f"{source} {problems[0]}{more}")
     for ours, theirs in names.items():
         own[ours].copy_(state[theirs])

@@ -32,6 +32,7 @@ from detector.regions import RegionConfig, network_input, warp
 from detector.settings import CascadeConfig, DetectorConfig
 from detector.shared import SharedNetwork
 from proposals.boxes import Boxes, mirrored
+from proposals.errors import UserError
 
 T = TypeVar("T", Tensor, Boxes)
 CUTS = 8  # a region cut out of a map passes a twelfth of the network: so many times as many fit a batch
@@ -59,7 +60,7 @@ class RegionScorer:
         if config.regression:
             without = [number for number, one in enumerate(self.members, 1) if one.network.regression is None]
             if without:
-                raise ValueError(
+                raise UserError(
                     f"regression=true, and model {without[0]} of {len(self.members)} has no regression layer; fit one: "
                     "python tools/train_classifier.py --config configs/regression_voc.yaml init=MODEL; "
                     "or take regression=false"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from proposals.boxes import mirrored
+from proposals.errors import UserError
 
 Shares = NDArray[np.float64]
 """[N, 4] x1, y1, x2, y2 in [0, 1] of the image's width and height."""
@@ -39,7 +40,7 @@ def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int 
         both = both[generator.choice(len(both), LARGEST, replace=False)]
     different = len(np.unique(both, axis=0))
     if different < count:
-        raise ValueError(f"{different} different boxes cannot have {count} priors; set priors to at most {different}")
+        raise UserError(f"{different} different boxes cannot have {count} priors; set priors to at most {different}")
     centres, labels = kmeans2(both, count, iter=iterations, minit="++", missing="warn", seed=generator)
     centres = np.asarray(centres, np.float64)
     for empty in np.setdiff1d(np.arange(count), labels):  # a centre that lost all its boxes takes one of them
@@ -58,12 +59,12 @@ def read_priors(path: Path) -> Shares:
     try:
         rows = np.loadtxt(path, ndmin=2)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: no file of lines 'deviation mean' ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: no file of lines 'deviation mean' ({' '.join(str(error).split())})") from error
     if rows.ndim != 2 or rows.shape[1] != 2 or len(rows) == 0 or len(rows) % 4:
-        raise ValueError(f"{path}: expected four lines 'deviation mean' a prior, found {list(rows.shape)} numbers")
+        raise UserError(f"{path}: expected four lines 'deviation mean' a prior, found {list(rows.shape)} numbers")
     if not np.allclose(rows[:, 0], 0.01):
-        raise ValueError(f"{path}: a deviation other than 0.01")
+        raise UserError(f"{path}: a deviation other than 0.01")
     priors: Shares = rows[:, 1].reshape(-1, 4)
     if not (priors[:, :2] < priors[:, 2:]).all():
-        raise ValueError(f"{path}: a prior whose corners are out of order")
+        raise UserError(f"{path}: a prior whose corners are out of order")
     return priors

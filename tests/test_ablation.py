@@ -417,7 +417,7 @@ def test_a_stopped_run_goes_on(
 
     one = ["rows.both.models=" + json.dumps(config.rows["first"].models)]
     monkeypatch.setattr(RegionScorer, "__call__", stop_at_the_second)
-    assert command(one) == 1
+    assert command(one) == 130
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1] == "ablate: stopped; the same command goes on where it was"
     assert "Traceback" not in captured.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,7 @@ COMMANDS = (
     "train_multibox",
     "ablate",
     "benchmark_detector",
+    "describe_model",
 )
 Main = Callable[[list[str]], int]
 
@@ -85,7 +87,7 @@ def test_help_comes_at_once_and_ends_with_commands_to_paste(name: str) -> None:
     assert lines[-1] == "slow imports: [] exit 0"
     examples = lines[lines.index("examples:") + 1 : -1]
     assert examples
-    beginnings = (f"  python tools/{name}.py ", "  torchrun --nproc-per-node 2 tools/", "      ")  # or goes on
+    beginnings = (f"  python tools/{name}.py", "  torchrun --nproc-per-node 2 tools/", "      ")  # or goes on
     assert all(line.startswith(beginnings) for line in examples)
 
 
@@ -240,7 +242,7 @@ def test_half_a_jpeg(detect: Main, workplace: Path, capsys: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         (["nowhere.jpg"], "no such file or folder: nowhere.jpg"),
-        (["empty"], "empty: no images in this folder (looked for .bmp"),
+        (["empty"], "empty: no images in this folder: it is empty"),
         (["text.jpg", "supression.limit=3"], "no key 'supression.limit'. Did you mean 'suppression'?"),
         (["text.jpg", "suppression.limits=3"], "no key 'suppression.limits'. Did you mean 'suppression.limit'?"),
         (["text.jpg", "suppression.limit=many"], "suppression.limit must be int, not 'many'"),
@@ -270,6 +272,85 @@ def test_detect_refuses_in_one_line(
     assert not (workplace / "detections").exists()
 
 
+GARBAGE = {
+    "empty": b"",
+    "text": b"no such thing\n",
+    "binary": bytes(range(256)),
+    "list.json": b"[1, 2]",
+    "number.json": b"3",
+    "cut.json": b'{"images": [{"id": 1',
+    "cut.npz": b"PK\x03\x04" + bytes(60),
+    "latin.yaml": b"name: caf\xe9\n",
+}
+GARBAGE_NAMES = (*GARBAGE, "folder", "nowhere", "x" * 300, "two\nlines", os.fsdecode(b"caf\xe9"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("detect", "a.png models=[@]"),
+        ("detect", "a.png proposals.multibox.weights=@"),
+        ("detect", "a.png --config @ models=[]"),
+        ("classify", "@"),
+        ("classify", "a.png --models @"),
+        ("classify", "a.png --device @"),
+        ("eval_map", "--protocol voc --detections @ --annotations @ --image-list @"),
+        ("eval_map", "--protocol ilsvrc --detections @ --annotations @ --image-list @ --blacklist @"),
+        ("eval_map", "--protocol coco --detections @ --annotations @"),
+        ("eval_map", "--config @"),
+        ("eval_map", "--config voc_test data.root=@"),
+        ("eval_classifier", "--combine @"),
+        ("eval_classifier", "@ --models googlenet_voc"),
+        ("eval_classifier", "classes --models @"),
+        ("export_weights", "@ out.safetensors"),
+        ("export_onnx", "@ out.onnx"),
+        ("extract_proposals", "data.kind=coco data.root=. data.annotations=@ data.images=."),
+        ("train_classifier", "--config @"),
+        ("train_classifier", "--config regions_voc init=@"),
+        ("train_classifier", "--config regions_voc train.root=@"),
+        ("train_multibox", "--config @"),
+        ("train_multibox", "--config multibox_voc train.root=@"),
+        ("ablate", "--config @"),
+        ("eval_proposals", "--config @"),
+        ("eval_proposals", "--config proposals_voc data.root=@"),
+        ("eval_proposals", "--config proposals_voc stores.mine=@"),
+        ("benchmark_detector", "@"),
+        ("benchmark_proposals", "--config @"),
+        ("describe_model", "--set @"),
+        ("describe_model", "--set norm=@"),
+        ("describe_model", "--set width=99"),
+        ("describe_model", "--classes 0"),
+    ],
+)
+def test_garbage_is_told_in_lines(
+    tool: Callable[[str], Main],
+    workplace: Path,
+    name: str,
+    arguments: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    noise(workplace / "a.png")
+    for label in "ab":
+        noise(workplace / "classes" / label / "1.png")
+    for file, content in GARBAGE.items():
+        (workplace / file).write_bytes(content)
+    (workplace / "folder").mkdir()
+    main = tool(name)
+    for word in GARBAGE_NAMES if "@" in arguments else ("",):
+        assert main([text.replace("@", word) for text in arguments.split()]) == 1, word
+        captured = capsys.readouterr()
+        assert captured.out == "", word
+        assert captured.err, word
+        lines = [line for line in captured.err.splitlines() if "resuming" not in line]
+        assert all(line.startswith(f"{name}: ") for line in lines), (word, lines)
+
+
+@pytest.mark.parametrize("arguments", [["--size", "1"], ["--size", "-5"], ["--size", "x"]])
+def test_describe_model_needs_an_input(tool: Callable[[str], Main], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        tool("describe_model")(arguments)
+
+
 def test_members_of_other_classes(
     tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,7 +374,7 @@ def test_detect_interrupted(
 
     monkeypatch.setattr(Detector, "run", stop)
     noise(workplace / "a.png")
-    assert detect(["a.png"]) == 1
+    assert detect(["a.png"]) == 130
     assert "detect: stopped; the images printed above are done" in capsys.readouterr().err
 
 
@@ -326,6 +407,9 @@ def test_perfect_and_no_detections(
     (workplace / "none.json").write_text("[]")
     for path, value in ((perfect, 1.0), (workplace / "none.json", 0.0)):
         arguments = ["--detections", str(path), *data, f"protocol={protocol}", "--json", "report.json"]
+        arguments += ["--save", f"saved_{path.name}"]
+        assert tool("eval_map")(arguments) == 0
+        capsys.readouterr()
         assert tool("eval_map")(arguments) == 0
         report = json.loads((workplace / "report.json").read_text())
         assert report["mean_ap"] == pytest.approx(value)
@@ -382,7 +466,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(
     table = capsys.readouterr().out
     with monkeypatch.context() as patch:
         patch.setattr(Detector, "run", stop_at_the_second)
-        assert evaluate([]) == 1
+        assert evaluate([]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.endswith("eval_map: stopped; the same command goes on where it was\n")
@@ -481,6 +565,8 @@ def test_a_file_scored_explained_compared_and_converted(
     more = ["--compare", "half.json", "--diagnose", "--report", "out/page.html", "--json", "out/scores.json"]
     assert tool("eval_map")([*arguments, "--detections", str(perfect), *more, "--save", "out/comp4"]) == 0
     out = capsys.readouterr().out
+    assert tool("eval_map")([*arguments, "--detections", str(perfect), *more, "--save", "out/comp4"]) == 0
+    assert capsys.readouterr().out == out  # and what the first one wrote is written again
     for text in ("these detections   1.0000", "half.json", "a difference beyond chance", "missed"):
         assert text in out, out
     content = json.loads((workplace / "out/scores.json").read_text())
@@ -611,7 +697,7 @@ def test_train_interrupted(
         signal.raise_signal(signal.SIGTERM)  # how a scheduler stops a job
 
     monkeypatch.setattr(f"detector.training.run.{moment}", stop)
-    assert train([]) == 1
+    assert train([]) == 130
     assert capsys.readouterr().err.endswith("train_classifier: stopped; the same command with --resume auto goes on\n")
 
 

@@ -204,12 +204,23 @@ def test_damaged_photographs_and_files_in_the_way_are_errors_too(tree):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("eval_proposals: ")
     assert "Traceback" not in result.stderr
+
+
+def test_a_damaged_photograph_costs_its_objects(tree):
+    """Two of the three images' objects are covered as before, nothing covers those of the third."""
+    before = run("--config", tree / "compare.yaml", "--json", tree / "before.json")
+    assert before.returncode == 0, before.stderr
     photo = tree / "small/JPEGImages/b.jpg"
     photo.write_bytes(photo.read_bytes()[:900])
-    result = run("--config", tree / "compare.yaml")
+    result = run("--config", tree / "compare.yaml", "--json", tree / "after.json", f"cache={tree / 'other'}")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(f"eval_proposals: {photo}: damaged or cut short")
+    assert f"eval_proposals: {photo}: damaged or cut short" in result.stderr
     assert "Traceback" not in result.stderr
+    first, second = (json.loads((tree / name).read_text()) for name in ("before.json", "after.json"))
+    assert second["images"] == first["images"]
+    assert second["objects"] == first["objects"]
+    for name, row in second["settings"].items():
+        assert 0 < row["coverage"] < first["settings"][name]["coverage"]
 
 
 def test_a_split_without_objects_is_refused(tree):

@@ -161,6 +161,23 @@ def test_what_decides_numbers_is_refused_once(
     assert len(run(changed)) == 3
 
 
+def test_an_image_that_was_mended_is_added(config: EvaluationConfig) -> None:
+    """One that could not be read has no line; the same command does it, and it alone, once it can be."""
+    for file in config.folder.glob("*.jsonl"):
+        file.unlink()
+    path = Path("data/JPEGImages/val1.png")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:300])
+    assert len(run(config)) == 2
+    assert run(config) == []
+    path.write_bytes(whole)
+    assert len(run(config)) == 1
+    assert run(config) == []
+    other_pixels(config)
+    with pytest.raises(ResultsError, match=r"data\.images\.val1"):
+        run(config)
+
+
 def test_two_runs_of_one_name(config: EvaluationConfig) -> None:
     lock = Lock(config.folder / ".detections.jsonl.lock")
     with pytest.raises(ResultsError, match=r"detections\.jsonl"):

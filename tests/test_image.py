@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from detector.data.image import IMAGE_SUFFIXES, ImageError, find_images, read_image, read_size
+from detector.data.image import ImageError, find_images, read_image, read_size
 
 # pytest takes down the filters that detector.data.image sets; test_nothing_on_stderr looks at them without it.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -299,37 +299,7 @@ def test_nothing_on_stderr():
     assert "PIL" not in done.stderr
 
 
-# ---- which files
-
-
-def test_find_images(tmp_path):
-    folder = tmp_path / "photos"
-    (folder / "more").mkdir(parents=True)
-    for name in ("b.JPG", "a.png", "notes.txt", "._a.png", "more/c.webp"):
-        (folder / name).touch()
-    (folder / "trap.jpg").mkdir()
-    odd = tmp_path / "camera.raw"
-    odd.touch()
-    assert find_images([folder]) == [folder / "a.png", folder / "b.JPG"]
-    assert find_images([folder], recursive=True) == [folder / "a.png", folder / "b.JPG", folder / "more" / "c.webp"]
-    assert find_images([odd, folder, folder / "a.png"]) == [odd, folder / "a.png", folder / "b.JPG"]
-    assert find_images([folder / "b.JPG", folder]) == [folder / "b.JPG", folder / "a.png"]
-    assert find_images([]) == []
-
-
-def test_find_images_refusals(tmp_path):
-    with pytest.raises(ImageError) as caught:
-        find_images([tmp_path / "nowhere"])
-    assert str(caught.value) == f"no such file or folder: {tmp_path / 'nowhere'}"
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(ImageError) as caught:
-        find_images([tmp_path])
-    message = str(caught.value)
-    assert message.startswith(f"{tmp_path}: no images in this folder (looked for ")
-    assert all(suffix in message for suffix in IMAGE_SUFFIXES)
-    assert message.endswith("; its sub-folders were not searched)")
-    with pytest.raises(ImageError, match=r"\.webp\)$"):
-        find_images([tmp_path], recursive=True)
+# ---- photographs
 
 
 @pytest.mark.data

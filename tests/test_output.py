@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ from detector import output
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, read_image
 from detector.detections import Detections
-from detector.output import detect_files, format_run, result_names, result_record, write_result
+from detector.output import OutputError, detect_files, format_run, is_result, result_names, result_record, write_result
 from detector.pipeline import Run
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes
+from proposals.errors import UserError
 
 CLASSES = ClassTable(("cat", "naïve dog"), ("n02121808", None), (1, 2))
 IMAGE = np.full((60, 80, 3), 90, np.uint8)
@@ -60,11 +63,37 @@ def test_doctest() -> None:
         (["a/cat.jpg", "b/cat.jpg", "b/dog.jpg"], ["a_cat.jpg", "b_cat.jpg", "dog"]),
         (["a/b/cat.jpg", "c/b/cat.jpg"], ["a_b_cat.jpg", "c_b_cat.jpg"]),
         (["x/cow.jpg", "y/cow.png", "z/cow.jpg.png"], ["x_cow.jpg", "cow.png", "z_cow.jpg.png"]),
+        (["a/Cat.jpg", "b/cat.jpg"], ["a_Cat.jpg", "b_cat.jpg"]),
         ([], []),
     ],
 )
 def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> None:
     assert result_names([Path(path) for path in paths]) == names
+
+
+def test_names_follow_the_path_as_given(tmp_path: Path) -> None:
+    photo(tmp_path / "pool" / "000017.png")
+    (tmp_path / "cat.png").symlink_to(tmp_path / "pool" / "000017.png")
+    (tmp_path / "mine").symlink_to(tmp_path / "pool")
+    paths = [tmp_path / "cat.png", tmp_path / "mine/000017.png", tmp_path / "pool/000017.png"]
+    assert result_names(paths) == ["cat", "mine_000017.png", "pool_000017.png"]
+
+
+@pytest.mark.parametrize("letter", ["m", "ü", "犬", "\udce9"])
+def test_names_too_long_for_results_are_cut_and_stay_apart(letter: str, tmp_path: Path) -> None:
+    size = len(os.fsencode(letter))
+    paths = [tmp_path / folder / (letter * (240 // size) + ending) for folder in "ab" for ending in ("1.png", "2.png")]
+    names = result_names(paths)
+    assert len(set(names)) == 4
+    for name in names:
+        assert len(os.fsencode(f"{name}_detections.jpg")) <= 255
+        assert name.startswith(letter * 10) or name[2:].startswith(letter * 10)
+    assert result_names(paths) == names
+
+
+def test_paths_that_only_differ_in_where_their_folders_end() -> None:
+    paths = [Path(text) for text in ("a_b/c.jpg", "d/c.jpg", "a/b_c.jpg", "e/b_c.jpg")]
+    assert len(set(result_names(paths))) == 4
 
 
 def test_the_table_of_an_image() -> None:
@@ -133,7 +162,8 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path: Path, capsys: pytest.Capt
     ]
     assert f"detect: {failed[0]}" in captured.err
     summary = captured.err.splitlines()[-3:]
-    assert summary == [f"2 of 3 images done, results in {tmp_path}/results/", "could not be read:", f"  {failed[0]}"]
+    assert summary[0] == f"2 of 3 images done, results in {tmp_path}/results/"
+    assert summary[2] == f"  {failed[0]}"
 
 
 def test_one_file_gets_no_bar_and_no_second_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,3 +174,151 @@ def test_one_file_gets_no_bar_and_no_second_list(tmp_path: Path, capsys: pytest.
         f"detect: {tmp_path}/bad.png: empty, no bytes in it",
         f"0 of 1 images done, results in {tmp_path}/results/",
     ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def detect(paths: list[Path], folder: Path) -> list[str]:
+    return detect_files(StubDetector(), paths, folder)  # type: ignore[arg-type]
+
+
+LABELME = json.dumps({"version": "5.0", "shapes": [], "imagePath": "cat.png", "imageHeight": 60, "imageWidth": 80})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cat.json", LABELME.encode()),
+        ("cat.json", b"[]"),
+        ("cat.json", b"null"),
+        ("cat.json", b""),
+        ("cat.json", b"\xff\xfe no JSON"),
+        ("cat_detections.jpg", b"no image"),
+        ("cat_detections.jpg", b"photograph"),
+    ],
+)
+def test_what_no_detect_wrote_is_never_replaced(tmp_path: Path, name: str, content: bytes) -> None:
+    paths = [photo(tmp_path / "dog.png"), photo(tmp_path / "cat.png")]
+    if content == b"photograph":
+        PIL.Image.fromarray(IMAGE).save(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    before = contents(tmp_path)
+    with pytest.raises(OutputError) as caught:
+        detect(paths, tmp_path)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before  # refused before the first image
+
+
+def test_a_folder_in_the_place_of_a_result(tmp_path: Path) -> None:
+    (tmp_path / "out/cat.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"cat\.json"):
+        detect([photo(tmp_path / "cat.png")], tmp_path / "out")
+
+
+def test_earlier_results_of_the_same_images_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, folder = photo(tmp_path / "cat.png"), tmp_path / "out"
+    assert detect([path], folder) == []
+    (folder / "cat.json").write_text((folder / "cat.json").read_text().replace("0.7", "0.1"))
+    monkeypatch.chdir(tmp_path)
+    assert detect([Path("cat.png")], folder) == []  # the same one by another name
+    assert json.loads((folder / "cat.json").read_text())["detections"][0]["score"] == 0.7
+    assert sorted(contents(folder)) == ["cat.json", "cat_detections.jpg"]
+    assert is_result(folder / "cat_detections.jpg")
+    assert not is_result(path)
+
+
+def test_results_of_another_image_of_that_name_are_not_replaced(tmp_path: Path) -> None:
+    assert detect([photo(tmp_path / "a/cat.png")], tmp_path / "out") == []
+    before = contents(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"a/cat\.png"):
+        detect([photo(tmp_path / "b/cat.png")], tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_photograph_that_is_worked_on_is_not_replaced(tmp_path: Path) -> None:
+    path = photo(tmp_path / "cat.png")
+    assert detect([path], tmp_path) == []
+    with pytest.raises(OutputError, match=r"cat_detections\.jpg"):
+        detect([path, tmp_path / "cat_detections.jpg"], tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    for folder in (tmp_path / "out", tmp_path / "out/deeper"):
+        with pytest.raises(OutputError, match="out: a file"):
+            detect([photo(tmp_path / "cat.png")], folder)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = photo(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    assert detect([path], tmp_path / "out") == []
+    (record,) = (tmp_path / "out").glob("*.json")
+    assert os.fsencode(record.name) == b"caf\xe9.json"
+    record.read_bytes().decode("utf-8")
+    assert json.loads(record.read_text("utf-8"))["image"] == str(path)
+    assert detect([path], tmp_path / "out") == []  # and is known again
+
+
+def test_a_name_too_long_for_its_results(tmp_path: Path) -> None:
+    paths = [photo(tmp_path / f"{name}.png") for name in ("a", "m" * 245, "z")]
+    assert detect(paths, tmp_path / "out") == []
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    assert {record["image"] for record in records} == set(map(str, paths))
+    assert len(contents(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize(
+    ("code", "ends"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EILSEQ, False), (errno.EACCES, False)]
+)
+def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, ends: bool) -> None:
+    """A full disk ends the run, for no image's results have room; another fault costs that image's. No part is left."""
+    paths = [photo(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
+    write_bytes, calls = Path.write_bytes, []
+
+    def failing(self: Path, data: bytes) -> int:
+        calls.append(self)
+        if len(calls) == 4:  # the second of b's two files
+            write_bytes(self, bytes(data[:10]))
+            raise OSError(code, os.strerror(code), str(self))
+        return write_bytes(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", failing)
+    if ends:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            detect(paths, tmp_path / "out")
+        done = ["a"]
+    else:
+        (line,) = detect(paths, tmp_path / "out")
+        assert line.startswith(f"{paths[1]}: ")
+        assert os.strerror(code).lower() in line
+        done = ["a", "c"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        f"{name}{end}" for name in done for end in (".json", "_detections.jpg")
+    ]
+
+
+def test_a_failure_within_the_detector_costs_one_image(tmp_path: Path) -> None:
+    class Moody(StubDetector):
+        def run(self, image: Image, boxes: Boxes | None = None) -> Run:
+            if image[0, 0, 0] == 7:
+                raise UserError("proposals.own.mine: no boxes of this image")
+            return make_run(1)
+
+    paths = [photo(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
+    PIL.Image.fromarray(np.full((60, 80, 3), 7, np.uint8)).save(paths[1])
+    (line,) = detect_files(Moody(), paths, tmp_path / "out")  # type: ignore[arg-type]
+    assert str(paths[1]) in line
+    assert len(contents(tmp_path / "out")) == 4
+
+
+def test_a_photograph_too_large_for_a_jpeg_costs_one_image(tmp_path: Path) -> None:
+    paths = [photo(tmp_path / "a.png"), tmp_path / "wide.png"]
+    PIL.Image.new("RGB", (66_000, 2)).save(paths[1])
+    (line,) = detect(paths, tmp_path / "out")
+    assert line.startswith(f"{paths[1]}: ")
+    assert sorted(contents(tmp_path / "out")) == ["a.json", "a_detections.jpg"]

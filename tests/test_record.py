@@ -49,8 +49,8 @@ HEADS = multibox_config().heads
     ],
 )
 def test_a_run_goes_on_with_what_decides_nothing(tmp_path: Path, before: object, now: object) -> None:
-    save_config(before, tmp_path / "config.yaml")
     assert not check_folder(tmp_path, now, resume=True)
+    save_config(before, tmp_path / "config.yaml")
     (tmp_path / "state.pt").touch()
     assert check_folder(tmp_path, now, resume=True)
     with pytest.raises(TrainingError, match=str(tmp_path)):

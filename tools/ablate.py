@@ -24,25 +24,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)
 
-    # Slow imports after --help.
+    from detector.commands.run import run
+
+    return run("ablate", lambda: _work(options), stopped="the same command goes on where it was")
+
+
+def _work(options: argparse.Namespace) -> int:
+    from detector.commands.run import say
+    from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.device import keep_freed_memory
     from detector.evaluation.ablation import AblationConfig, ablate, format_markdown, write_table
 
-    try:
-        config = load_config(AblationConfig, options.config, options.overrides)
-        keep_freed_memory()
-        table = ablate(config, options.device)
-        print(format_markdown(config, table))
-        print(f"ablate: wrote {', '.join(map(str, write_table(config, table)))}", file=sys.stderr)
-    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        for line in str(error).split("\n"):
-            print(f"ablate: {line}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("ablate: stopped; the same command goes on where it was", file=sys.stderr)
-        return 1
-    return 0
+    config = load_config(AblationConfig, options.config, options.overrides)
+    for name in ("table.md", "table.json"):
+        check_target(config.folder / name, "a table")
+    keep_freed_memory()
+    unread: list[str] = []
+    table = ablate(config, options.device, unread)
+    written = write_table(config, table)
+    say("ablate", f"wrote {', '.join(map(str, written))}")
+    print(format_markdown(config, table))
+    for line in unread:
+        say("ablate", line)
+    if unread:
+        say("ablate", f"{len(unread)} images could not be read; in these numbers they have no detections")
+    return 1 if unread else 0
 
 
 if __name__ == "__main__":

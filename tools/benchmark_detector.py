@@ -14,6 +14,8 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, measure, print; returns the exit status."""
+    from detector.commands.arguments import parse
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -21,25 +23,39 @@ def main(arguments: list[str] | None = None) -> int:
     names = ["fast", "default", "straightforward"]
     parser.add_argument("--detectors", nargs="+", default=names, help=f"presets or files (default: {' '.join(names)})")
     parser.add_argument("--repetitions", type=int, default=3, help="timed rounds (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.repetitions < 1:
         parser.error("repetitions count from 1")
 
-    try:
-        from detector.data.image import find_images
+    from detector.commands.run import run
 
-        paths = find_images(options.source, recursive=False)
+    return run(
+        "benchmark_detector", lambda: _work(options), stopped="nothing is kept of a benchmark", printed_only=True
+    )
 
-        from detector.detector_benchmark import format_timings, time_detectors
 
-        print(format_timings(time_detectors(options.detectors, paths, options.repetitions)))
-    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        print(f"benchmark_detector: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmark_detector: stopped, nothing is kept of a benchmark", file=sys.stderr)
-        return 1
-    return 0
+def _work(options: argparse.Namespace) -> int:
+    from detector.opencv import check_opencv
+
+    check_opencv()
+    from detector.commands.run import say
+    from detector.data.image import ImageError, list_images, read_image
+    from detector.detector_benchmark import format_timings, time_detectors
+
+    listing = list_images(options.source)
+    failures, paths = list(listing.failures), []
+    for path in listing.paths:
+        try:
+            read_image(path)
+            paths.append(path)
+        except ImageError as error:
+            failures.append(str(error))
+    for line in (*listing.warnings, *failures):
+        say("benchmark_detector", line)
+    if not paths:
+        raise ImageError("no image can be read")
+    print(format_timings(time_detectors(options.detectors, paths, options.repetitions)))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

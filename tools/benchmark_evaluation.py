@@ -24,17 +24,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-peers", action="store_true", help="leave pycocotools and hotcoco out")
     options = parser.parse_args(arguments)
 
+    from detector.commands.run import run
+
+    return run(
+        "benchmark_evaluation", lambda: _work(options), stopped="nothing is kept of a benchmark", printed_only=True
+    )
+
+
+def _work(options: argparse.Namespace) -> None:
     from detector.evaluation.scoring_benchmark import format_scoring, run_scoring_benchmark
 
-    try:
-        rows = run_scoring_benchmark(
-            options.images, options.detections, options.repetitions, peers=not options.no_peers
-        )
-    except KeyboardInterrupt:
-        print("benchmark_evaluation: stopped, nothing is kept of a benchmark", file=sys.stderr)
-        return 1
+    rows = run_scoring_benchmark(options.images, options.detections, options.repetitions, peers=not options.no_peers)
     print(format_scoring(options.images, options.detections, rows))
-    return 0
 
 
 def _positive(text: str) -> int:

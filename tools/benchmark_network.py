@@ -35,21 +35,19 @@ def main(arguments: list[str] | None = None) -> int:
     if min(options.batches) < 1 or options.repetitions < 2:
         parser.error("batches count from 1, repetitions from 2")
 
-    try:
-        from detector.network_benchmark import format_rates, matrix_rate, time_inference, time_training
+    from detector.commands.run import run
 
-        if options.training:
-            for name, (low, median, high) in time_training(32, options.repetitions).items():
-                print(f"{name:26} {median:6.2f} images/s ({low:.2f}-{high:.2f})")
-        else:
-            print(format_rates(time_inference(options.networks, options.batches, options.repetitions), matrix_rate()))
-    except ImportError as error:
-        print(f"benchmark_network: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmark_network: stopped, nothing is kept of a benchmark", file=sys.stderr)
-        return 1
-    return 0
+    return run("benchmark_network", lambda: _work(options), stopped="nothing is kept of a benchmark", printed_only=True)
+
+
+def _work(options: argparse.Namespace) -> None:
+    from detector.network_benchmark import format_rates, matrix_rate, time_inference, time_training
+
+    if options.training:
+        for name, (low, median, high) in time_training(32, options.repetitions).items():
+            print(f"{name:26} {median:6.2f} images/s ({low:.2f}-{high:.2f})")
+    else:
+        print(format_rates(time_inference(options.networks, options.batches, options.repetitions), matrix_rate()))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 EXAMPLES = """OpenCV's selective search is in its contrib build only, which cannot stand beside this project's:
@@ -27,29 +28,35 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)
 
-    try:
-        from detector.opencv import check_opencv
+    from detector.commands.run import run
 
-        check_opencv()
-        from detector.config import load_config
-        from detector.data import open_dataset
-        from detector.evaluation.benchmark import BenchmarkConfig, format_benchmark, run_benchmark, write_benchmark
+    return run("benchmark_proposals", lambda: _work(options), stopped="nothing is kept of a benchmark")
 
-        config = load_config(BenchmarkConfig, options.config, options.overrides)
-        dataset = open_dataset(config.data)
-        for warning in dataset.warnings:
-            print(f"benchmark_proposals: warning: {warning}", file=sys.stderr)
-        rows = run_benchmark(dataset, config)
-        print(format_benchmark(dataset, config, rows))
-        if options.json:
-            write_benchmark(options.json, dataset, config, rows)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"benchmark_proposals: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmark_proposals: stopped, nothing is kept of a benchmark", file=sys.stderr)
-        return 1
-    return 0
+
+def _work(options: argparse.Namespace) -> int:
+    from detector.opencv import check_opencv
+
+    check_opencv()
+    from detector.commands.run import say
+    from detector.commands.targets import check_target
+    from detector.config import load_config
+    from detector.data import open_dataset
+    from detector.data.readable import readable_part
+    from detector.evaluation.benchmark import BenchmarkConfig, format_benchmark, run_benchmark, write_benchmark
+
+    config = load_config(BenchmarkConfig, options.config, options.overrides)
+    check_target(options.json, "a benchmark", [options.config])
+    dataset = open_dataset(config.data)
+    for warning in dataset.warnings:
+        say("benchmark_proposals", f"warning: {warning}")
+    chosen, unread = readable_part(replace(dataset, records=dataset.records[: config.images or None]))
+    rows = run_benchmark(chosen, config)
+    if options.json:
+        write_benchmark(options.json, chosen, config, rows)
+    print(format_benchmark(chosen, config, rows))
+    for line in unread:
+        say("benchmark_proposals", f"{line}; left out")
+    return 1 if unread else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, classify, print; returns the exit status."""
+    from detector.commands.arguments import parse
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -20,38 +22,49 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", metavar="FILE", default=["googlenet_voc"], help="(default: shipped)")
     parser.add_argument("--crops", type=int, choices=(1, 10, 144), default=10, help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
 
-    try:
-        from detector.data.image import find_images, read_image
+    from detector.commands.run import run
 
-        paths = find_images(options.image)
+    return run("classify", lambda: _work(options), stopped="the images printed above are done", printed_only=True)
 
-        import numpy as np
 
-        from detector.checkpoint import find_checkpoint, load_any_classifier
-        from detector.classifier.ensemble import classify
-        from detector.device import choose_device
+def _work(options: argparse.Namespace) -> int:
+    from detector.opencv import check_opencv
 
-        device = choose_device(options.device)
-        members = [load_any_classifier(find_checkpoint(name)) for name in options.models]
-        if len({(member.network.config.classes, member.classes) for member in members}) > 1:
-            raise ValueError("the models tell different classes apart")
-        for member in members:
-            member.network.to(device)
-        names = members[0].classes or _imagenet_names(members[0].network.config.classes)
-        for path in paths:
+    check_opencv()
+    import numpy as np
+
+    from detector.checkpoint import find_checkpoint, load_any_classifier
+    from detector.classifier.ensemble import classify
+    from detector.commands.run import say
+    from detector.data.image import list_images, read_image
+    from detector.device import choose_device
+    from proposals.errors import UserError
+
+    listing = list_images(options.image)
+    for line in (*listing.warnings, *listing.failures):
+        say("classify", line)
+    device = choose_device(options.device)
+    members = [load_any_classifier(find_checkpoint(name)) for name in options.models]
+    if len({(member.network.config.classes, member.classes) for member in members}) > 1:
+        raise UserError("the models tell different classes apart")
+    for member in members:
+        member.network.to(device)
+    names = members[0].classes or _imagenet_names(members[0].network.config.classes)
+    failed = len(listing.failures)
+    for path in listing.paths:
+        try:
             image = read_image(path)
-            mean = np.mean([classify(member, image, options.crops, device=device) for member in members], axis=0)
-            print(path)
-            for label in np.argsort(-mean, kind="stable")[:5].tolist():
-                print(f"  {mean[label]:.4f}  {names[label]}")
-    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        print(f"classify: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 1
-    return 0
+        except (UserError, OSError) as error:
+            say("classify", str(error))
+            failed += 1
+            continue
+        mean = np.mean([classify(member, image, options.crops, device=device) for member in members], axis=0)
+        print(path)
+        for label in np.argsort(-mean, kind="stable")[:5].tolist():
+            print(f"  {mean[label]:.4f}  {names[label]}")
+    return 1 if failed else 0
 
 
 def _imagenet_names(count: int) -> list[str]:

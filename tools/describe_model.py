@@ -27,25 +27,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, default=1000, help="outputs of the classifier (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the input, px (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.size < 32:
+        parser.error(f"--size takes a number from 32, not {options.size}")
 
-    from detector.config import load_config  # slow imports after --help
+    from detector.commands.run import run
+
+    return run("describe_model", lambda: _work(options), stopped="nothing is kept of it", printed_only=True)
+
+
+def _work(options: argparse.Namespace) -> None:
+    from detector.config import load_config
     from detector.googlenet import GoogLeNet, GoogLeNetConfig
     from detector.model_table import count, format_branches, format_table
     from detector.pretrained import TORCHVISION_VARIANT
 
     variant = GoogLeNetConfig() if options.variant == "paper" else TORCHVISION_VARIANT
-    try:
-        settings = dataclasses.asdict(load_config(GoogLeNetConfig, None, options.set))
-        changed = {text.partition("=")[0].strip(): settings[text.partition("=")[0].strip()] for text in options.set}
-        network = GoogLeNet(dataclasses.replace(variant, **{"classes": options.classes, **changed}))
-        rows = count(network, options.size)
-        print(format_table(rows))
-        if options.branches:
-            print("\nmultiply-adds by branch\n" + format_branches(rows))
-    except ValueError as error:
-        print(f"describe_model: {error}", file=sys.stderr)
-        return 1
-    return 0
+    stated = [f"classes={options.classes}", *options.set]
+    settings = dataclasses.asdict(load_config(GoogLeNetConfig, None, stated))
+    keys = [text.partition("=")[0].strip() for text in stated]
+    network = GoogLeNet(dataclasses.replace(variant, **{key: settings[key] for key in keys}))
+    rows = count(network, options.size)
+    print(format_table(rows))
+    if options.branches:
+        print("\nmultiply-adds by branch\n" + format_branches(rows))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, detect, print; returns the exit status."""
+    from detector.commands.arguments import parse, split_settings
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -24,36 +26,44 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("detections"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument("--recursive", action="store_true", help="look into folders within folders")
-    options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
-    sources = [text for text in options.source if "=" not in text or Path(text).exists()]
-    overrides = [text for text in options.source if text not in sources]
-    if not sources:
+    options = parse(parser, arguments)  # key=value may stand anywhere
+    options.source, options.overrides = split_settings(options.source)
+    if not options.source:
         parser.error("name at least one image or folder")
 
-    try:
-        from detector.opencv import check_opencv
+    from detector.commands.run import run
 
-        check_opencv()
-        from detector.config import load_config
-        from detector.data.image import find_images
-        from detector.settings import DetectorConfig
+    return run("detect", lambda: _work(options), stopped="the images printed above are done")
 
-        config = load_config(DetectorConfig, options.config, overrides)
-        paths = find_images(sources, recursive=options.recursive)
 
-        from detector.device import keep_freed_memory  # torch is imported here, after all that can be refused at once
-        from detector.output import detect_files
-        from detector.pipeline import Detector
+def _work(options: argparse.Namespace) -> int:
+    from detector.opencv import check_opencv
 
-        keep_freed_memory()
-        failed = detect_files(Detector.load(config, device=options.device), paths, options.output)
-    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        print(f"detect: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("detect: stopped; the images printed above are done", file=sys.stderr)
-        return 1
-    return 1 if failed else 0
+    check_opencv()
+    from detector.commands.run import say
+    from detector.config import load_config
+    from detector.data.image import ImageError, list_images
+    from detector.settings import DetectorConfig
+
+    config = load_config(DetectorConfig, options.config, options.overrides)
+    listing = list_images(options.source, recursive=options.recursive)
+
+    from detector.device import keep_freed_memory  # torch is imported here, after all that can be refused at once
+    from detector.output import check_results, detect_files, is_result, result_names
+    from detector.pipeline import Detector
+
+    named = set(map(Path, options.source))
+    paths = [path for path in listing.paths if path in named or not is_result(path)]
+    if not paths:
+        raise ImageError("all images here are results of an earlier detect")
+    check_results(options.output, result_names(paths), paths)  # before seconds are spent on weights
+    for line in (*listing.warnings, *listing.failures):
+        say("detect", line)
+    if len(paths) < len(listing.paths):
+        say("detect", f"{len(listing.paths) - len(paths)} results of an earlier detect passed over")
+    keep_freed_memory()
+    failed = detect_files(Detector.load(config, device=options.device), paths, options.output)
+    return 1 if failed or listing.failures else 0
 
 
 if __name__ == "__main__":

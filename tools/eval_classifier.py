@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import sys
 import time
 from pathlib import Path
@@ -35,64 +37,84 @@ def main(arguments: list[str] | None = None) -> int:
     if options.every < 1:
         parser.error(f"--every takes a number from 1, not {options.every}")
 
+    from detector.commands.run import run
+
+    return run("eval_classifier", lambda: _work(options), stopped="what was saved before is complete")
+
+
+def _work(options: argparse.Namespace) -> int:
     from detector.classifier.ensemble import Predictions, combine, format_predictions
+    from detector.commands.run import say
 
-    try:
-        if options.combine:
-            parts = [Predictions.load(path) for path in options.combine]
-            by_crops = {crops: [part for part in parts if part.crops == crops] for crops in {p.crops for p in parts}}
-        else:
-            by_crops = {crops: _predict(options, crops) for crops in options.crops}
-        rows = []
-        for members in by_crops.values():
-            rows += members + ([combine(members)] if len(members) > 1 else [])
-        print(format_predictions(rows))
-    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        print(f"eval_classifier: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("eval_classifier: stopped; what was saved before is complete", file=sys.stderr)
-        return 1
-    return 0
+    failed: dict[str, None] = {}
+    if options.combine:
+        parts = [Predictions.load(path) for path in options.combine]
+        by_crops = {crops: [part for part in parts if part.crops == crops] for crops in {p.crops for p in parts}}
+    else:
+        by_crops = _predict(options, failed)
+    rows = []
+    for members in by_crops.values():
+        rows += members + ([combine(members)] if len(members) > 1 else [])
+    print(format_predictions(rows))
+    for line in failed:
+        say("eval_classifier", line)
+    if failed:
+        say("eval_classifier", f"{len(failed)} images could not be read and are not in these numbers")
+    return 1 if failed else 0
 
 
-def _predict(options: argparse.Namespace, crops: int) -> list:
-    """The predictions of every model, one after the other."""
+def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, list]:
+    """The predictions of every model by number of crops, one after the other; `failed` receives what cannot be read."""
     import numpy as np
     from tqdm import tqdm
 
     from detector.checkpoint import find_checkpoint, load_any_classifier
     from detector.classifier.ensemble import Predictions, classify
+    from detector.commands.targets import check_target
     from detector.config import load_config
+    from detector.data.ground_truth import DataError
+    from detector.data.image import ImageError
     from detector.data.labelled_images import ImagesConfig, open_images
     from detector.device import choose_device, keep_freed_memory
 
     keep_freed_memory()
     device = choose_device(options.device)
-    images = open_images(load_config(ImagesConfig, None, [f"root={options.data}", *options.set]))
-    chosen = range(0, len(images), options.every)
-    found = []
+    images = open_images(load_config(ImagesConfig, None, [f"root={json.dumps(str(options.data))}", *options.set]))
+    titles = {}
     for name in options.models:
+        weights = Path(name)
+        titles[name] = weights.parent.name if weights.stem in ("best", "last") else weights.stem
+    if options.save:
+        for name, crops in itertools.product(options.models, options.crops):
+            check_target(options.save / f"{titles[name]}_{crops}.npz", "predictions")
+    chosen = list(range(0, len(images), options.every))
+    found: dict[int, list] = {crops: [] for crops in options.crops}
+    for crops, name in itertools.product(options.crops, options.models):
         classifier = load_any_classifier(find_checkpoint(name))
         classifier.network.to(device)
         outputs = classifier.network.config.classes
         if classifier.classes:
             images = images.with_classes(classifier.classes, name)
         elif outputs != len(images.classes):
-            raise ValueError(f"{name} tells {outputs} classes apart, {options.data} has {len(images.classes)}")
-        title = Path(name).stem if Path(name).stem not in ("best", "last") else Path(name).parent.name
-        rows, spent = [], 0.0
-        for index in tqdm(chosen, desc=f"{title}, {crops} crops", unit="image", dynamic_ncols=True):
-            image = images.read(index)
+            raise DataError(f"{name} tells {outputs} classes apart, {options.data} has {len(images.classes)}")
+        rows, spent = {}, 0.0
+        for index in tqdm(chosen, desc=f"{titles[name]}, {crops} crops", unit="image", dynamic_ncols=True):
+            try:
+                image = images.read(index)
+            except ImageError as error:
+                failed[str(error)] = None
+                continue
             started = time.perf_counter()
-            rows.append(classify(classifier, image, crops, device=device))
+            rows[index] = classify(classifier, image, crops, device=device)
             spent += time.perf_counter() - started
+        chosen = list(rows)  # the next model is asked about the same images
+        if not rows:
+            raise ImageError(f"{options.data}: no image can be read, the first: {next(iter(failed))}")
         names = tuple(images.describe(index) for index in chosen)
-        found.append(
-            Predictions(1, crops, names, images.labels[chosen], np.array(rows, np.float32), spent / len(chosen))
-        )
+        probabilities = np.array(list(rows.values()), np.float32)
+        found[crops].append(Predictions(1, crops, names, images.labels[chosen], probabilities, spent / len(chosen)))
         if options.save:
-            found[-1].save(options.save / f"{title}_{crops}.npz")
+            found[crops][-1].save(options.save / f"{titles[name]}_{crops}.npz")
     return found
 
 

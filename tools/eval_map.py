@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -50,68 +51,92 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--annotations need --protocol, which says what they are")
     if options.annotations and options.protocol != "coco" and not options.image_list:
         parser.error("give --image-list, the images that count")
-    overrides = options.overrides + [f"protocol={options.protocol}"] * bool(options.protocol)
-    overrides += [f"blacklist={options.blacklist}"] * bool(options.blacklist)
+    options.overrides += [f"protocol={options.protocol}"] * bool(options.protocol)
+    options.overrides += [f"blacklist={json.dumps(options.blacklist)}"] * bool(options.blacklist)
 
-    try:
-        from detector.config import load_config
-        from detector.evaluation import experiment, format_report, write_report
-        from detector.evaluation.reading import read_results
-        from detector.evaluation.writing import write_results
+    from detector.commands.run import run
 
-        config = load_config(experiment.EvaluationConfig, options.config, overrides)
-        if options.annotations:
-            classes = options.classes.split(",") if options.classes else []
-            truth = experiment.open_truth(config, options.annotations, options.image_list, classes)
-        elif config.data:
-            truth = experiment.configured_truth(config)
-        else:
-            raise ValueError("no ground truth: give --annotations, or data.kind=... data.root=...")
-        _warn(truth.warnings)
-        detections = options.detections or experiment.run_detector(config, options.device)
-        table, warnings = read_results(detections, truth)
-        _warn(warnings)
-        other = None
-        if options.compare:
-            other, others_warnings = read_results(options.compare, truth)
-            _warn(others_warnings)
-        of_a_run = detections == config.folder / "detections.jsonl"  # beside it lies what its stages did
-        report = experiment.analyse(
-            config,
-            truth,
-            table,
-            diagnosis=of_a_run or options.diagnose or options.report is not None,
-            stages=of_a_run,
-            other=other,
-            other_name=str(options.compare),
-            warnings=(*truth.warnings, *warnings),
-        )
-        if options.detections is None:
-            saved = experiment.save_detections(config, truth, table)
-            print(f"eval_map: wrote {saved}", file=sys.stderr)
-            write_report(config.folder / "report.json", report)
-        if options.save:
-            write_results(options.save, truth, table)
-        if options.json:
-            write_report(options.json, report)
-        if options.report:
-            from detector.evaluation.page import write_page
+    return run("eval_map", lambda: _work(options), stopped="the same command goes on where it was")
 
-            write_page(options.report, config, truth, table, report)
-    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        for line in str(error).split("\n"):
-            print(f"eval_map: {line}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("eval_map: stopped; the same command goes on where it was", file=sys.stderr)
-        return 1
+
+def _work(options: argparse.Namespace) -> int:
+    from detector.commands.run import say
+    from detector.config import ConfigError, load_config
+    from detector.evaluation import experiment, format_report, write_report
+    from detector.evaluation.reading import read_results
+    from detector.evaluation.writing import write_results
+
+    config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
+    _check_targets(options, config.folder)
+    if options.annotations:
+        classes = options.classes.split(",") if options.classes else []
+        truth = experiment.open_truth(config, options.annotations, options.image_list, classes)
+    elif config.data:
+        truth = experiment.configured_truth(config)
+    else:
+        raise ConfigError("no ground truth: give --annotations, or data.kind=... data.root=...")
+    _warn(truth.warnings)
+    unread: list[str] = []
+    detections = options.detections or experiment.run_detector(config, options.device, unread)
+    table, warnings = read_results(detections, truth)
+    _warn(warnings)
+    other = None
+    if options.compare:
+        other, others_warnings = read_results(options.compare, truth)
+        _warn(others_warnings)
+    of_a_run = detections == config.folder / "detections.jsonl"  # beside it lies what its stages did
+    report = experiment.analyse(
+        config,
+        truth,
+        table,
+        diagnosis=of_a_run or options.diagnose or options.report is not None,
+        stages=of_a_run,
+        other=other,
+        other_name=str(options.compare),
+        warnings=(*truth.warnings, *warnings, *unread),
+    )
+    if options.detections is None:
+        saved = experiment.save_detections(config, truth, table)
+        say("eval_map", f"wrote {saved}")
+        write_report(config.folder / "report.json", report)
+    if options.save:
+        write_results(options.save, truth, table)
+    if options.json:
+        write_report(options.json, report)
+    if options.report:
+        from detector.evaluation.page import write_page
+
+        write_page(options.report, config, truth, table, report)
     print(format_report(report, diagnosis=options.diagnose))
-    return 0
+    for line in unread:
+        say("eval_map", line)
+    if unread:
+        say("eval_map", f"{len(unread)} images could not be read; in these numbers they have no detections")
+    return 1 if unread else 0
+
+
+def _check_targets(options: argparse.Namespace, folder: Path) -> None:
+    """Refuse, before hours of work, what may not be written."""
+    from detector.commands.targets import TargetError, check_target
+
+    inputs = (options.detections, options.compare, options.annotations, options.image_list, options.config)
+    for path, kind in ((options.json, "a report"), (options.report, "a page")):
+        check_target(path, kind, inputs)
+    if options.save is not None and options.save.suffix not in ("", ".json", ".txt"):
+        raise TargetError(f"{options.save}: detections are written as .json (COCO), .txt (ILSVRC) or a folder (VOC)")
+    if options.save is not None and options.save.suffix:
+        check_target(options.save, "detections", inputs)
+    elif options.save is not None and any(path and path.absolute() == options.save.absolute() for path in inputs[:3]):
+        raise TargetError(f"{options.save}: would replace what this command reads; name another folder")
+    if options.detections is None and (folder / "config.yaml").exists() and not (folder / "detections.jsonl").exists():
+        raise TargetError(f"{folder} holds a run of another command; name=OTHER starts one of its own")
 
 
 def _warn(lines: tuple[str, ...]) -> None:
+    from detector.commands.run import say
+
     for line in lines:
-        print(f"eval_map: warning: {line}", file=sys.stderr)
+        say("eval_map", f"warning: {line}")
 
 
 if __name__ == "__main__":

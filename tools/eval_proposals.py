@@ -25,7 +25,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)
 
-    # Slow imports after --help.
+    if options.plot and options.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"--plot draws a .png, .svg or .pdf file, not {options.plot}")
+
+    from detector.commands.run import run
+
+    return run(
+        "eval_proposals", lambda: _work(options), stopped="what was computed is cached, the same command goes on"
+    )
+
+
+def _work(options: argparse.Namespace) -> int:
+    from detector.commands.run import say
+    from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.data import open_dataset
     from detector.evaluation.coverage import (
@@ -36,24 +48,24 @@ def main(arguments: list[str] | None = None) -> int:
         write_coverage,
     )
 
-    try:
-        config = load_config(CoverageConfig, options.config, options.overrides)
-        dataset = open_dataset(config.data)
-        for warning in dataset.warnings:
-            print(f"eval_proposals: warning: {warning}", file=sys.stderr)
-        rows = measure_coverage(dataset, config)
-        print(format_coverage(dataset, rows))
-        if options.json:
-            write_coverage(options.json, dataset, config, rows)
-        if options.plot:
-            plot_coverage(options.plot, dataset, rows)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"eval_proposals: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("eval_proposals: stopped; what was computed is cached, the same command goes on", file=sys.stderr)
-        return 1
-    return 0
+    config = load_config(CoverageConfig, options.config, options.overrides)
+    check_target(options.json, "proposal coverage", [options.config])
+    check_target(options.plot, "curves")
+    dataset = open_dataset(config.data)
+    for warning in dataset.warnings:
+        say("eval_proposals", f"warning: {warning}")
+    unread: list[str] = []
+    rows = measure_coverage(dataset, config, unread)
+    if options.json:
+        write_coverage(options.json, dataset, config, rows)
+    if options.plot:
+        plot_coverage(options.plot, dataset, rows)
+    print(format_coverage(dataset, rows))
+    for line in unread:
+        say("eval_proposals", line)
+    if unread:
+        say("eval_proposals", f"{len(unread)} images could not be read; in these numbers nothing covers their objects")
+    return 1 if unread else 0
 
 
 if __name__ == "__main__":

@@ -22,32 +22,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", type=Path, help="the file to write")
     options = parser.parse_args(arguments)
 
-    try:
-        import torch
+    from detector.commands.run import run
 
-        from detector.checkpoint import find_checkpoint, load_any_classifier
-        from detector.onnx_export import largest_difference, to_onnx
-        from proposals.files import write_whole
+    return run("export_onnx", lambda: _work(options), stopped="nothing was written")
 
-        classifier = load_any_classifier(find_checkpoint(options.source))
-        model = to_onnx(classifier.network, classifier.size)
-        torch.manual_seed(0)
-        images = 50 * torch.randn(4, 3, classifier.size, classifier.size) / max(classifier.convention.std)
-        difference = largest_difference(classifier.network, model, images)
-        if difference > TOLERANCE:
-            raise ValueError(f"onnxruntime's logits differ from torch's by {difference:.1e}; nothing was written")
-        with write_whole(options.target) as temporary:
-            temporary.write_bytes(model)
-    except (ImportError, OSError, ValueError) as error:  # errors for the user are one line each
-        print(f"export_onnx: {error}", file=sys.stderr)
-        return 1
+
+def _work(options: argparse.Namespace) -> None:
+    import torch
+
+    from detector.checkpoint import find_checkpoint, load_any_classifier
+    from detector.commands.targets import check_target
+    from detector.onnx_export import largest_difference, to_onnx
+    from proposals.errors import UserError
+    from proposals.files import write_whole
+
+    source = find_checkpoint(options.source)
+    check_target(options.target, "an ONNX model", [source])
+    classifier = load_any_classifier(source)
+    model = to_onnx(classifier.network, classifier.size)
+    torch.manual_seed(0)
+    images = 50 * torch.randn(4, 3, classifier.size, classifier.size) / max(classifier.convention.std)
+    difference = largest_difference(classifier.network, model, images)
+    if difference > TOLERANCE:
+        raise UserError(f"onnxruntime's logits differ from torch's by {difference:.1e}; nothing was written")
+    with write_whole(options.target) as temporary:
+        temporary.write_bytes(model)
     convention = classifier.convention
     print(
         f"{options.target}: {len(model) / 2**20:.1f} MiB; logits as torch's to {difference:.1e} of the largest\n"
         f"input images [N, 3, {classifier.size}, {classifier.size}] float32, RGB 0-255 minus {list(convention.mean)}, "
         f"divided by {list(convention.std)}; output logits [N, {classifier.network.config.classes}]"
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -28,24 +28,27 @@ def main(arguments: list[str] | None = None) -> int:
     if any("=" not in text for text in options.provenance):
         parser.error("provenance is given as topic=text")
 
+    from detector.commands.run import run
+
+    return run("export_weights", lambda: _work(options), stopped="nothing was written")
+
+
+def _work(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from detector.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, weights_format
+    from detector.checkpoint import load_checkpoint, save_checkpoint, weights_format
+    from detector.commands.targets import check_target
     from detector.multibox import FORMAT, load_multibox, save_multibox
 
+    check_target(options.target, "weights", [options.source])
     added = dict(text.split("=", 1) for text in options.provenance)
-    try:
-        if weights_format(options.source) == FORMAT:
-            model = load_multibox(options.source)
-            save_multibox(options.target, replace(model, provenance=model.provenance | added), half=True)
-        else:
-            classifier = load_checkpoint(options.source)
-            save_checkpoint(options.target, replace(classifier, provenance=classifier.provenance | added), half=True)
-    except (CheckpointError, OSError) as error:
-        print(f"export_weights: {error}", file=sys.stderr)
-        return 1
+    if weights_format(options.source) == FORMAT:
+        model = load_multibox(options.source)
+        save_multibox(options.target, replace(model, provenance=model.provenance | added), half=True)
+    else:
+        classifier = load_checkpoint(options.source)
+        save_checkpoint(options.target, replace(classifier, provenance=classifier.provenance | added), half=True)
     print(f"{options.target}: {options.target.stat().st_size / 2**20:.1f} MiB")
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 
 EXAMPLES = """examples:
@@ -28,18 +27,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
 
-    from detector.training.run import USER_ERRORS, train  # slow imports after --help
+    from detector.commands.run import run
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        train(options.config, options.overrides, device=options.device, resume=options.resume == "auto")
-    except USER_ERRORS as error:
-        print(f"train_classifier: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train_classifier: stopped; the same command with --resume auto goes on", file=sys.stderr)
-        return 1
-    return 0
+    return run("train_classifier", lambda: _work(options), stopped="the same command with --resume auto goes on")
+
+
+def _work(options: argparse.Namespace) -> None:
+    from detector.training.run import train
+
+    train(options.config, options.overrides, device=options.device, resume=options.resume == "auto")
 
 
 if __name__ == "__main__":

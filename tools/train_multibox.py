@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 
 EXAMPLES = """examples:
@@ -26,19 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
     options = parser.parse_intermixed_args(arguments)  # key=value may stand anywhere
 
-    from detector.training.multibox_run import train_multibox  # slow imports after --help
-    from detector.training.run import USER_ERRORS
+    from detector.commands.run import run
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        train_multibox(options.config, options.overrides, device=options.device, resume=options.resume == "auto")
-    except USER_ERRORS as error:
-        print(f"train_multibox: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train_multibox: stopped; the same command with --resume auto goes on", file=sys.stderr)
-        return 1
-    return 0
+    return run("train_multibox", lambda: _work(options), stopped="the same command with --resume auto goes on")
+
+
+def _work(options: argparse.Namespace) -> None:
+    from detector.training.multibox_run import train_multibox
+
+    train_multibox(options.config, options.overrides, device=options.device, resume=options.resume == "auto")
 
 
 if __name__ == "__main__":

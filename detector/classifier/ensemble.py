@@ -9,6 +9,7 @@ N images, K classes.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from detector.checkpoint import ImageClassifier
 from detector.classifier.crops import cut, distinct, plan
 from detector.data.image import Image
 from detector.regions import network_input
+from proposals.errors import UserError
 from proposals.files import write_whole
 
 
@@ -106,8 +108,8 @@ class Predictions:
                     content["probabilities"],
                     float(content["seconds"]),
                 )
-        except (OSError, KeyError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: no saved predictions ({error})") from error
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: no saved predictions ({error})") from error
 
 
 def combine(parts: Sequence[Predictions]) -> Predictions:
@@ -121,9 +123,9 @@ def combine(parts: Sequence[Predictions]) -> Predictions:
     first = parts[0]
     for part in parts[1:]:
         if part.images != first.images or part.probabilities.shape != first.probabilities.shape:
-            raise ValueError("predictions of different images or classes cannot be combined")
+            raise UserError("predictions of different images or classes cannot be combined")
         if part.crops != first.crops:
-            raise ValueError(f"predictions from {first.crops} and from {part.crops} crops cannot be combined")
+            raise UserError(f"predictions from {first.crops} and from {part.crops} crops cannot be combined")
     models = sum(part.models for part in parts)
     total = sum((part.models * part.probabilities.astype(np.float64) for part in parts), np.zeros(()))
     known = all(part.seconds for part in parts)

@@ -64,11 +64,12 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
 
     Args:
         config: what to read.
-        need_images: refuse a split whose photographs are not all there. Scoring detections needs none of them.
+        need_images: refuse a split most of whose photographs are not there; a few that are not are a warning, and
+            fail as they are read. Scoring detections needs none of them.
 
     Raises:
-        DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, or a
-            photograph that is not there.
+        DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, or
+            most photographs are not there.
     """
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
@@ -85,7 +86,7 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
         case _:
             raise DataError(f"data.kind must be one of {', '.join(DatasetKind.__members__)}, not {config.kind!r}")
     if need_images:
-        _refuse_absent(dataset, config)
+        dataset = _with_absent(dataset, config)
     return dataset
 
 
@@ -118,9 +119,14 @@ def _refuse_foreign(config: DataConfig) -> None:
             )
 
 
-def _refuse_absent(dataset: Dataset, config: DataConfig) -> None:
+def _with_absent(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set, with a warning of photographs that are not there; DataError where that are most."""
     absent = [record.path for record in dataset.records if not record.path.is_file()]
     if absent:
         count = f"all {len(dataset):,}" if len(absent) == len(dataset) else f"{len(absent):,} of {len(dataset):,}"
         key = "data.images" if config.kind is DatasetKind.coco else "data.root"
-        raise DataError(f"{dataset.name}: {count} images are not there (first: {absent[0]}); check {key}")
+        line = f"{dataset.name}: {count} images are not there (first: {absent[0]}); check {key}"
+        if 2 * len(absent) > len(dataset):
+            raise DataError(line)
+        return replace(dataset, warnings=(*dataset.warnings, line))
+    return dataset

@@ -13,12 +13,17 @@ baseline JPEG is OpenCV's to the bit. What a file says about its pixels is settl
 from __future__ import annotations
 
 import io
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+import PIL.features
 import PIL.Image
 from numpy.typing import NDArray
 from PIL.ExifTags import Base as ExifTag
@@ -29,11 +34,18 @@ from proposals.errors import UserError
 Image = NDArray[np.uint8]
 """[H, W, 3] uint8 RGB."""
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What find_images takes for an image in a folder, upper case too. A file named outright may end in anything."""
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".jpg_large", ".jpeg_large", ".mpo"),
+    *(".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+)
+"""What is taken for an image in a folder, upper case too. A file named outright may end in anything."""
 
 # Without a list Pillow also tries formats that start other programs (EPS) or that no camera writes.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000")
+if PIL.features.check("avif"):  # from Pillow 11.3 on, in most of its builds
+    FORMATS += ("AVIF",)
+    IMAGE_SUFFIXES += (".avif",)
 
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -84,40 +96,138 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
     return _with_opened(source, _upright_size)
 
 
-def find_images(sources: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
+@dataclass(frozen=True)
+class Listing:
+    """What a command was given to work on.
+
+    Attributes:
+        paths: the images, each once.
+        failures: a line for each source, or folder within one, that gives no image.
+        passed_over: files of other kinds in the folders, by suffix.
+    """
+
+    paths: tuple[Path, ...]
+    failures: tuple[str, ...]
+    passed_over: Counter[str]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The files passed over, in a line; none where there is nothing to say."""
+        if not self.passed_over:
+            return ()
+        files = self.passed_over.total()
+        return (f"{files} {'file' if files == 1 else 'files'} passed over: {_kinds(self.passed_over)}",)
+
+
+def list_images(sources: Sequence[str | Path], *, recursive: bool = False) -> Listing:
     """The images that a command was given: files as they are, folders replaced by the images in them.
 
-    A folder's images come sorted; hidden files (".name") and other suffixes than IMAGE_SUFFIXES are passed over. A file
-    that is reached twice is listed once, where it came first.
+    A folder's images come sorted. Hidden files and folders (".name") are left out, and links are followed, each folder
+    once. A file that is reached twice is listed once, where it came first.
 
     Args:
         sources: files and folders.
         recursive: look in the folders' sub-folders too.
 
     Raises:
-        ImageError: a source does not exist, or a folder holds no image.
+        ImageError: no source gives an image; the message holds a line for each.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
+    resolved = lru_cache(Path.resolve)
+    failures: list[str] = []
+    passed_over: Counter[str] = Counter()
     for source in map(Path, sources):
-        if source.is_dir():
-            inside = _images_in(source, recursive)
-            if not inside:
-                deeper = "" if recursive else "; its sub-folders were not searched"
-                raise ImageError(f"{source}: no images in this folder (looked for {' '.join(IMAGE_SUFFIXES)}{deeper})")
-            found |= dict.fromkeys(inside)
-        elif source.exists():
-            found[source] = None
+        if os.path.isdir(source):  # Path.is_dir raises for a name that is too long
+            inside, others, problems = _images_in(source, recursive)
+            if not inside and not problems:
+                problems = [f"{source}: no images in this folder: {_what_else(source, others, recursive)}"]
+            failures += problems
+            passed_over += others
+        elif os.path.lexists(source):  # a link to nowhere fails as it is read
+            inside = [source]
         else:
-            raise ImageError(f"no such file or folder: {source}")
-    return list(found)
+            inside = []
+            failures.append(f"no such file or folder: {source}")
+        for path in inside:
+            found.setdefault(resolved(path.parent) / path.name, path)
+    if failures and not found:
+        raise ImageError("\n".join(failures))
+    return Listing(tuple(found.values()), tuple(failures), passed_over)
 
 
-def _images_in(folder: Path, recursive: bool) -> list[Path]:
-    return sorted(
-        path
-        for path in (folder.rglob("*") if recursive else folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+def find_images(sources: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
+    """The paths of list_images, where nothing may fail; what is passed over is a warning.
+
+    Raises:
+        ImageError: a source does not exist, or a folder holds no image or cannot be listed.
+    """
+    listing = list_images(sources, recursive=recursive)
+    if listing.failures:
+        raise ImageError("\n".join(listing.failures))
+    for line in listing.warnings:
+        warnings.warn(line, stacklevel=2)
+    return list(listing.paths)
+
+
+def _images_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str], list[str]]:
+    """The images in a folder, sorted; the number of other files by suffix; a line for each folder not listed."""
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    problems: list[str] = []
+    for file in walk(folder, recursive, problems):
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(file)
+        elif os.path.isfile(file):
+            others[file.suffix.lower()] += 1
+    return sorted(images), others, problems
+
+
+def walk(folder: Path, recursive: bool, problems: list[str]) -> Iterator[Path]:
+    """The files in a folder, hidden ones left out, links to nowhere among them.
+
+    Args:
+        folder: where to begin.
+        recursive: go into sub-folders too, hidden ones left out, linked ones followed, none twice.
+        problems: receives a line for each folder that cannot be listed.
+    """
+    seen: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop(0)
+        real = place.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(place) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(f"{place}: a folder that cannot be listed: {(error.strerror or str(error)).lower()}")
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not os.path.isdir(entry):  # which, unlike the entry itself, raises for no link
+                yield place / entry.name
+            elif recursive:
+                waiting.append(place / entry.name)
+
+
+def _kinds(suffixes: Counter[str]) -> str:
+    """Numbers of files by suffix, the commonest first."""
+    most = [f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(8)]
+    return ", ".join(most + ["..."] * (len(suffixes) > len(most)))
+
+
+def _what_else(folder: Path, others: Counter[str], recursive: bool) -> str:
+    """What there is in a folder that has no images."""
+    entries = list(folder.iterdir())
+    hidden = sum(entry.name.startswith(".") for entry in entries)
+    folders = 0 if recursive else sum(entry.is_dir() for entry in entries if not entry.name.startswith("."))
+    parts = [f"files of other kinds ({_kinds(others)})"] if others else []
+    parts += [f"{hidden} hidden"] if hidden else []
+    parts += [f"{folders} sub-folders that were not searched (--recursive searches them)"] if folders else []
+    return "; ".join(parts) or ("it is empty" if not entries else "neither in its sub-folders")
 
 
 def _with_opened(source: str | Path | bytes, use: Callable[[PIL.Image.Image], Result]) -> Result:

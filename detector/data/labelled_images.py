@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import DataError
-from detector.data.image import IMAGE_SUFFIXES, Image, read_image
+from detector.data.image import IMAGE_SUFFIXES, Image, read_image, walk
 
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's
 
@@ -157,7 +157,7 @@ def read_image_folder(root: Path) -> LabelledImages:
     paths: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        found = sorted(_images_below(folder))
+        found = _images_below(folder)
         if not found:
             raise DataError(f"{folder}: a class without images; fill the folder or take it away")
         paths += found
@@ -186,7 +186,7 @@ def read_clsloc(root: Path, split: str) -> LabelledImages:
         raise DataError(f"no folder {root / 'Data' / 'CLS-LOC' / split}; set root to the folder that holds Data")
     if split == "train" or _folders(folder):  # val is often sorted into folders
         return read_image_folder(folder)
-    paths = sorted(_images_below(folder))
+    paths = _images_below(folder)
     if not paths:
         raise DataError(f"{folder}: no images in it")
     wnids = _val_wnids(base, paths)
@@ -268,11 +268,14 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _images_below(folder: Path) -> Iterable[Path]:
-    return (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+def _images_below(folder: Path) -> list[Path]:
+    """The images in a folder and its sub-folders, sorted.
+
+    Raises:
+        DataError: a folder cannot be listed: its images would be missing unnoticed.
+    """
+    problems: list[str] = []
+    images = [path for path in walk(folder, True, problems) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if problems:
+        raise DataError(problems[0])
+    return sorted(images)

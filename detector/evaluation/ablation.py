@@ -31,12 +31,13 @@ from detector.evaluation.matching import Matches, match
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.scores import ScoreStore
 from detector.evaluation.truth import Truth
-from detector.extraction import dataset_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.postprocess import suppress
 from detector.regression import place
 from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.boxes import Boxes, mirrored
+from proposals.errors import UserError
 from proposals.files import write_whole
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
@@ -107,6 +108,7 @@ class AblationConfig:
         if ALL in self.groups:
             raise ValueError(f"groups: {ALL!r} is the name of the mean over all of them")
         DetectorConfig(batch=self.batch, precision=self.precision)  # refuses what it refuses
+        EvaluationConfig(protocol=self.protocol, min_iou=self.min_iou)
         if self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, not {self.resamples}")
         for name, row in self.rows.items():
@@ -153,8 +155,13 @@ class Table:
     images: int
 
 
-def ablate(config: AblationConfig, device: str = "auto") -> Table:
+def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | None = None) -> Table:
     """Score what is missing, and make the table.
+
+    Args:
+        config: the table.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read, in which nothing is detected.
 
     Raises:
         CheckpointError, ConfigError, DataError, ImageError, StoreError, ValueError: one line each, for the user.
@@ -172,11 +179,15 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
     for name, row in config.rows.items():
         for model in row.models:
             if row.regression and not members[model].regresses:
-                raise ValueError(f"rows.{name} has regression: true, and {model} has no regression layer")
+                raise UserError(f"rows.{name} has regression: true, and {model} has no regression layer")
     stores = {
         name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
         for name in dict.fromkeys(row.proposals for row in config.rows.values())
     }
+    images = len(dataset)
+    dataset, lines = with_proposals(dataset, stores.values())
+    if unread is not None:
+        unread += lines
     for model, member in members.items():
         for mirror in (False, True):
             rows = [row for row in config.rows.values() if model in row.models and (row.mirror or not mirror)]
@@ -204,7 +215,7 @@ def ablate(config: AblationConfig, device: str = "auto") -> Table:
                 pair = [other, results[name]]
                 differences[group] = compare(truth, pair, **settings).difference if there else None
         table[name] = Row(boxes, seconds, means, differences, row.against)
-    return Table(table, len(dataset))
+    return Table(table, images)
 
 
 def format_markdown(config: AblationConfig, table: Table) -> str:
@@ -253,7 +264,7 @@ class _Member:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         member = load_checkpoint(path)
         if member.classes.names != dataset.classes.names:
-            raise ValueError(
+            raise UserError(
                 f"{model} tells {len(member.classes)} classes apart, not the {len(dataset.classes)} of {dataset.name}"
             )
         self.regresses = member.network.regression is not None

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of, numeric_ids
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
 from proposals.boxes import area, to_xywh
+from proposals.errors import UserError
 
 SUMMARY = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -49,7 +50,7 @@ def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "p
         ImportError: the backend is not installed.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        raise UserError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
     detections.check_fits(truth)
     coco_class, evaluator_class = classes_of(backend)
     image_ids = np.array(numeric_ids(truth) or range(1, len(truth) + 1), dtype=np.int64)

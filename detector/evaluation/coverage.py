@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.evaluation.benchmark import quartiles
 from detector.evaluation.text import columns
-from detector.extraction import dataset_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from proposals.files import write_whole
 from proposals.recall import (
     average_best_overlap,
@@ -98,12 +98,19 @@ class Coverage:
     gains: dict[str, float] = field(default_factory=dict)
 
 
-def measure_coverage(dataset: Dataset, config: CoverageConfig) -> dict[str, Coverage]:
+def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str] | None = None) -> dict[str, Coverage]:
     """Propose boxes on every image in each of the config's settings, open its stores, and compare with the objects.
+
+    Objects of an image that cannot be read are covered by nothing.
+
+    Args:
+        dataset: images and objects.
+        config: the comparison.
+        unread: receives a line for each image that cannot be read.
 
     Raises:
         DataError: the data set has no object that counts.
-        ImageError: a photograph cannot be read.
+        ImageError: no photograph can be read.
         StoreError: a store is absent, unfinished, or lacks an image.
     """
     labels = np.concatenate([record.labels[_counts(record)] for record in dataset.records])
@@ -114,7 +121,12 @@ def measure_coverage(dataset: Dataset, config: CoverageConfig) -> dict[str, Cove
         name: dataset_proposals(dataset, setting, Path(config.cache), config.workers)
         for name, setting in config.settings.items()
     } | existing
-    found = {name: _overlaps(dataset, store) for name, store in stores.items()}
+    own = [stores[name] for name in config.settings]
+    readable, lines = with_proposals(dataset, own)
+    if unread is not None:
+        unread += lines
+    there = {record.image_id for record in readable.records}
+    found = {name: _overlaps(dataset, there, store) for name, store in stores.items()}
     unique = unique_recall([overlaps[-1] for overlaps, *_ in found.values()])
     first = float(np.mean(next(iter(found.values()))[1]))
     return {
@@ -247,15 +259,20 @@ def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) ->
 
 
 def _overlaps(
-    dataset: Dataset, store: ProposalStore
+    dataset: Dataset, readable: Set[str], store: ProposalStore
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], dict[str, float]]:
     """Overlaps, numbers and seconds as summarise takes them, and the gain of each source where there are several."""
     overlaps, numbers, seconds = [], [], []
     by_source: dict[int, list[NDArray[np.float64]]] = {number: [] for number in range(len(store.sources))}
     for record in dataset.records:
+        objects = record.boxes[_counts(record)]
+        if record.image_id not in readable:
+            overlaps.append(np.zeros((len(COUNTS) + 1, len(objects))))
+            for parts in by_source.values():
+                parts.append(np.zeros(len(objects)))
+            continue
         content = record.path.read_bytes()
         found = store.get(record.image_id, content)
-        objects = record.boxes[_counts(record)]
         overlaps.append(best_overlaps_of_first(objects, found.boxes, (*COUNTS, len(found.boxes))))
         for number, parts in by_source.items():
             parts.append(best_overlaps(objects, found.boxes[found.sources == number]))

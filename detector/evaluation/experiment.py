@@ -44,6 +44,7 @@ from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth,
 from detector.evaluation.voc import evaluate_voc
 from detector.evaluation.writing import write_coco, write_ilsvrc
 from detector.settings import DetectorConfig
+from proposals.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +138,7 @@ def evaluate(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> E
     for group, names in config.groups.items():
         unknown = sorted(set(names) - set(evaluation.ap))
         if unknown:
-            raise ValueError(f"groups.{group}: {truth.name} has no class {', '.join(unknown)}")
+            raise UserError(f"groups.{group}: {truth.name} has no class {', '.join(unknown)}")
         values = [value for name in names if (value := evaluation.ap[name]) is not None]
         evaluation.summary[f"mean of {group}"] = float(np.mean(values)) if values else None
     return evaluation
@@ -167,15 +168,21 @@ def open_truth(
 def configured_truth(config: EvaluationConfig) -> Truth:
     """The ground truth of the config's data, as written."""
     if config.data is None:
-        raise ValueError("no data to evaluate on; set data.kind=... data.root=...")
+        raise UserError("no data to evaluate on; set data.kind=... data.root=...")
     return read_truth(config.data, config.blacklist)
 
 
-def run_detector(config: EvaluationConfig, device: str) -> Path:
-    """Read the photographs of the config's data and run its detector on them; returns the journal."""
+def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> Path:
+    """Read the photographs of the config's data and run its detector on them; returns the journal.
+
+    Args:
+        config: with data.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read; they are not in the journal.
+    """
     if config.data is None:
-        raise ValueError("no data to detect on; set data.kind=... data.root=...")
-    return detect_dataset(config, open_dataset(config.data), device)
+        raise UserError("no data to detect on; set data.kind=... data.root=...")
+    return detect_dataset(config, open_dataset(config.data), device, unread)
 
 
 def analyse(
@@ -245,17 +252,28 @@ def oracle_path(config: EvaluationConfig, stage: str) -> Path:
     return config.folder / f"perfect_{stage}.jsonl"
 
 
-def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> Path:
+def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unread: list[str] | None = None) -> Path:
     """Run the detector on every image that the run's journal does not have yet; returns the journal's path.
 
+    An image that cannot be read gets no line in the journal, so that the same command tries it again.
+
+    Args:
+        config: the experiment.
+        dataset: its images.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read.
+
     Raises:
-        CheckpointError, ConfigError, ImageError, ResultsError, ValueError: one line each, for the user.
+        CheckpointError, ConfigError, ImageError, ResultsError, UserError: one line each, for the user; ImageError where
+            no image can be read.
     """
     from detector.data.content import digests_of
+    from detector.data.image import ImageError
     from detector.device import keep_freed_memory
     from detector.evaluation.stages import ORACLES
     from detector.extraction import dataset_proposals
     from detector.pipeline import Detector
+    from proposals.store import StoreError
 
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
@@ -268,6 +286,7 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
     proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0, digests=digests)
     regions = 0
     seconds: dict[str, float] = {}
+    failed: list[str] = []
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(path, dataset.classes, settings))
         oracles = {
@@ -281,18 +300,25 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str) -> P
         if len(todo) < len(dataset):
             print(f"resuming {path}: {len(dataset) - len(todo)} of {len(dataset)} images are done", file=sys.stderr)
         for record in tqdm(todo, desc=dataset.name, unit="image", dynamic_ncols=True):
-            boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
+            try:
+                image = record.read()
+                boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
+            except (ImageError, StoreError, OSError) as error:
+                failed.append(str(error))
+                continue
             kept = config.detector.proposals.max_boxes or len(boxes)
-            image = record.read()
             run = detector.run(image, boxes[:kept])
             _diagnose(config, detector, record, image, boxes, run, oracles, labels)
             journal.append(record.image_id, _relabelled(run.detections, labels))  # last: what it has, the others have
             regions += len(run.boxes)
             for stage, spent in run.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
-    if todo:
-        stages = ", ".join(f"{stage} {spent / len(todo):.2f}" for stage, spent in seconds.items())
-        print(f"{regions / len(todo):.0f} regions per image; seconds per image: {stages}", file=sys.stderr)
+    if unread is not None:
+        unread += failed
+    count = len(todo) - len(failed)
+    if count:
+        stages = ", ".join(f"{stage} {spent / count:.2f}" for stage, spent in seconds.items())
+        print(f"{regions / count:.0f} regions per image; seconds per image: {stages}", file=sys.stderr)
     return path
 
 
@@ -301,7 +327,7 @@ def _decisive(
 ) -> dict[str, object]:
     """What decides a run's detections: contents in place of the names of files, nothing of how it is computed."""
     from detector.checkpoint import find_checkpoint
-    from detector.data.content import boxes_digest, images_digest
+    from detector.data.content import boxes_digest
     from detector.device import choose_precision
     from detector.extraction import settings_of
 
@@ -315,7 +341,7 @@ def _decisive(
     proposals["multibox"] = {key: value for key, value in proposals["multibox"].items() if key != "weights"}
     return {
         "data": {
-            "images": images_digest([record.image_id for record in dataset.records], digests),
+            "images": {record.image_id: sha[:16] for record, sha in zip(dataset.records, digests, strict=True)},
             "boxes": boxes_digest(dataset),
         },
         "detector": detector | {"proposals": proposals},
@@ -347,7 +373,7 @@ def _labels_of(detector: Detector, dataset: Dataset) -> NDArray[np.int64]:
     known = {wnid: label for label, wnid in enumerate(dataset.classes.wnids) if wnid}
     labels = np.array([known.get(wnid or "", -1) for wnid in detector.classes.wnids], np.int64)
     if (labels < 0).all():
-        raise ValueError(
+        raise UserError(
             f"the detector tells {len(detector.classes)} classes apart ({_some(detector.classes.names)}), "
             f"{dataset.name} has {len(dataset.classes)} ({_some(dataset.classes.names)}): "
             "evaluate on the classes it was trained for"

@@ -19,6 +19,7 @@ from detector.evaluation.results import ResultsError, class_keys
 from proposals.files import write_whole
 from proposals.locking import InUseError, Lock
 
+IMAGES = "data.images."  # settings that are digests of the images, by name
 _OPENING = '{"journal": 1, "settings": '
 
 
@@ -95,7 +96,9 @@ class Journal:
         if not (content.startswith(_OPENING.encode()) or _OPENING.encode().startswith(content)):
             raise ResultsError(f"{self.path}: not a journal of detections, left as it is; choose another file")
         first, *lines = content.split(b"\n")
-        kept = [first if lines else header.encode().removesuffix(b"\n")]
+        kept = [header.encode().removesuffix(b"\n")]
+        if lines and json.loads(first) == json.loads(header):
+            kept = [first]
         for line in lines[:-1]:  # behind the last end of a line nothing is whole
             image_id = _image_of(line)
             if image_id is not None and image_id not in self.done:
@@ -112,7 +115,7 @@ def check_journals(paths: Sequence[Path], settings: Mapping[str, object], others
 
     Args:
         paths: journals, there or not.
-        settings: of the run.
+        settings: of the run; what data.images says of an image counts only in a journal that has a line of it.
         others: files that go with them.
 
     Raises:
@@ -125,6 +128,10 @@ def check_journals(paths: Sequence[Path], settings: Mapping[str, object], others
             continue
         old = dict(_flat(before, ""))
         differ = [key for key in {**old, **now} if old.get(key, "not set") != now.get(key, "not set")]
+        if differ and all(key.startswith(IMAGES) for key in differ):
+            with path.open("rb") as file:
+                done = set(map(_image_of, file))
+            differ = [key for key in differ if key.removeprefix(IMAGES) in done]  # another may have been mended
         if differ:
             key = differ[0]
             more = f" (and {len(differ) - 1} more settings differ)" if differ[1:] else ""

@@ -157,7 +157,7 @@ def evaluation_of(
     """
     known = [value for value in ap if value is not None]
     if not known:
-        raise ValueError(f"{truth.name}: no ground truth in {len(truth)} images, nothing to evaluate against")
+        raise UserError(f"{truth.name}: no ground truth in {len(truth)} images, nothing to evaluate against")
     keys = class_keys(truth.classes)
     if protocol == "ilsvrc":
         keys = [wnid or key for wnid, key in zip(truth.classes.wnids, keys, strict=True)]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proposals.boxes import Boxes
+from proposals.errors import UserError
 from proposals.files import write_whole
 from proposals.store import digest
 
@@ -54,7 +55,7 @@ class ScoreStore:
         places = _find(_keys(known), wanted)
         if (places < 0).any():
             if score is None:
-                raise ValueError(
+                raise UserError(
                     f"{path} lacks the scores of {(places < 0).sum()} of {len(boxes)} boxes; the same command adds them"
                 )
             new = np.unique(wanted[places < 0]).view(np.float32).reshape(-1, 4)

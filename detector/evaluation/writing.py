@@ -15,6 +15,7 @@ import numpy as np
 from detector.evaluation.results import DetectionTable, class_keys, numeric_ids
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth
 from proposals.boxes import to_xywh
+from proposals.errors import UserError
 from proposals.files import write_whole
 
 
@@ -32,7 +33,7 @@ def write_results(path: Path, truth: Truth, table: DetectionTable) -> None:
         case "":
             write_voc(path, truth, table, truth.name.split()[-1])
         case _:
-            raise ValueError(f"{path}: detections are written as .json (COCO), .txt (ILSVRC) or a folder (PASCAL VOC)")
+            raise UserError(f"{path}: detections are written as .json (COCO), .txt (ILSVRC) or a folder (PASCAL VOC)")
 
 
 def write_coco(path: Path, truth: Truth, table: DetectionTable) -> None:
@@ -66,7 +67,7 @@ def write_ilsvrc(path: Path, truth: Truth, table: DetectionTable) -> None:
     """
     table.check_fits(truth)
     if truth.numbers is None:
-        raise ValueError(f"{truth.name}: images without ILSVRC's numbers cannot be written as a submission")
+        raise UserError(f"{truth.name}: images without ILSVRC's numbers cannot be written as a submission")
     found = table.to(ILSVRC)
     numbers, ids = truth.numbers[found.image_index].tolist(), np.array(truth.classes.ids)[found.labels].tolist()
     path.parent.mkdir(parents=True, exist_ok=True)

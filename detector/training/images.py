@@ -31,6 +31,7 @@ from detector.regions import network_input
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
+from detector.training.readable import Reader
 from detector.training.workers import prepared_batches, start_worker
 
 # The paper: "zero mean", no scale. ImageNet's mean and deviation, as everybody's since.
@@ -76,12 +77,13 @@ class Examples(TorchDataset[tuple[Tensor, int]]):
 
     def __init__(self, images: LabelledImages, config: ImageTrainingConfig) -> None:
         self.images, self.config = images, config
+        self.reader = Reader(images.read, len(images))
         self._transforms = sampler(config.sampling, config.size)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        index = self.index(position)
+        index, image = self.reader(self.index(position))
         seed = (self.config.seed, *divmod(position, len(self.images)))
-        square = example(self.images.read(index), self._transforms, seed)
+        square = example(image, self._transforms, seed)
         return torch.from_numpy(np.ascontiguousarray(square)), int(self.images.labels[index])
 
     def index(self, position: int) -> int:
@@ -101,9 +103,10 @@ class Centres(TorchDataset[tuple[Tensor, int]]):
 
     def __init__(self, images: LabelledImages, size: int) -> None:
         self.images, self.size = images, size
+        self.reader = Reader(images.read, len(images))
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self.images.read(index)
+        index, image = self.reader(index)
         (square,) = cut(image, plan(1, image.shape[1], image.shape[0], self.size), self.size)
         return torch.from_numpy(square), int(self.images.labels[index])
 
@@ -163,6 +166,11 @@ class ImageTraining:
     def save(self, network: nn.Module, path: Path) -> None:
         """Write an image classifier."""
         save_checkpoint(path, replace(self.classifier, network=cast(GoogLeNet, network)))
+
+    @property
+    def unread(self) -> int:
+        """Images of both sets that could not be read so far, for which others came."""
+        return int(self._train.reader.failed.sum() + self._val.reader.failed.sum())
 
     def contents(self, step: int) -> list[str]:
         """The files of a batch."""

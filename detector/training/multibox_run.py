@@ -16,6 +16,7 @@ from detector.config import load_config
 from detector.data.content import dataset_digest
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import exhaustive_part
+from detector.data.readable import readable_part
 from detector.device import choose_precision, keep_freed_memory
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
 from detector.training.loop import Loop
@@ -28,6 +29,7 @@ from detector.training.multibox import (
     val_features,
 )
 from detector.training.ranks import joined
+from detector.training.readable import report_unread
 from detector.training.record import check_folder, owned
 from detector.training.run import RUNS, carry_on
 from proposals.files import write_whole
@@ -43,7 +45,7 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         resume: go on where the run of that name stopped; without one, start.
 
     Raises:
-        ConfigError, DataError, ImageError, CheckpointError, TrainingError, OSError, ValueError: a message for the user.
+        UserError, OSError: a message for the user; TrainingError at the end where images could not be read.
         KeyboardInterrupt: stopped, and saved.
     """
     config = load_config(MultiBoxTrainingConfig, config_name, overrides)
@@ -53,6 +55,9 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         resuming_head = check_folder(folder / "head", config, resume=resume)
         # A prior that claims no object is taught to be none: not where objects have no box.
         train_set, val_set = exhaustive_part(open_dataset(config.train)), open_dataset(config.val)
+        (train_set, lines), (val_set, more) = (readable_part(part, config.workers) for part in (train_set, val_set))
+        for line in (*lines, *more) if ranks.leads else ():
+            print(f"train_multibox: warning: {line}; left out", file=sys.stderr)
         for dataset in (train_set, val_set):
             for warning in dataset.warnings if ranks.leads else ():
                 print(f"train_multibox: warning: {warning}", file=sys.stderr)
@@ -85,4 +90,5 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
             carry_on(Loop(task, config, folder, ranks, data=data), config, resuming)
     if ranks.leads:
         print(f"done: python tools/detect.py image.jpg proposals.multibox.weights={folder}/best.safetensors")
+    report_unread(len(lines) + len(more), [*lines, *more])
     return folder

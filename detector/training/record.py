@@ -32,6 +32,7 @@ FREE = ("workers", "cache", "save_minutes", "members", "accumulate")
 """Settings that change how a run is computed, not what comes out."""
 PLACES = ("root", "annotations", "images")
 """Where data lie; what they hold is compared when the state is loaded."""
+WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", "best.safetensors", "last.safetensors", "linear.safetensors")
 
 
 class TrainingError(UserError):
@@ -71,9 +72,15 @@ def check_folder(folder: Path, config: object, *, resume: bool) -> bool:
     """Whether the folder holds a run of these settings to resume.
 
     Raises:
-        TrainingError: it holds one, and it is not to be resumed, or was made with other settings.
+        TrainingError: it holds one, and it is not to be resumed, or was made with other settings; or it holds what no
+            training wrote.
     """
     if not (folder / "state.pt").is_file():
+        foreign = [name for name in WRITTEN if (folder / name).exists()]
+        if foreign and not (folder / "run.json").is_file():
+            raise TrainingError(
+                f"{folder}/{foreign[0]} is of no training; name=OTHER starts a run in a folder of its own"
+            )
         return False
     if not resume:
         raise TrainingError(f"{folder} has a run already; --resume auto continues it, name=OTHER starts another")
@@ -105,11 +112,11 @@ def _decisive(config: object) -> dict[str, object]:
 def begin(folder: Path, config: object, device: torch.device) -> None:
     """Make the folder of a new run, with its settings and its circumstances."""
     folder.mkdir(parents=True, exist_ok=True)
+    with write_whole(folder / "run.json") as path:  # first: by it check_folder knows a folder of ours
+        path.write_text(json.dumps(describe_run(device), indent=1) + "\n", encoding="utf-8")
     (folder / "metrics.jsonl").unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     save_config(config, folder / "config.yaml")
-    with write_whole(folder / "run.json") as path:
-        path.write_text(json.dumps(describe_run(device), indent=1) + "\n", encoding="utf-8")
 
 
 def describe_run(device: torch.device) -> dict[str, str]:

@@ -22,7 +22,7 @@ from detector.data.dataset import open_dataset
 from detector.data.ground_truth import DataError, Dataset, exhaustive_part
 from detector.data.labelled_images import open_images
 from detector.device import keep_freed_memory
-from detector.extraction import dataset_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.training.finetune import (
     Examples,
     FineTuneConfig,
@@ -36,7 +36,8 @@ from detector.training.images import ImageTraining, ImageTrainingConfig, check_i
 from detector.training.loop import Loop
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
-from detector.training.record import Reports, TrainingError, begin, check_folder, owned
+from detector.training.readable import report_unread
+from detector.training.record import Reports, begin, check_folder, owned
 from detector.training.regression import add_regression
 from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.boxes import Boxes
@@ -59,7 +60,7 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         resume: go on where the runs of that name stopped; what has not begun, starts.
 
     Raises:
-        ConfigError, DataError, ImageError, CheckpointError, TrainingError, OSError, ValueError: a message for the user.
+        UserError, OSError: a message for the user; TrainingError at the end where images could not be read.
         KeyboardInterrupt: stopped, and saved.
     """
     task = str(peek(config_name, overrides, "task") or "regions")
@@ -67,15 +68,16 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         raise ConfigError(f"{config_name}: task must be one of {', '.join(SCHEMAS)}, not {task!r}")
     runs = members(SCHEMAS[task], config_name, overrides)
     keep_freed_memory()
+    unread = 0
     with joined(device) as ranks:
         folders = []
         for member in runs:
             folders.append(RUNS / member.name)
             with owned(folders[-1], leads=ranks.leads):
                 if isinstance(member, ImageTrainingConfig):
-                    _train_images(member, folders[-1], ranks, resume)
+                    unread += _train_images(member, folders[-1], ranks, resume)
                 else:
-                    _train_regions(member, folders[-1], ranks, resume)
+                    unread += _train_regions(member, folders[-1], ranks, resume)
     if ranks.leads:
         weights = ",".join(f"{folder}/best.safetensors" for folder in folders)
         if task == "images":
@@ -83,6 +85,7 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         else:
             moves = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
             print(f"done: python tools/detect.py image.jpg models=[{weights}]{'' if moves else ' regression=false'}")
+    report_unread(unread)
     return folders
 
 
@@ -107,7 +110,8 @@ def members(
     return runs
 
 
-def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> None:
+def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> int:
+    """Returns the number of images that could not be read."""
     resuming = check_folder(folder, config, resume=resume)
     train_set = open_images(config.train)
     val_set = check_images(train_set, open_images(config.val))
@@ -121,9 +125,11 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
     if ranks.leads and not resuming:
         print(f"{folder}: {len(train_set):,} images of {len(train_set.classes)} classes", file=sys.stderr)
     carry_on(loop, config, resuming)
+    return task.unread
 
 
-def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> None:
+def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> int:
+    """Returns the number of images that could not be read."""
     resuming = check_folder(folder, config, resume=resume)
     train_set, val_set = open_dataset(config.train), open_dataset(config.val)
     for dataset in (train_set, val_set):
@@ -139,6 +145,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
 
     data: list[str] = []
+    unread: list[str] = []
 
     def batches(dataset: Dataset, seed: int, *, plain: bool = False) -> Examples:
         exhaustive = exhaustive_part(dataset)  # the others give no window but their boxes
@@ -146,6 +153,15 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         if ranks.leads:
             found = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers)).folder
         store = ProposalStore(ranks.from_first(found))  # which the first has checked
+        readable, lines = with_proposals(exhaustive, [store])
+        unread.extend(lines)
+        if lines:
+            gone = {record.image_id for record in exhaustive.records} - set(readable.index_of)
+            dataset = replace(
+                dataset, records=tuple(record for record in dataset.records if record.image_id not in gone)
+            )
+        for line in lines if ranks.leads else ():
+            print(f"train_classifier: warning: {line}; left out", file=sys.stderr)
         data.extend([images_digest(store.names, store.digests), boxes_digest(dataset)])
         none: Boxes = np.zeros((0, 4), np.float32)
         proposals = [store.named(record.image_id).boxes if record.exhaustive else none for record in dataset.records]
@@ -207,6 +223,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
             before, after = overlaps
             print(f"{folder}/best.safetensors: regression, IoU of val windows {before:.3f} -> {after:.3f}", flush=True)
     ranks.wait()
+    return len(unread)
 
 
 def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, reports: Reports | None = None) -> None:
@@ -236,6 +253,3 @@ def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, reports: Re
         if reports:
             reports.close()
     ranks.wait()  # the others may read what the first has written
-
-
-USER_ERRORS = (OSError, TrainingError, ValueError)

@@ -1,0 +1,169 @@
+"""The frame of every command: messages, signals, the standard streams, exit codes.
+
+In: the command's name and the work to do.  Out: the exit code.
+
+    0    done
+    1    something failed that the user can mend (UserError, OSError, a library that is not installed): a line each
+    2    wrong usage (argparse)
+    130  interrupted, by Ctrl-C or SIGTERM
+
+Any other exception is a fault of the program and keeps its traceback. What is printed never decides what is done:
+characters that a terminal lacks are escaped, and a reader that goes away (`| head`) ends the printing, not the work.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TextIO, cast
+
+from proposals.errors import UserError
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+OURS = ("detector", "proposals")
+
+
+def run(name: str, work: Callable[[], int | None], *, stopped: str, printed_only: bool = False) -> int:
+    """Do a command's work.
+
+    Args:
+        name: begins each line of a message.
+        work: returns the exit code, None for done.
+        stopped: what a user should know who has interrupted it.
+        printed_only: the printed lines are the only result, so that nobody needs the rest once their reader is gone.
+    """
+    with _streams(printed_only) as output, _sigterm_as_interrupt():
+        try:
+            code = work() or DONE
+        except _ReaderGone:
+            return DONE
+        except KeyboardInterrupt:
+            say(name, f"stopped; {stopped}")
+            return INTERRUPTED
+        except (UserError, OSError, ImportError) as error:
+            if _is_ours(error):
+                raise
+            say(name, message_of(error))
+            return FAILED
+        output.flush()
+        if output.failure is not None:
+            say(name, f"the output could not be printed: {message_of(output.failure)}")
+            return FAILED
+        return code
+
+
+def say(name: str, message: str) -> None:
+    """Print a message on standard error, each of its lines behind the command's name."""
+    for line in message.splitlines() or [""]:
+        print(f"{name}: {line}", file=sys.stderr)
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception tells the user: of the system's errors the file and the reason, without the number."""
+    if isinstance(error, OSError) and error.strerror:
+        names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{names}: {error.strerror.lower()}" if names else error.strerror.lower()
+    return str(error) or type(error).__name__
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a module of this program is what cannot be imported: a fault of the program, not of the installation."""
+    return isinstance(error, ImportError) and (error.name or "").partition(".")[0] in OURS
+
+
+class _ReaderGone(BaseException):
+    """Nobody reads what is printed any more. Not an Exception: whoever handles failures of an item must not see it."""
+
+
+class _Stream:
+    """A standard stream that outlives its reader; otherwise as the stream itself.
+
+    Attributes:
+        failure: why lines were lost, other than for want of a reader.
+    """
+
+    def __init__(self, stream: TextIO, *, ends_with_reader: bool) -> None:
+        self.failure: OSError | None = None
+        self._stream, self._ends_with_reader, self._lost = stream, ends_with_reader, False
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self._lost:
+            return
+        try:
+            action()
+        except OSError as error:
+            self._lost = True
+            _drop(self._stream)
+            if not isinstance(error, BrokenPipeError):
+                self.failure = error
+            elif self._ends_with_reader:
+                raise _ReaderGone from None
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere, or Python would complain of it at its end."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # a stream in memory
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+@contextmanager
+def _streams(printed_only: bool) -> Iterator[_Stream]:
+    """Standard output and error that take any character and outlive their readers; yields the output."""
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:  # for a stream that was closed before we began (>&-)
+        streams = [stream or nowhere for stream in before]
+        for stream in streams:
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace", line_buffering=True)
+        output = _Stream(streams[0], ends_with_reader=printed_only)
+        sys.stdout = cast(TextIO, output)
+        sys.stderr = cast(TextIO, _Stream(streams[1], ends_with_reader=False))
+        try:
+            yield output
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers stop a job, end this process as Ctrl-C does; a forked worker dies of it."""
+    if threading.current_thread() is not threading.main_thread():  # Python takes signals in that one only
+        yield
+        return
+    process = os.getpid()
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        if os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

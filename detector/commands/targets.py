@@ -1,0 +1,64 @@
+"""Files that a command was told to write: refused before the work where they would replace what it did not write.
+
+A file that is there already is known by its beginning; one that is empty, or no regular file (/dev/stdout), is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from proposals.errors import UserError
+
+BEGINNINGS: dict[str, bytes] = {
+    "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco)"',
+    "a page": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: mean AP ",
+    "proposal coverage": rb'\{\n  "data": .{1,300}?,\n  "images": ',
+    "a benchmark": rb'\{\n  "data": .{1,300}?,\n  "contestants": ',
+    "a table": rb'\{\n  "config": \{|\d+ images, (voc|voc07|ilsvrc), IoU ',
+    "curves": rb"\x89PNG.{1,200}Software\x00Matplotlib|%PDF-1\.4\n%\xac\xdc \xab\xba|"
+    rb"(<\?xml|%!PS-Adobe).{1,2000}Matplotlib v",
+    "detections": rb'\[\n(\{"image_id": |\n?\])|\d+ \d+ [-+.e\d]+( [-+.e\d]+){4}\n',
+    "predictions": rb"PK\x03\x04.{26}models\.npy",
+    "weights": rb'.{8}\{"__metadata__":\{.{0,100000}googlenet-rcnn ',
+    "an ONNX model": rb"\x08.\x12\x07pytorch",
+}
+"""How what the commands write begins, by what it is; DOTALL."""
+LOOK = 1 << 17  # bytes
+
+
+class TargetError(UserError):
+    """A file that may not be written; the message names it."""
+
+
+def check_target(path: Path | None, kind: str, inputs: Iterable[str | Path | None] = ()) -> None:
+    """See that a file can be written and replaces nothing but an earlier one of its kind.
+
+    Args:
+        path: the file; nothing is checked of None.
+        kind: a key of BEGINNINGS.
+        inputs: files that the command reads; None is left out.
+
+    Raises:
+        TargetError: it is a folder, its folder cannot be made, it is one of the inputs, or it is something else.
+    """
+    if path is None:
+        return
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise TargetError(f"{path}: cannot be written: {above} is a file, not a folder")
+    if path.is_dir():
+        raise TargetError(f"{path}: a folder; {kind} is written to a file")
+    if path.is_symlink() and not path.exists():
+        return
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    for name in inputs:
+        if name is not None and os.path.exists(name) and os.path.samefile(name, path):
+            raise TargetError(f"{path}: would replace what this command reads; name another file")
+    with path.open("rb") as file:
+        beginning = file.read(LOOK)
+    if not re.match(BEGINNINGS[kind], beginning, re.DOTALL | re.IGNORECASE):
+        raise TargetError(f"{path}: exists and is not {kind} that this command wrote; name another file or remove it")
