@@ -371,7 +371,8 @@ def test_a_run_of_multibox(shapes: Path, tmp_path: Path) -> None:
 def fail() -> None:
     """One process fails at its second batch while the other goes on: for torchrun."""
     from detector.data.ground_truth import DataError
-    from detector.training.run import USER_ERRORS, train
+    from detector.training.run import train
+    from proposals.errors import UserError
 
     learn = Loop.learn
 
@@ -383,7 +384,7 @@ def fail() -> None:
     Loop.learn = broken  # type: ignore[method-assign]
     try:
         train("toy.yaml", [], device="cpu")
-    except USER_ERRORS as error:
+    except UserError as error:
         print(f"train_classifier: {error}", file=sys.stderr)
         sys.exit(1)
 
