@@ -11,8 +11,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import ImageError, read_image
@@ -127,11 +128,20 @@ def _check_folder(folder: Path, shard: tuple[int, int]) -> None:
         raise StoreError(f"{part}: {foreign[0].name} there is no part of a store of proposals; name another folder")
 
 
-def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, workers: int) -> ProposalStore:
+def dataset_proposals(
+    dataset: Dataset, config: ProposalConfig, cache: Path, workers: int, *, digests: Sequence[str] | None = None
+) -> ProposalStore:
     """The proposals of a data set's images, from the cache folder, shards extracted there too, or computed into it.
 
     Any number of processes may read a finished store at once; one that is being filled is its writer's.
     Images that cannot be read are not in it; who reads them finds out why.
+
+    Args:
+        dataset: the images.
+        config: how boxes are proposed.
+        cache: the cache.
+        workers: processes that propose; 0 is one a processor core.
+        digests: what digests_of says of the images, where the caller knows it already.
 
     Raises:
         ImageError: no image can be read.
@@ -139,15 +149,43 @@ def dataset_proposals(dataset: Dataset, config: ProposalConfig, cache: Path, wor
     """
     images = {record.image_id: record.path for record in dataset.records}
     settings = settings_of(config)
-    folder = _folder(images, settings, cache)
+    digests = digests or digests_of(list(images.values()))
+    folder = _folder(list(images), digests, settings, cache)
     sharded = any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file()
     if sharded or (folder / "manifest.json").is_file():
         return ProposalStore(folder, settings)
+    if not (folder / "journal.jsonl").exists():
+        _take_over(dict(zip(images, digests, strict=True)), settings, source_names(config), folder)
     failures = extract(images, config, folder, workers=workers, label=f"proposals {dataset.name}")
     if len(failures) == len(images):
         more = f" (and {len(failures) - 1} more images)" if failures[1:] else ""
         raise ImageError(f"{failures[0]}{more}")
     return ProposalStore(folder, settings)
+
+
+def _take_over(digests: Mapping[str, str], settings: Mapping[str, Any], sources: Sequence[str], folder: Path) -> None:
+    """Begin a store with what others beside it have of the same files and settings: one changed image costs itself.
+
+    Args:
+        digests: of the images' files, by name.
+        settings: of the store.
+        sources: of the store.
+        folder: of the store, not made yet.
+    """
+    others = []
+    for place in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else ():
+        try:
+            others.append(ProposalStore(place, settings))
+        except StoreError:  # of other settings, unfinished, or no store
+            continue
+    if not any(sha256 in other for other in others for sha256 in digests.values()):
+        return
+    with StoreWriter(folder, settings, list(digests), sources=sources) as writer:
+        for name in writer.todo:
+            for other in others:
+                if digests[name] in other:
+                    writer.append(name, digests[name], *other.entry(digests[name]))
+                    break
 
 
 def with_proposals(dataset: Dataset, stores: Iterable[ProposalStore]) -> tuple[Dataset, list[str]]:
@@ -193,23 +231,12 @@ def cache_folder(images: Mapping[str, Path], config: ProposalConfig, cache: Path
         config: how boxes are proposed.
         cache: the cache.
     """
-    return _folder(images, settings_of(config), cache)
+    return _folder(list(images), digests_of(list(images.values())), settings_of(config), cache)
 
 
-def _folder(images: Mapping[str, Path], settings: Mapping[str, Any], cache: Path) -> Path:
-    names = sorted(images)
-    parts = [names[start : start + 256] for start in range(0, len(names), 256)]
-    with ThreadPoolExecutor(_cores()) as executor:
-        digests = list(executor.map(lambda part: [_digest_of_file(images[name]) for name in part], parts))
-    key = json.dumps([settings, names, digests], sort_keys=True)
+def _folder(names: Sequence[str], digests: Sequence[str], settings: Mapping[str, Any], cache: Path) -> Path:
+    key = json.dumps([settings, sorted(zip(names, digests, strict=True))], sort_keys=True)
     return cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-
-
-def _digest_of_file(path: Path) -> str:
-    try:
-        return digest(path.read_bytes())
-    except OSError:  # extracting will say so
-        return ""
 
 
 Outcome = tuple[str, tuple[int, int], Proposals, float]

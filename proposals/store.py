@@ -21,12 +21,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proposals.errors import UserError
+from proposals.files import write_whole
+from proposals.locking import InUseError, Lock
 from proposals.result import MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.settings import ProposalConfig
 
@@ -114,14 +116,20 @@ class StoreWriter:
         self._list = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
         self._images: list[dict[str, Any]] = []
         self._count = 0
-        self._files: dict[str, IO[bytes]] = {}
+        self._files: dict[str, io.FileIO] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._journal = (self.folder / "journal.jsonl").open("a+b")
+            self._lock = Lock(self.folder / ".lock")
+        except InUseError as error:
+            raise StoreError(f"{self.folder}: another process is writing this store; let it finish") from error
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
         try:
-            self._lock()
+            self._journal = (self.folder / "journal.jsonl").open("a+b", buffering=0)
+        except OSError as error:
+            self._lock.release()
+            raise StoreError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
+        try:
             self._resume()
             self.done = {image["name"] for image in self._images}
             foreign = self.done.difference(names)
@@ -149,45 +157,51 @@ class StoreWriter:
             seconds: spent on proposing them.
 
         Raises:
-            ValueError: the image is in the store already, or the arrays do not fit together.
+            ValueError: the image is in the store already, or the arrays do not fit together or are not finite; nothing
+                is written, and the store can be gone on with.
+            StoreError: the disk is full or gone; nothing of the image stays.
         """
         if name in self.done:
             raise ValueError(f"{self.folder}: image {name} is already in the store")
-        rows = len(found.boxes)
-        for key, (kind, shape) in _ARRAYS.items():
-            array = np.ascontiguousarray(getattr(found, key), dtype=kind)
-            if array.shape != (rows, *shape):
-                raise ValueError(f"{key} of {name} must be {[rows, *shape]}, not {list(array.shape)}")
-            if key != "sources" and not np.isfinite(array).all():
-                raise ValueError(f"{key} of {name} are not finite")
-            self._files[key].write(array.data if rows else b"")
-            self._files[key].flush()
-        self._count += rows
-        image = {"name": name, "sha256": sha256, "size": list(size), "seconds": round(seconds, 4), "end": self._count}
-        self._journal.write(json.dumps(image).encode() + b"\n")  # last: what the journal lacks is cut off on resuming
-        self._journal.flush()
+        arrays = self._checked(name, found)
+        end = self._count + len(found.boxes)
+        image = {"name": name, "sha256": sha256, "size": list(size), "seconds": round(seconds, 4), "end": end}
+        line = json.dumps(image).encode() + b"\n"
+        try:
+            for key, array in arrays.items():
+                _write(self._files[key], array.tobytes())
+            _write(self._journal, line)  # last: what the journal lacks is cut off on resuming
+        except BaseException as error:
+            self._cut()
+            if isinstance(error, OSError):
+                raise StoreError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
+            raise
+        self._count = end
+        self._length += len(line)
         self._images.append(image)
         self.done.add(name)
 
     def finish(self) -> None:
         """Write what readers look for: the offsets, the arrays' headers and, last of all, the manifest."""
         for key, (kind, shape) in _ARRAYS.items():
-            file = self._files[key]
-            os.fsync(file.fileno())
             with (self.folder / f"{key}.npy").open("r+b") as again:  # the other is opened to append
                 if again.write(_npy_header(kind, (self._count, *shape))) != len(_npy_header(kind, (0, *shape))):
                     raise StoreError(f"{self.folder}: NumPy {np.__version__} cannot rewrite the header of {key}.npy")
-        np.save(self.folder / "offsets.npy", np.array([0, *(image["end"] for image in self._images)], np.int64))
+                again.flush()
+                os.fsync(again.fileno())
+        os.fsync(self._journal.fileno())
+        with write_whole(self.folder / "offsets.npy") as path:
+            np.save(path, np.array([0, *(image["end"] for image in self._images)], np.int64))
         columns = {key: [image[key] for image in self._images] for key in ("name", "sha256", "size", "seconds")}
         manifest = {**self._header, "list_sha256": self._list, "boxes": self._count, "images": columns}
-        temporary = self.folder / "manifest.json.tmp"
-        temporary.write_text(json.dumps(manifest) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "manifest.json")
+        with write_whole(self.folder / "manifest.json") as path:
+            path.write_text(json.dumps(manifest) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         """Close the files; an unfinished store can be opened again."""
         for file in (self._journal, *self._files.values()):
             file.close()
+        self._lock.release()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -197,15 +211,37 @@ class StoreWriter:
     ) -> None:
         self.close()
 
-    def _lock(self) -> None:
+    def _checked(self, name: str, found: Proposals) -> dict[str, NDArray[Any]]:
+        """The arrays of an image as they are written; all are right, or ValueError."""
+        rows = len(found.boxes)
+        arrays = {}
+        for key, (kind, shape) in _ARRAYS.items():
+            given = np.asarray(getattr(found, key))
+            if given.shape != (rows, *shape):
+                raise ValueError(f"{key} of {name} must be {[rows, *shape]}, not {list(given.shape)}")
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = np.ascontiguousarray(given, dtype=kind)
+            if key == "sources":
+                if not np.array_equal(array, given) or (rows and array.max() >= len(self._header["sources"])):
+                    raise ValueError(f"{key} of {name} must be positions in {self._header['sources']}")
+            elif not np.isfinite(array).all():
+                raise ValueError(f"{key} of {name} are not finite")
+            arrays[key] = array
+        return arrays
+
+    def _cut(self) -> None:
+        """Drop what an unfinished append left behind."""
         try:
-            import fcntl
-        except ImportError:  # Windows: two writers of one store are the user's to keep apart
-            return
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(f"{self.folder}: another process is writing this store; let it finish") from error
+            self._journal.truncate(self._length)
+            for key, file in self._files.items():
+                file.truncate(self._size(key))
+        except OSError:  # opening the store anew cuts it
+            self.close()
+
+    def _size(self, key: str) -> int:
+        """Bytes of an array's file, as long as the journal says."""
+        kind, shape = _ARRAYS[key]
+        return len(_npy_header(kind, (0, *shape))) + self._count * kind.itemsize * int(np.prod(shape, dtype=np.int64))
 
     def _resume(self) -> None:
         """Read the journal, without a last line that was torn, and write its header where it is new."""
@@ -216,11 +252,11 @@ class StoreWriter:
             ends = [0, *(image["end"] for image in images)]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self.folder}/journal.jsonl: damaged; delete the folder to start anew") from error
+        self._length = sum(len(line) + 1 for line in lines)
         if torn:
-            self._journal.truncate(sum(len(line) + 1 for line in lines))
+            self._journal.truncate(self._length)
         if not lines:
-            self._journal.write(json.dumps(self._header).encode() + b"\n")
-            self._journal.flush()
+            self._length = _write(self._journal, json.dumps(self._header).encode() + b"\n")
         else:
             _compare(self.folder, header, self._header)
         self._images, self._count = images, ends[-1]
@@ -229,14 +265,13 @@ class StoreWriter:
         """Open each array at the end of what the journal vouches for."""
         for key, (kind, shape) in _ARRAYS.items():
             path = self.folder / f"{key}.npy"
-            header = _npy_header(kind, (0, *shape))
-            size = len(header) + self._count * kind.itemsize * int(np.prod(shape, dtype=np.int64))
             if self._count == 0:
-                path.write_bytes(header)
-            elif not path.is_file() or path.stat().st_size < size:
+                with write_whole(path) as new:
+                    new.write_bytes(_npy_header(kind, (0, *shape)))
+            elif not path.is_file() or path.stat().st_size < self._size(key):
                 raise StoreError(f"{path}: shorter than the journal says; delete the folder to start anew")
-            self._files[key] = path.open("ab")
-            self._files[key].truncate(size)
+            self._files[key] = path.open("ab", buffering=0)
+            self._files[key].truncate(self._size(key))
 
 
 class ProposalStore:
@@ -265,6 +300,7 @@ class ProposalStore:
         self.names: list[str] = []
         self.digests: list[str] = []
         self._seconds: list[list[float]] = []
+        self._sizes: list[list[list[int]]] = []
         first: dict[str, Any] = {}
         for number, part in enumerate(parts):
             manifest = _read_manifest(part)
@@ -277,6 +313,7 @@ class ProposalStore:
             self.names += images["name"]
             self.digests += images["sha256"]
             self._seconds.append(images["seconds"])
+            self._sizes.append(images["size"])
             self._parts.append(_map_arrays(part, manifest))
         self.settings: dict[str, Any] = first["settings"]
         self.sources: tuple[str, ...] = tuple(first["sources"])
@@ -287,6 +324,16 @@ class ProposalStore:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __contains__(self, sha256: object) -> bool:
+        """Whether it has the proposals of a file of that digest."""
+        return sha256 in self._where
+
+    def entry(self, sha256: str) -> tuple[tuple[int, int], Proposals, float]:
+        """Width and height, proposals and seconds of a file that it has, by its digest: as StoreWriter takes them."""
+        part, row = self._where[sha256]
+        width, height = self._sizes[part][row]
+        return (width, height), self._rows(sha256), self._seconds[part][row]
 
     def get(self, name: str, content: bytes) -> Proposals:
         """The proposals of an image.
@@ -329,6 +376,14 @@ class ProposalStore:
         arrays = self._parts[part]
         start, end = arrays["offsets"][row : row + 2]
         return Proposals(arrays["boxes"][start:end], arrays["scores"][start:end], arrays["sources"][start:end])
+
+
+def _write(file: io.FileIO, content: bytes) -> int:
+    """All of it: an unbuffered file may take a part at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    return len(content)
 
 
 def _npy_header(kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
@@ -380,6 +435,9 @@ def _map_arrays(folder: Path, manifest: Mapping[str, Any]) -> dict[str, NDArray[
         arrays["offsets"] = np.load(folder / "offsets.npy")
         if arrays["offsets"].shape != (len(manifest["images"]["name"]) + 1,):
             raise ValueError(f"offsets.npy is {list(arrays['offsets'].shape)}")
+        edges = arrays["offsets"]
+        if edges[0] != 0 or edges[-1] != manifest["boxes"] or (np.diff(edges) < 0).any():
+            raise ValueError("offsets.npy does not divide the boxes")
     except (OSError, ValueError, EOFError) as error:
         raise StoreError(f"{folder}: damaged ({error}); delete the folder and extract the proposals again") from error
     return arrays

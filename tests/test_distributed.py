@@ -34,7 +34,7 @@ from detector.training.multibox import MultiBoxTraining, MultiBoxTrainingConfig,
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import read_metrics
-from detector.training.windows import BatchSampler, ImageSampler, collect_windows
+from detector.training.windows import BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.multibox import MultiBoxConfig
 from proposals.settings import ProposalConfig
 
@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 SHAPES = ["square", "disc"]
 BOXES = ProposalConfig(width=0, min_width=8)
 CONVENTION = InputConvention(mean=(120.0, 120.0, 120.0), std=(60.0, 60.0, 60.0))
+SHARED = SharedConfig([80, 128], region=64, grid=6)
 CASES = [(kind, norm) for kind in ("warp", "shared", "multibox", "images") for norm in ("lrn", "batch")]
 
 
@@ -65,7 +66,7 @@ def task_of(kind: str, norm: str, shapes: Path, cache: Path, ranks: Ranks) -> tu
         train=train, val=val, init="", mode=kind, images=2, batch=8, foreground=4, proposals=BOXES, **counted
     )
     config = replace(config, batch_norm_batches=2 if norm == "batch" and kind == "warp" else 0)
-    shared = SharedConfig([80, 128], region=64, grid=6) if kind == "shared" else None
+    shared = SHARED if kind == "shared" else None
     classes = ClassTable(tuple(SHAPES), (None, None), (1, 2))
     classifier = RegionClassifier(narrow(norm), CONVENTION, RegionConfig(64, 4), classes, shared=shared)
     parts = [examples(open_dataset(data), kind, cache) for data in (train, val)]
@@ -76,7 +77,9 @@ def examples(dataset: Any, kind: str, cache: Path) -> Examples:
     store = dataset_proposals(dataset, BOXES, cache, 1)
     windows = collect_windows(dataset, [store.named(record.image_id).boxes for record in dataset.records])
     if kind == "shared":
-        return ImageBatches(dataset, ImageSampler(windows, batch=8, images=2, foreground=4, seed=0))
+        return ImageBatches(
+            dataset, ImageSampler(windows, batch=8, images=2, foreground=4, seed=0), RegionConfig(64, 4), SHARED
+        )
     return WindowBatches(
         dataset, BatchSampler(windows, batch=8, foreground=4, seed=0), RegionConfig(64, 4), CONVENTION.mean
     )
@@ -138,7 +141,8 @@ def steps_of(kind: str, norm: str, shapes: Path, cache: Path, folder: Path, rank
     loss = loop.learn(batch)
     gradients = {name: p.grad.clone() for name, p in task.network.named_parameters() if p.grad is not None}
     after = loop.finish_epoch(("last",))
-    buffers = {name: buffer.clone() for name, buffer in loop.average.module.named_buffers()}
+    kept = loop.average.module.named_buffers()
+    buffers = {name: buffer.clone() for name, buffer in kept if buffer.is_floating_point()}
     return {
         "metrics": metrics, "loss": loss, "gradients": gradients, "after": after, "buffers": buffers,
         "measured": measured, "learned": learned,
@@ -259,6 +263,32 @@ def test_each_process_reads_its_own_share(by_two: Path, kind: str) -> None:
         assert learned == [(2, 0), (2, 0)]
 
 
+@pytest.mark.parametrize("images", [2, 4])
+def test_shares_of_batches_from_few_images(
+    shapes: Path, cache: Path, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process reads half of the photographs, and together the shares are the batch."""
+    dataset = open_dataset(data_of(shapes, "train"))
+    store = dataset_proposals(dataset, BOXES, cache, 1)
+    windows = collect_windows(dataset, [store.named(record.image_id).boxes for record in dataset.records])
+    few = FewImages(ImageSampler(windows, batch=8, images=images, foreground=4, seed=0))
+    whole = WindowBatches(dataset, few, RegionConfig(64, 4), CONVENTION.mean)
+    squares, labels = whole[3]
+    parts = []
+    read: list[str] = []
+    read_image = Record.read
+    monkeypatch.setattr(Record, "read", lambda self: read.append(self.image_id) or read_image(self))
+    for rank in range(2):
+        part = whole.part(Ranks(rank, 2).share)
+        before = len(read)
+        parts.append(part[3])
+        assert len(read) == before + images // 2
+    rows = torch.arange(8).reshape(images, -1)
+    order = torch.cat([rows[rank::2].flatten() for rank in range(2)])
+    assert torch.equal(torch.cat([part[0] for part in parts]), squares[order])
+    assert torch.equal(torch.cat([part[1] for part in parts]), labels[order])
+
+
 def test_val_features_are_of_the_share(shapes: Path) -> None:
     task, _ = multibox_task("lrn", data_of(shapes, "train"), data_of(shapes, "val"), Ranks())
     assert isinstance(task, MultiBoxTraining)
@@ -303,7 +333,7 @@ def initial(folder: Path, norm: str) -> Path:
     ],
 )
 def test_a_run_on_regions(shapes: Path, tmp_path: Path, norm: str, changes: dict[str, Any]) -> None:
-    """From an empty cache, which the first process fills and both read; resuming finds the run done."""
+    """From an empty cache, which the first process fills and both read."""
     init = initial(tmp_path, norm)
     write(tmp_path, region_settings(shapes, init, tmp_path / "cache", **changes))
     command = [ROOT / "tools/train_classifier.py", "--config", "toy.yaml", "--device", "cpu"]
@@ -356,9 +386,11 @@ def fail() -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_fails_ends_the_other(shapes: Path, cache: Path, tmp_path: Path, rank: int) -> None:
-    write(tmp_path, region_settings(shapes, initial(tmp_path, "lrn"), cache))
+@pytest.mark.parametrize(("rank", "workers"), [(0, 0), (1, 2)])
+def test_a_process_that_fails_ends_the_other(
+    shapes: Path, cache: Path, tmp_path: Path, rank: int, workers: int
+) -> None:
+    write(tmp_path, region_settings(shapes, initial(tmp_path, "lrn"), cache, workers=workers))
     started = time.monotonic()
     done = torchrun(__file__, "fail", rank, cwd=tmp_path)
     assert done.returncode != 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import PIL.Image
 import pytest
 import skimage.data
 
+from detector import extraction
 from detector.data import DataConfig, DatasetKind, ImageError, open_dataset
 from detector.extraction import cache_folder, dataset_proposals, extract
 from proposals.settings import ProposalConfig
@@ -165,6 +167,33 @@ def test_shards_of_a_data_set_serve_training(shapes, tmp_path, monkeypatch):
                 dataset_proposals(dataset, CONFIG, tmp_path, 1)
     store = dataset_proposals(dataset, CONFIG, tmp_path, 1)
     assert sorted(store.names) == [f"train{number}" for number in range(4)]
+
+
+def test_a_changed_image_costs_itself(shapes, tmp_path, monkeypatch):
+    """Of stores of the same settings in one cache, boxes are taken over by the content of the images."""
+    shutil.copytree(shapes, tmp_path / "data")
+    data = DataConfig(DatasetKind.voc, str(tmp_path / "data"), "train", ["square", "disc"])
+    before = dataset_proposals(open_dataset(data), CONFIG, tmp_path / "cache", 1)
+    computed = []
+    outcomes = extraction._outcomes
+
+    def counted(images, *rest):
+        computed.extend(images)
+        return outcomes(images, *rest)
+
+    monkeypatch.setattr(extraction, "_outcomes", counted)
+    changed = tmp_path / "data/JPEGImages/train2.png"
+    PIL.Image.fromarray(skimage.data.astronaut()[:80, :96]).save(changed)
+    after = dataset_proposals(open_dataset(data), CONFIG, tmp_path / "cache", 1)
+    assert computed == ["train2"]
+    for name in ("train0", "train1", "train3"):
+        assert np.array_equal(after.named(name).boxes, before.named(name).boxes)
+    expected = propose(np.array(PIL.Image.open(changed)), CONFIG)
+    assert np.array_equal(after.get("train2", changed.read_bytes()).boxes, expected.boxes)
+    assert after.seconds(changed.read_bytes()) > 0
+    other = ProposalConfig(width=0, min_width=8, superpixel_scale=1.0)
+    dataset_proposals(open_dataset(data), other, tmp_path / "cache", 1)
+    assert len(computed) == 5  # other settings, other boxes
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_kept(photos, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 
@@ -56,3 +57,45 @@ def test_a_device_is_written_directly() -> None:
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), write_whole(tmp_path / "no/a.txt") as temporary:
         temporary.write_text("x")
+
+
+WRITES = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", "imwrite", "save_file", "copyfile"}
+MODULES = {"np", "torch", "json", "shutil"}
+
+
+def is_write(call: ast.Call) -> bool:
+    """Whether a call writes a file anew; appending, and what goes into memory or nowhere, does not."""
+    function, given = call.func, [ast.unparse(argument) for argument in call.args]
+    name = ast.unparse(function).rpartition(".")[2]
+    if name == "open":
+        return any(text[:2] in ("'w", "'x") for text in given) and "os.devnull" not in given
+    if name in ("save", "dump"):
+        return ast.unparse(function).partition(".")[0] in MODULES
+    return name in WRITES and "buffer" not in given
+
+
+def unprotected(tree: ast.AST, inside: bool = False) -> list[int]:
+    """The lines that write a file outside a block of write_whole."""
+    found = []
+    if isinstance(tree, ast.With):
+        opened = [item.context_expr for item in tree.items]
+        inside = inside or any(
+            isinstance(item, ast.Call) and isinstance(item.func, ast.Name) and item.func.id == "write_whole"
+            for item in opened
+        )
+    if isinstance(tree, ast.Call) and is_write(tree) and not inside:
+        found.append(tree.lineno)
+    for child in ast.iter_child_nodes(tree):
+        found += unprotected(child, inside)
+    return found
+
+
+@pytest.mark.parametrize("package", ["detector", "proposals", "tools"])
+def test_every_file_is_written_whole(package: str) -> None:
+    root = Path(__file__).parent.parent
+    places = [
+        f"{path.relative_to(root)}:{line}"
+        for path in sorted((root / package).rglob("*.py"))
+        for line in unprotected(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert places == []

@@ -146,13 +146,23 @@ def test_a_run_leaves_its_record(whole: Path, settings: dict[str, Any], toy_chec
         assert classifier.convention == load_checkpoint(toy_checkpoint).convention
 
 
-def test_the_best_epoch_is_kept_the_linear_fit_being_one(whole: Path) -> None:
-    best = min(rows(whole), key=lambda row: row["val_loss"])["epoch"]
-    state = torch.load(whole / "state.pt", weights_only=True)
-    assert state["best"] == min(row["val_loss"] for row in rows(whole))
-    same = {0: "linear", 2: "last"}.get(int(best))
-    if same:
-        assert_same_weights(whole / "best.safetensors", whole / f"{same}.safetensors")
+@pytest.mark.parametrize(("losses", "best"), [((1.0, 2.0, 3.0), 0), ((3.0, 1.0, 2.0), 1), ((3.0, 2.0, 1.0), 2)])
+def test_the_best_epoch_is_kept_the_linear_fit_being_one(
+    toy_train: Train, losses: tuple[float, ...], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[dict[str, torch.Tensor]] = []
+
+    def measure(self: FineTuning, network: torch.nn.Module) -> dict[str, float]:
+        measured.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return {"val_loss": losses[len(measured) - 1]}
+
+    monkeypatch.setattr(FineTuning, "measure", measure)
+    folder = toy_train()
+    assert torch.load(folder / "state.pt", weights_only=True)["best"] == 1.0
+    for name, epoch in (("best", best), ("linear", 0), ("last", 2)):
+        kept = load_file(folder / f"{name}.safetensors")
+        assert all(torch.equal(tensor, measured[epoch][key]) for key, tensor in kept.items())
+    assert not torch.equal(measured[0]["fc.weight"], measured[2]["fc.weight"])
 
 
 @pytest.mark.parametrize("step", [0, 2, 3])

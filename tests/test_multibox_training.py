@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import PIL.Image
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import nn
 
 from detector import Detector, DetectorConfig
@@ -39,6 +41,7 @@ from detector.training.multibox_run import train_multibox
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
 from proposals.boxes import iou
+from proposals.locking import InUseError, Lock
 from proposals.multibox import MultiBoxConfig, pool
 from proposals.recall import best_overlaps
 from proposals.settings import MultiBoxSettings, ProposalConfig
@@ -227,6 +230,100 @@ def test_interrupted_features_go_on_where_they_were(
     assert torch.equal(resumed.counts, whole.counts)
 
 
+def changed_record(record: Record, boxes: list[tuple[float, ...]]) -> Record:
+    count = len(boxes)
+    return replace(
+        record,
+        boxes=np.array(boxes, np.float64).reshape(-1, 4),
+        labels=np.zeros(count, np.int64),
+        difficult=np.zeros(count, np.bool_),
+        crowd=np.zeros(count, np.bool_),
+        areas=np.ones(count),
+    )
+
+
+CHANGES = {
+    "more boxes": lambda records: (changed_record(records[0], [(1, 1, 9, 9), (5, 5, 40, 40)]), *records[1:]),
+    "another box": lambda records: (*records[:2], changed_record(records[2], [(30, 30, 60, 60)])),
+    "an image more": lambda records: (*records, replace(records[0], image_id="again")),
+    "an image fewer": lambda records: records[:2],
+    "another order": lambda records: records[::-1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_features_follow_the_data(shapes: Path, tmp_path: Path, change: Callable[..., tuple[Record, ...]]) -> None:
+    """The same settings, other boxes or images: each view has the boxes that it shows."""
+    dataset = dataset_of(tmp_path, [[(0, 0, 20, 20)], [(10, 10, 30, 30)], [(40, 40, 90, 70)]])
+    config = make_config(shapes, passes=2, head=MultiBoxConfig(1, 8), cache=str(tmp_path / "cache"))
+    model = make_model(config, dataset)
+    cached_features(Views(dataset, config), model, "sha", Ranks())
+    views = Views(replace(dataset, records=change(dataset.records)), config)
+    features = cached_features(views, model, "sha", Ranks())
+    assert len(features.counts) == 2 * len(views.dataset)
+    for position in range(len(features.counts)):
+        _, boxes, count = views[position]
+        assert torch.equal(features.boxes[position], boxes)
+        assert features.counts[position] == count
+
+
+def test_features_follow_the_pixels(shapes: Path, tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, [[(0, 0, 20, 20)], [(10, 10, 30, 30)]])
+    config = make_config(shapes, passes=1, head=MultiBoxConfig(1, 8), cache=str(tmp_path / "cache"))
+    model = make_model(config, dataset)
+    before = cached_features(Views(dataset, config), model, "sha", Ranks()).features.clone()
+    PIL.Image.fromarray(np.full((80, 96, 3), 5, np.uint8)).save(dataset.records[0].path)
+    after = cached_features(Views(dataset, config), model, "sha", Ranks()).features
+    assert not torch.equal(before, after)
+
+
+def test_a_moved_data_set_finds_its_features(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = str(tmp_path / "cache")
+    found = []
+    for folder in ("a", "b"):
+        shutil.copytree(shapes, tmp_path / folder)
+        config = make_config(tmp_path / folder, passes=1, head=MultiBoxConfig(1, 8), cache=cache)
+        dataset = open_dataset(config.train)
+        found.append(cached_features(Views(dataset, config), make_model(config, dataset), "sha", Ranks()).features)
+        monkeypatch.setattr(multibox_training, "pool", None)  # nothing is computed again
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", ["features", "boxes", "counts"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "other shape", "old form"])
+def test_damaged_features_are_computed_again(shapes: Path, tmp_path: Path, name: str, damage: str) -> None:
+    dataset = dataset_of(tmp_path, [[(0, 0, 20, 20)], [(10, 10, 30, 30)]])
+    config = make_config(shapes, passes=1, head=MultiBoxConfig(1, 8), cache=str(tmp_path / "cache"))
+    model = make_model(config, dataset)
+    before = cached_features(Views(dataset, config), model, "sha", Ranks())
+    expected = [part.clone() for part in (before.features, before.boxes, before.counts)]
+    (path,) = (tmp_path / "cache").glob(f"*/{name}.npy")
+    content = path.read_bytes()
+    path.unlink()
+    match damage:
+        case "cut":
+            path.write_bytes(content[:-1])
+        case "other shape":
+            np.save(path, np.ones(5))
+        case "old form":  # numbers without a header
+            path.write_bytes(content[128:] + bytes(128))
+    again = cached_features(Views(dataset, config), model, "sha", Ranks())
+    for part, wanted in zip((again.features, again.boxes, again.counts), expected, strict=True):
+        assert torch.equal(part, wanted)
+
+
+def test_two_runs_do_not_compute_the_same_features(shapes: Path, tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, [[(0, 0, 20, 20)]])
+    config = make_config(shapes, passes=1, head=MultiBoxConfig(1, 8), cache=str(tmp_path / "cache"))
+    model = make_model(config, dataset)
+    cached_features(Views(dataset, config), model, "sha", Ranks())
+    (folder,) = (tmp_path / "cache").iterdir()
+    lock = Lock(folder / ".lock")
+    with pytest.raises(InUseError):
+        cached_features(Views(dataset, config), model, "sha", Ranks())
+    lock.release()
+
+
 def test_measure_is_the_recall_of_what_is_proposed(shapes: Path) -> None:
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "val", SHAPES))
     config = make_config(shapes)
@@ -307,15 +404,17 @@ def whole(toy_train: Train) -> Path:
     return toy_train()
 
 
-def test_a_run_leaves_its_record(whole: Path) -> None:
+def test_a_run_leaves_its_record(whole: Path, trunk_file: Path) -> None:
     assert [row["epoch"] for row in read_metrics(whole / "head")] == [1, 2]
     assert [row["epoch"] for row in read_metrics(whole)] == [1, 2]
     columns = {"val_missed", "val_recall_10", "val_recall_50", "val_recall_100", "val_recall_200", "val_recall70_200"}
     assert columns < set(read_metrics(whole)[0])
-    head = (
-        load_multibox(whole / "head" / "best.safetensors") if (whole / "head" / "narrow.safetensors").exists() else None
-    )
-    assert head is None  # the trunk's file is not beside it, but found where the config names it
+    head = load_multibox(whole / "head" / "best.safetensors")  # whole, its trunk not being a shipped classifier's
+    assert head.trunk_file == ""
+    before, after = load_file(trunk_file), load_file(whole / "head" / "best.safetensors")
+    trunk = [name for name in before if name.startswith("trunk.")]
+    assert len(trunk) > 100
+    assert all(torch.equal(before[name], after[name]) for name in trunk)  # the head alone learned
     both = load_multibox(whole / "best.safetensors")
     assert both.trunk_file == ""
     image = np.full((50, 60, 3), 100, np.uint8)
@@ -355,8 +454,6 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
 
 def test_only_layers_from_train_from_on_learn(whole: Path, trunk_file: Path) -> None:
-    from safetensors.torch import load_file
-
     before, after = load_file(trunk_file), load_file(whole / "last.safetensors")
     changed = {
         name.split(".")[1]

@@ -13,6 +13,7 @@ import pytest
 from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.detections import Detections
 from detector.evaluation import DetectionTable, Journal, ResultsError, Truth, evaluate_voc, write_coco
+from detector.evaluation.journal import check_journals
 from detector.evaluation.reading import read_results as read_with_warnings
 from detector.evaluation.results import class_keys
 
@@ -253,19 +254,66 @@ def test_journal_survives_a_cut_at_any_byte(tmp_path: Path) -> None:
         assert path.read_bytes() == whole
 
 
-def test_journal_drops_a_damaged_last_line_only(tmp_path: Path) -> None:
-    dataset = make_dataset("a", "b")
+DAMAGE = {
+    "zeros": b"\0\0\0\n",
+    "no detections": b'{"image_id": "b"}\n',
+    "cut in a number": b'{"image_id": "b", "boxes": [[1, 2, 3, 4]], "scores": [0.\n',
+    "not an object": b"17\n",
+    "the same image again": None,
+    "lengths that differ": b'{"image_id": "b", "boxes": [], "scores": [0.5], "labels": [1]}\n',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("where", [1, 2, 3])
+def test_a_damaged_line_costs_its_own_image(tmp_path: Path, where: int, damage: bytes | None) -> None:
+    """Behind the header, between two images and at the end: what is behind it stays."""
+    dataset = make_dataset("a", "b", "c")
     path = tmp_path / "journal.jsonl"
+    found = {image_id: make_detections(seed, 3) for seed, image_id in enumerate("abc")}
     with Journal(path, dataset.classes, {}) as journal:
-        journal.append("a", make_detections(0))
+        for image_id in "ac":
+            journal.append(image_id, found[image_id])
     whole = path.read_bytes()
-    path.write_bytes(whole + b"\0\0\0\n")
+    lines = whole.splitlines(keepends=True)
+    lines.insert(where, lines[1] if damage is None else damage)
+    path.write_bytes(b"".join(lines))
     with Journal(path, dataset.classes, {}) as journal:
-        assert journal.done == {"a"}
-    assert path.read_bytes() == whole
-    path.write_bytes(whole + b'\0\0\0\n{"image_id": "b"}\n')
-    with pytest.raises(ResultsError, match="line 3 is damaged; delete the file to start anew"):
-        Journal(path, dataset.classes, {})
+        assert journal.done == {"a", "c"}
+        assert path.read_bytes() == whole
+        journal.append("b", found["b"])
+    assert same(read_results(path, dataset), DetectionTable.from_images(dataset, found))
+
+
+def test_a_damaged_first_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"journal": 1, "settings": {"a"\n{"image_id": "b"}\n')
+    with pytest.raises(ResultsError, match=r"journal.jsonl"):
+        Journal(path, make_dataset("a").classes, {})
+
+
+def test_a_journal_is_written_by_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    classes = make_dataset("a").classes
+    with Journal(path, classes, {}), pytest.raises(ResultsError, match=r"journal.jsonl"):
+        Journal(path, classes, {})
+    Journal(path, classes, {}).close()
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.jsonl"]
+
+
+def test_journals_of_other_settings_are_named_together(tmp_path: Path) -> None:
+    classes = make_dataset("a").classes
+    paths = [tmp_path / f"{name}.jsonl" for name in ("one", "two", "absent")]
+    for path in paths[:2]:
+        Journal(path, classes, {"weights": ["a"], "deep": {"x": 1}}).close()
+    (tmp_path / "more.jsonl").touch()
+    check_journals(paths, {"weights": ["a"], "deep": {"x": 1}}, [tmp_path / "more.jsonl"])
+    with pytest.raises(ResultsError, match=r"deep\.x = 1, now 2") as caught:
+        check_journals(paths, {"weights": ["a"], "deep": {"x": 2}}, [tmp_path / "more.jsonl"])
+    for name in ("one", "two", "more"):
+        assert str(tmp_path / f"{name}.jsonl") in str(caught.value)
+    assert "absent" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_journal_of_other_settings(tmp_path: Path) -> None:
@@ -275,11 +323,8 @@ def test_journal_of_other_settings(tmp_path: Path) -> None:
     Journal(path, classes, settings).close()
     Journal(path, classes, settings).close()  # tuples come back as lists, and are the same
     before = path.read_bytes()
-    with pytest.raises(ResultsError) as caught:
+    with pytest.raises(ResultsError, match=r"journal.jsonl: made with proposals.limit = 2000, now 500"):
         Journal(path, classes, settings | {"proposals": {"limit": 500, "sigmas": (0.8,)}})
-    assert str(caught.value) == (
-        f"{path}: made with proposals.limit = 2000, now 500. Delete the file or name another output to start anew"
-    )
     with pytest.raises(ResultsError, match=r"made with seed = 1, now 'not set' \(and 2 more settings differ\)"):
         Journal(path, classes, {"proposals": settings["proposals"], "flip": True})
     assert path.read_bytes() == before

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from proposals import store as store_module
 from proposals.result import Proposals
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore, StoreError, StoreWriter, digest, shard_of, store_settings
@@ -249,6 +250,7 @@ def test_a_store_in_use_is_refused(tmp_path):
         (lambda folder: (folder / "scores.npy").write_bytes(b"x"), "damaged .*; delete the folder and extract"),
         (lambda folder: np.save(folder / "sources.npy", np.zeros(3, np.uint8)), r"damaged \(sources.npy is \[3\]\)"),
         (lambda folder: np.save(folder / "offsets.npy", np.zeros(3)), r"damaged \(offsets.npy is \[3\]\)"),
+        (lambda folder: np.save(folder / "offsets.npy", np.arange(10)), r"damaged \(offsets.npy"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "no manifest of a proposal store"),
         (lambda folder: (folder / "manifest.json").write_text('{"store": 1}'), "no manifest of a proposal store"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "no manifest of a proposal store"),
@@ -306,3 +308,61 @@ def test_arrays_must_fit(tmp_path, proposals, message):
         writer.append("a", digest(b"a"), (1, 1), found("a"))
         writer.finish()
     assert np.array_equal(ProposalStore(tmp_path).get("a", b"a").boxes, found("a").boxes)
+
+
+GOOD = Proposals(np.full((2, 4), 5, np.float32), np.full(2, 0.5, np.float32), np.zeros(2, np.uint8))
+BAD = {
+    "a score too many": GOOD._replace(scores=np.zeros(3)),
+    "a source too few": GOOD._replace(sources=np.zeros(1)),
+    "boxes not a number": GOOD._replace(boxes=np.full((2, 4), np.nan)),
+    "boxes beyond float32": GOOD._replace(boxes=np.full((2, 4), 1e300)),
+    "an infinite score": GOOD._replace(scores=np.array([0.5, -np.inf])),
+    "a source that is none": GOOD._replace(sources=np.array([0, 2])),
+    "a source that would wrap": GOOD._replace(sources=np.array([0, 256])),
+    "a negative source": GOOD._replace(sources=np.array([0, -1])),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_an_image_that_is_rejected_shifts_no_other(tmp_path, bad):
+    with StoreWriter(tmp_path, SETTINGS, NAMES, sources=("one", "two")) as writer:
+        for number, name in enumerate(writer.todo):
+            if number == 3:
+                with pytest.raises(ValueError, match=name):
+                    writer.append(name, digest(content(name)), (640, 480), bad)
+                assert name not in writer.done
+            writer.append(name, digest(content(name)), (640, 480), found(name), seconds=0.25)
+        writer.finish()
+    check(ProposalStore(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["boxes", "scores", "sources", "journal"])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
+)
+def test_a_write_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch, key, error):
+    """A full disk, or Ctrl-C, in the middle of an image's rows or of its line."""
+
+    def broken(file, data):
+        if file.name == str(tmp_path / (f"{key}.npy" if key != "journal" else "journal.jsonl")):
+            write(file, data[: len(data) // 2])
+            raise error
+        return write(file, data)
+
+    write = store_module._write
+    with StoreWriter(tmp_path, SETTINGS, NAMES, sources=("one", "two")) as writer:
+        for number, name in enumerate(writer.todo):
+            if number == 2:
+                with monkeypatch.context() as patch:
+                    patch.setattr(store_module, "_write", broken)
+                    with pytest.raises((StoreError, KeyboardInterrupt)):
+                        writer.append(name, digest(content(name)), (640, 480), found(name))
+            writer.append(name, digest(content(name)), (640, 480), found(name), seconds=0.25)
+        writer.finish()
+    check(ProposalStore(tmp_path))
+
+
+def test_many_read_a_finished_store_while_it_is_locked(tmp_path):
+    fill(tmp_path)
+    with StoreWriter(tmp_path, SETTINGS, NAMES, sources=("one", "two")):
+        check(ProposalStore(tmp_path))

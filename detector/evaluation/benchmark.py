@@ -27,6 +27,7 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import Image
 from detector.evaluation.text import columns
+from proposals.files import write_whole
 from proposals.recall import average_best_overlap, best_overlaps, recall
 from proposals.settings import ProposalConfig
 from proposals.sources import propose
@@ -181,7 +182,8 @@ def write_benchmark(path: Path, dataset: Dataset, config: BenchmarkConfig, rows:
         "config": config_to_dict(config),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def quartiles(values: Sequence[float] | NDArray[np.float64]) -> Quartiles:

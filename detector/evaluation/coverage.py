@@ -21,6 +21,7 @@ from detector.data.ground_truth import DataError, Dataset, Record
 from detector.evaluation.benchmark import quartiles
 from detector.evaluation.text import columns
 from detector.extraction import dataset_proposals, with_proposals
+from proposals.files import write_whole
 from proposals.recall import (
     average_best_overlap,
     average_recall,
@@ -221,7 +222,8 @@ def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: M
         "config": config_to_dict(config),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) -> None:
@@ -252,7 +254,8 @@ def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) ->
     axes[0].legend(fontsize="small")
     figure.suptitle(f"{dataset.name}: {len(dataset)} images")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with write_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _overlaps(

@@ -35,7 +35,7 @@ from detector.evaluation.bootstrap import bootstrap, compare
 from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.ilsvrc import evaluate_ilsvrc
-from detector.evaluation.journal import Journal
+from detector.evaluation.journal import Journal, check_journals
 from detector.evaluation.matching import match
 from detector.evaluation.names import Names, labels_of
 from detector.evaluation.reading import read_results
@@ -49,6 +49,8 @@ from detector.settings import DetectorConfig
 from proposals.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from detector.data.ground_truth import Record
     from detector.data.image import Image
     from detector.pipeline import Detector, Run
@@ -333,9 +335,9 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unre
         CheckpointError, ConfigError, ImageError, ResultsError, UserError: one line each, for the user; ImageError where
             no image can be read.
     """
-    from detector.checkpoint import find_checkpoint
+    from detector.data.content import digests_of
     from detector.data.image import ImageError
-    from detector.device import choose_precision, keep_freed_memory
+    from detector.device import keep_freed_memory
     from detector.evaluation.stages import ORACLES
     from detector.extraction import dataset_proposals
     from detector.pipeline import Detector
@@ -344,20 +346,12 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unre
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
     labels = _labels_of(detector, dataset)
-    # "auto" is another one on another machine.
-    precision = str(choose_precision(config.detector.precision, detector.device)).removeprefix("torch.")
-    data = config_to_dict(config.data) if config.data else {}
-    data.pop("boxes_per_class", None)  # training's, refused here: journals older than that setting go on
-    if data.get("size_mismatch") == "error":  # as do those older than this one
-        del data["size_mismatch"]
-    settings = {
-        "data": data,
-        "detector": config_to_dict(replace(config.detector, precision=precision)),
-        "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.detector.models],
-    }
+    digests = digests_of([record.path for record in dataset.records])
+    settings = _decisive(config.detector, detector.device, dataset, digests)
+    path, fates = config.folder / "detections.jsonl", config.folder / "fates.jsonl"
+    check_journals([path, *(oracle_path(config, stage) for stage in ORACLES)], settings, [fates])
     uncut = replace(config.detector.proposals, max_boxes=0)  # a stage of its own
-    proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0)
-    path = config.folder / "detections.jsonl"
+    proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0, digests=digests)
     regions = 0
     seconds: dict[str, float] = {}
     failed: list[str] = []
@@ -368,6 +362,8 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unre
             for stage in ORACLES
         }
         save_config(config, config.folder / "config.yaml")  # not before the journal had a chance to refuse the settings
+        if not journal.done:
+            fates.unlink(missing_ok=True)  # of journals that were deleted
         todo = [record for record in dataset.records if record.image_id not in journal.done]
         if len(todo) < len(dataset):
             print(f"resuming {path}: {len(dataset) - len(todo)} of {len(dataset)} images are done", file=sys.stderr)
@@ -392,6 +388,33 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unre
         stages = ", ".join(f"{stage} {spent / count:.2f}" for stage, spent in seconds.items())
         print(f"{regions / count:.0f} regions per image; seconds per image: {stages}", file=sys.stderr)
     return path
+
+
+def _decisive(
+    config: DetectorConfig, device: torch.device, dataset: Dataset, digests: Sequence[str]
+) -> dict[str, object]:
+    """What decides a run's detections: contents in place of the names of files, nothing of how it is computed."""
+    from detector.checkpoint import find_checkpoint
+    from detector.data.content import boxes_digest
+    from detector.device import choose_precision
+    from detector.extraction import settings_of
+
+    detector = config_to_dict(config)
+    for name in ("models", "batch", "backend", "proposals"):
+        del detector[name]
+    # "auto" is another one on another machine.
+    detector["precision"] = str(choose_precision(config.precision, device)).removeprefix("torch.")
+    proposals = settings_of(config.proposals)  # with the contents of MultiBox's weights and of stores
+    proposals["own"] = sorted(proposals["own"])
+    proposals["multibox"] = {key: value for key, value in proposals["multibox"].items() if key != "weights"}
+    return {
+        "data": {
+            "images": {record.image_id: sha[:16] for record, sha in zip(dataset.records, digests, strict=True)},
+            "boxes": boxes_digest(dataset),
+        },
+        "detector": detector | {"proposals": proposals},
+        "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.models],
+    }
 
 
 def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Path:

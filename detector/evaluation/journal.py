@@ -1,13 +1,14 @@
 """The journal of a detection run: one line of JSON per finished image, so that an interrupted run goes on.
 
 In: an image's Detections, as soon as they are there. Out: a file that read_results reads, exact to the last bit. Its
-first line holds the settings of the run; a journal of other settings is refused: its detections are not comparable.
+first line holds what decided the numbers; a journal of other settings is refused: its detections are not comparable.
+A line that a kill or a full disk tore is dropped when the journal is opened again, and its image is done again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -15,7 +16,10 @@ from typing import IO, Any
 from detector.data.ground_truth import ClassTable
 from detector.detections import Detections
 from detector.evaluation.results import ResultsError, class_keys
+from proposals.files import write_whole
+from proposals.locking import InUseError, Lock
 
+IMAGES = "data.images."  # settings that are digests of the images, by name
 _OPENING = '{"journal": 1, "settings": '
 
 
@@ -27,7 +31,7 @@ class Journal:
         done: ids of the images already in it.
 
     Raises:
-        ResultsError: the file is no journal, has other settings, or is damaged before its last line.
+        ResultsError: the file is no journal, has other settings, or another process is writing it.
 
     >>> with Journal(path, dataset.classes, {"checkpoint": "6f1c", "min_score": 0.0}) as journal:  # doctest: +SKIP
     ...     for record in dataset.records:
@@ -39,13 +43,18 @@ class Journal:
         self.path = path
         self.done: set[str] = set()
         self._keys = class_keys(classes)
-        header = _OPENING + json.dumps(settings) + "}\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("a+", encoding="utf-8", newline="\n")
         try:
-            self._resume(header)
+            self._lock = Lock(path.with_name(f".{path.name}.lock"))
+        except InUseError as error:
+            raise ResultsError(f"{path}: another process is writing it; let it finish, or name another run") from error
+        try:
+            path.touch()
+            check_journals([path], settings)
+            self._resume(_OPENING + json.dumps(settings) + "}\n")
+            self._file: IO[str] = path.open("a", encoding="utf-8", newline="\n")
         except BaseException:
-            self._file.close()
+            self._lock.release()
             raise
 
     def append(self, image_id: str, found: Detections) -> None:
@@ -71,6 +80,7 @@ class Journal:
     def close(self) -> None:
         """Close the file; the journal can be opened again."""
         self._file.close()
+        self._lock.release()
 
     def __enter__(self) -> Journal:
         return self
@@ -81,42 +91,80 @@ class Journal:
         self.close()
 
     def _resume(self, header: str) -> None:
-        """Read what is done, cut off a last line that the interruption tore, and write the header if there is none."""
+        """Read what is done, drop lines that an interruption tore, and write the header if there is none."""
         content = self.path.read_bytes()
-        opening = _OPENING.encode()
-        if not (content.startswith(opening) or opening.startswith(content)):
+        if not (content.startswith(_OPENING.encode()) or _OPENING.encode().startswith(content)):
             raise ResultsError(f"{self.path}: not a journal of detections, left as it is; choose another file")
-        *lines, torn = content.split(b"\n")
-        complete = len(content) - len(torn)
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                if number > 1:
-                    self.done.add(entry["image_id"])
-            except (ValueError, KeyError, TypeError) as error:
-                if number < len(lines) or torn:
-                    raise ResultsError(
-                        f"{self.path}: line {number} is damaged; delete the file to start anew"
-                    ) from error
-                complete -= len(line) + 1
-                break
-            if number == 1:
-                self._compare(entry["settings"], json.loads(header)["settings"])
-        self._file.truncate(complete)
-        if complete == 0:
-            self._file.write(header)
-            self._file.flush()
+        first, *lines = content.split(b"\n")
+        kept = [header.encode().removesuffix(b"\n")]
+        if lines and json.loads(first) == json.loads(header):
+            kept = [first]
+        for line in lines[:-1]:  # behind the last end of a line nothing is whole
+            image_id = _image_of(line)
+            if image_id is not None and image_id not in self.done:
+                self.done.add(image_id)
+                kept.append(line)
+        whole = b"\n".join([*kept, b""])
+        if whole != content:
+            with write_whole(self.path) as path:
+                path.write_bytes(whole)
 
-    def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        old, new = dict(_flat(before, "")), dict(_flat(now, ""))
-        differ = [key for key in {**old, **new} if old.get(key, "not set") != new.get(key, "not set")]
+
+def check_journals(paths: Sequence[Path], settings: Mapping[str, object], others: Sequence[Path] = ()) -> None:
+    """Refuse the journals of a run that were made with other settings, all of them at once.
+
+    Args:
+        paths: journals, there or not.
+        settings: of the run; what data.images says of an image counts only in a journal that has a line of it.
+        others: files that go with them.
+
+    Raises:
+        ResultsError: some have other settings; the message names every file to delete.
+    """
+    now = dict(_flat(json.loads(json.dumps(settings)), ""))
+    for path in paths:
+        before = _settings_of(path)
+        if before is None:
+            continue
+        old = dict(_flat(before, ""))
+        differ = [key for key in {**old, **now} if old.get(key, "not set") != now.get(key, "not set")]
+        if differ and all(key.startswith(IMAGES) for key in differ):
+            with path.open("rb") as file:
+                done = set(map(_image_of, file))
+            differ = [key for key in differ if key.removeprefix(IMAGES) in done]  # another may have been mended
         if differ:
             key = differ[0]
             more = f" (and {len(differ) - 1} more settings differ)" if differ[1:] else ""
+            files = ", ".join(str(file) for file in (*paths, *others) if file.is_file())
             raise ResultsError(
-                f"{self.path}: made with {key} = {old.get(key, 'not set')!r}, now {new.get(key, 'not set')!r}{more}. "
-                "Delete the file or name another output to start anew"
+                f"{path}: made with {key} = {old.get(key, 'not set')!r}, now {now.get(key, 'not set')!r}{more}. "
+                f"Name another output, or delete {files} to start anew"
             )
+
+
+def _settings_of(path: Path) -> Mapping[str, Any] | None:
+    """Those in a journal's first line; None where there is no journal, or not even that line is whole."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        line = file.readline()
+    if not (line.startswith(_OPENING.encode()) and line.endswith(b"\n")):
+        return None
+    try:
+        settings = json.loads(line)["settings"]
+    except (ValueError, KeyError) as error:
+        raise ResultsError(f"{path}: line 1 is damaged; delete the file to start anew") from error
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def _image_of(line: bytes) -> str | None:
+    """The image of a whole line; None where it is damaged."""
+    try:
+        entry = json.loads(line)
+        boxes, scores, labels = (entry[key] for key in ("boxes", "scores", "labels"))
+        return entry["image_id"] if len(boxes) == len(scores) == len(labels) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from proposals.boxes import Boxes
 from proposals.errors import UserError
+from proposals.files import write_whole
 from proposals.store import digest
 
 Score = Callable[[Boxes], NDArray[np.float32]]
@@ -87,10 +88,8 @@ class ScoreStore:
         self, path: Path, boxes: NDArray[np.float32], probabilities: NDArray[np.float32], seconds: float
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as file:
+        with write_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(file, boxes=boxes, probabilities=probabilities, seconds=seconds)
-        temporary.replace(path)
 
 
 def _keys(boxes: Boxes) -> NDArray[np.void]:

@@ -277,10 +277,10 @@ def read_fates(path: Path, score: float, min_iou: float) -> dict[str, list[Fate]
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
-        except ValueError:  # blank, or torn by a kill: the resumed run wrote that image again
+            if (line["score"], line["min_iou"]) == (score, min_iou):
+                found[line["image_id"]] = [Fate(**item) for item in line["objects"]]
+        except (ValueError, KeyError, TypeError):  # blank, or torn by a kill: the resumed run wrote that image again
             continue
-        if (line["score"], line["min_iou"]) == (score, min_iou):
-            found[line["image_id"]] = [Fate(**item) for item in line["objects"]]
     return found
 
 

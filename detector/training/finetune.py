@@ -47,10 +47,10 @@ from detector.training.linear import fit_linear
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
+from detector.training.record import TrainingError
 from detector.training.windows import NOTHING, BatchSampler, FewImages, ImageSampler, ImagesInOrder, InOrder, Windows
 from detector.training.workers import prepared_batches, start_worker
 from proposals.boxes import mirrored as mirror
-from proposals.errors import UserError
 from proposals.settings import ProposalConfig
 
 CANVAS = 32  # px: the side of a canvas is a multiple of this
@@ -195,7 +195,8 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         drawn, mirrored = self.sampler.draw(number)
-        windows, mirrored = drawn[self.share], mirrored[self.share]
+        rows = self._rows(len(drawn))
+        windows, mirrored = drawn[rows], mirrored[rows]
         squares = np.empty((len(windows), self.regions.size, self.regions.size, 3), np.uint8)
         for index in np.unique(windows.image):  # each photograph is decoded once
             rows = np.flatnonzero(windows.image == index)
@@ -203,6 +204,15 @@ class WindowBatches(TorchDataset[tuple[Tensor, Tensor]]):
             squares[rows] = warp(image, windows.boxes[rows], self.regions, self.fill)
         squares[mirrored] = squares[mirrored, :, ::-1]
         return torch.from_numpy(squares), torch.from_numpy(windows.labels.astype(np.int64))
+
+    def _rows(self, count: int) -> NDArray[np.int64]:
+        """Which of a batch's windows are the share: those of some of its photographs, where it is drawn from few."""
+        rows = np.arange(count)
+        if isinstance(self.sampler, FewImages):
+            images = self.sampler.sampler.images
+            if images % (self.share.step or 1) == 0:
+                return rows.reshape(images, -1)[self.share].ravel()
+        return rows[self.share]
 
     def images(self, number: int) -> list[int]:
         """The photographs of a batch, by their places in the data set."""
@@ -333,7 +343,9 @@ class FineTuning:
         self.config, self.classifier, self.train, self.val = config, classifier, train, val
         self.ranks = ranks or Ranks()
         if classifier.shared and config.images % self.ranks.world:
-            raise UserError(f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally")
+            raise TrainingError(
+                f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally"
+            )
         self.network: GoogLeNet = classifier.network.to(self.ranks.device)
         self.batches_per_epoch = config.batches_per_epoch
         if config.train_from not in ("conv1", "none"):

@@ -184,7 +184,6 @@ class ImageTraining:
             num_workers=self.config.workers,
             prefetch_factor=4 if self.config.workers else None,
             worker_init_fn=start_worker,
-            pin_memory=self.ranks.device.type == "cuda",
         )
         yield from map(tuple, prepared_batches(loader))
 

@@ -8,9 +8,11 @@ every process takes its share of each batch, and DistributedDataParallel average
 from __future__ import annotations
 
 import math
+import pickle
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -28,6 +30,7 @@ from detector.device import autocast, choose_precision
 from detector.training.optimisation import OptimisationConfig, build_average, build_optimiser, learning_rate
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
+from proposals.files import write_whole
 
 Batch = tuple[Tensor, ...]
 """Tensors of one first axis, the examples."""
@@ -86,13 +89,22 @@ class _Loss(nn.Module):
 class Loop:
     """A run: a task, its optimiser, its average and how far it has come."""
 
-    def __init__(self, task: Task, config: OptimisationConfig, folder: Path, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, task: Task, config: OptimisationConfig, folder: Path, ranks: Ranks | None = None, *, data: str = ""
+    ) -> None:
         """Begin at step 0.
+
+        Args:
+            task: what is learned.
+            config: how.
+            folder: of the run.
+            ranks: the processes.
+            data: digest of what is learned from: a state of other data is not resumed.
 
         Raises:
             TrainingError: the batch cannot be shared equally by the processes and parts.
         """
-        self.task, self.config, self.folder, self.ranks = task, config, folder, ranks or Ranks()
+        self.task, self.config, self.folder, self.ranks, self.data = task, config, folder, ranks or Ranks(), data
         if config.batch % (self.ranks.world * config.accumulate):
             raise TrainingError(
                 f"a batch of {config.batch} cannot be shared by {self.ranks.world} processes in "
@@ -246,19 +258,32 @@ class Loop:
             return
         state = {
             "step": self.step,
+            "data": self.data,
             "best": self.best,
             "losses": self.losses,
             "network": self.task.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        temporary = self.folder / ".state.pt"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / "state.pt")
+        with write_whole(self.folder / "state.pt") as path:
+            torch.save(state, path)
 
     def load_state(self) -> None:
-        """Continue from the folder's state.pt."""
-        state = torch.load(self.folder / "state.pt", map_location=self.ranks.device, weights_only=True)
+        """Continue from the folder's state.pt.
+
+        Raises:
+            TrainingError: it is of other data, or damaged.
+        """
+        path = self.folder / "state.pt"
+        try:
+            state = torch.load(path, map_location=self.ranks.device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"{path} is damaged; delete {self.folder} to start anew") from error
+        if state.get("data", self.data) != self.data:
+            raise TrainingError(
+                f"{self.folder} was trained on other images, boxes or classes than those that train and val name now; "
+                "name=OTHER starts another run"
+            )
         self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
         self.task.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])

@@ -9,10 +9,12 @@ gvanhorn38/multibox's (half to all of the area, a box stays where 70 % of it is 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from tqdm import tqdm
 
 from detector.classifier.augment import Distortion
 from detector.config import config_to_dict
+from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.image import Image
@@ -39,8 +42,10 @@ from detector.training.images import order_of
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks
+from detector.training.record import TrainingError
 from detector.training.workers import prepared_batches, start_worker
-from proposals.errors import UserError
+from proposals.files import write_whole
+from proposals.locking import Lock
 from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead, decode, pool
 from proposals.multibox_loss import MATCHES, multibox_loss
 from proposals.priors import cluster_priors, read_priors
@@ -48,6 +53,8 @@ from proposals.recall import best_overlaps_of_first
 
 COUNTS = (10, 50, 100, 200)
 PART = 8  # images at a time where nothing is learned
+FEATURES = 2  # of the cached features' form
+KEEP = 30  # s between two points from which interrupted features go on
 
 
 def _heads() -> OptimisationConfig:
@@ -208,7 +215,7 @@ class MultiBoxTraining:
         if isinstance(train, Views) and config.train_from not in ("conv1", "none"):
             names = [name for name, _ in model.network.trunk.named_children()]
             if config.train_from not in names:
-                raise UserError(f"the trunk has no layer {config.train_from!r}; it has {', '.join(names)}")
+                raise TrainingError(f"the trunk has no layer {config.train_from!r}; it has {', '.join(names)}")
             for name, layer in model.network.trunk.named_children():
                 if name == config.train_from:
                     break
@@ -322,44 +329,108 @@ class Features:
 def cached_features(views: Views, model: MultiBoxModel, weights: str, ranks: Ranks) -> Features:
     """Run the trunk once over `passes` views of each train image, or take what an earlier run left in the cache.
 
+    The cache goes by what decides the features: the content of the images, their boxes, the trunk, the views' settings.
+    Other weights of a head, and images that moved, find them again; a corrected box gets features of its own.
+
     Args:
         views: of the train images.
         model: whose trunk runs.
         weights: SHA-256 of the trunk's file.
         ranks: the first process computes, the others wait.
+
+    Raises:
+        InUseError: another run is computing the same.
     """
-    config = views.config
-    # What decides the views; the head is not among it, so that heads can be compared on one set.
-    keys = ("train", "size", "whole", "crop_area", "crop_ratio", "visible", "distortion", "seed", "passes")
-    settings = {name: value for name, value in config_to_dict(config).items() if name in keys}
-    precision = choose_precision(config.precision, ranks.device)
-    key = hashlib.sha256(json.dumps([weights, settings, str(precision)], sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(config.cache) / key
-    folder.mkdir(parents=True, exist_ok=True)
-    count = config.passes * len(views.dataset)
-    width = model.network.head.fc1.in_features
-
-    def mapped(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
-        # In a file, not in memory: ImageNet's would not fit, and an interrupted run goes on.
-        return torch.from_file(str(folder / name), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
-
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "features": ((len(views.dataset) * views.config.passes, model.network.head.fc1.in_features), "<f2"),
+        "boxes": ((len(views.dataset) * views.config.passes, views.most, 4), "<f4"),
+        "counts": ((len(views.dataset) * views.config.passes,), "<i8"),  # and one more: 0 is not done
+    }
+    folder = None
     if ranks.leads:
-        features = mapped("features", torch.float16, count, width)
-        boxes = mapped("boxes", torch.float32, count, views.most, 4)
-        counts = mapped("counts", torch.int64, count)  # and one more: 0 is not done
-        rows = [range(start, min(start + PART, count)) for start in range(int((counts > 0).sum()), count, PART)]
-        with torch.inference_mode(), autocast(ranks.device, precision):
-            bar = tqdm(_load(views, rows, config.workers), total=len(rows), desc="features", unit="batch")
+        precision = choose_precision(views.config.precision, ranks.device)
+        folder = Path(views.config.cache) / _features_key(views, weights, str(precision))
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder / ".lock")
+        try:
+            _compute_features(views, model, _open_arrays(folder, shapes), ranks.device, precision)
+        finally:
+            lock.release()
+    folder = ranks.from_first(folder)
+    # In files, not in memory: ImageNet's would not fit.
+    arrays = [torch.from_numpy(np.lib.format.open_memmap(folder / f"{name}.npy", mode="c")) for name in shapes]
+    return Features(views, arrays[0], arrays[1], arrays[2] - 1)
+
+
+def _features_key(views: Views, weights: str, precision: str) -> str:
+    names = ("size", "whole", "crop_area", "crop_ratio", "visible", "distortion", "seed", "passes")
+    settings = {name: value for name, value in config_to_dict(views.config).items() if name in names}
+    records = views.dataset.records
+    images = digests_of([record.path for record in records])
+    boxes = hashlib.sha256()
+    for record in records:
+        boxes.update(f"{len(shares(record))}:".encode() + shares(record).astype("<f8").tobytes())
+    key = [FEATURES, weights, precision, settings, images, boxes.hexdigest()]
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _open_arrays(folder: Path, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, NDArray[Any]]:
+    """The memory-mapped files of the cache, to write; all are made anew unless each is what it should be."""
+    paths = {name: folder / f"{name}.npy" for name in shapes}
+    try:
+        # To read: opened to write, a file that is cut short is filled up with zeros.
+        arrays: dict[str, Any] = {name: np.lib.format.open_memmap(path, mode="r") for name, path in paths.items()}
+        whole = all((array.shape, array.dtype.str) == shapes[name] for name, array in arrays.items())
+    except (OSError, ValueError, EOFError):
+        whole = False
+    for name, (shape, dtype) in shapes.items() if not whole else ():
+        paths[name].unlink(missing_ok=True)
+        with write_whole(paths[name]) as path:
+            np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+            _reserve(path)
+    return {name: np.lib.format.open_memmap(path, mode="r+") for name, path in paths.items()}
+
+
+def _reserve(path: Path) -> None:
+    """Take a file's space on the disk: a disk that fills under a memory map kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+
+
+def _compute_features(
+    views: Views, model: MultiBoxModel, arrays: Mapping[str, Any], device: torch.device, precision: torch.dtype
+) -> None:
+    """Fill in what is missing, from the first on."""
+    features, boxes, counts = (arrays[name] for name in ("features", "boxes", "counts"))
+    done, count = int((counts > 0).sum()), len(counts)
+    rows = [range(start, min(start + PART, count)) for start in range(done, count, PART)]
+    pending = counts.copy()
+    kept = time.monotonic()
+
+    def keep() -> None:  # what counts as done has to be on the disk before
+        features.flush()
+        boxes.flush()
+        counts[:] = pending
+        counts.flush()
+
+    try:
+        with torch.inference_mode(), autocast(device, precision):
+            bar = tqdm(_load(views, rows, views.config.workers), total=len(rows), desc="features", unit="batch")
             for row, (squares, some_boxes, some_counts) in zip(rows, bar, strict=True):
-                x = network_input(squares.numpy(), model.convention, ranks.device)
+                x = network_input(squares.numpy(), model.convention, device)
                 part = slice(row.start, row.stop)
-                features[part], boxes[part] = pool(model.network.trunk(x)).half().cpu(), some_boxes
-                counts[part] = some_counts + 1
-    ranks.wait()
-    features = mapped("features", torch.float16, count, width)
-    return Features(
-        views, features, mapped("boxes", torch.float32, count, views.most, 4), mapped("counts", torch.int64, count) - 1
-    )
+                features[part], boxes[part] = pool(model.network.trunk(x)).half().cpu().numpy(), some_boxes.numpy()
+                pending[part] = some_counts.numpy() + 1
+                if time.monotonic() - kept > KEEP:
+                    keep()
+                    kept = time.monotonic()
+    finally:
+        keep()
 
 
 def val_features(
@@ -387,14 +458,15 @@ def start_multibox(
 
     Raises:
         DataError: train has no boxes.
-        ValueError: the priors' file is none, or has another number than head.priors.
+        TrainingError: the priors' file has another number than head.priors.
+        ValueError: it is none.
     """
     boxes = np.concatenate([shares(record) for record in train.records]) if len(train) else np.zeros((0, 4))
     if not len(boxes):
         raise DataError(f"{train.name}: no boxes to learn from (those marked difficult or crowd do not count)")
     priors = read_priors(Path(config.priors)) if config.priors else cluster_priors(boxes, config.head.priors)
     if len(priors) != config.head.priors:
-        raise UserError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
+        raise TrainingError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
     torch.manual_seed(config.seed)
     head = MultiBoxHead(channels, torch.from_numpy(priors).float(), config.head)
     head.expect(len(boxes) / len(train))

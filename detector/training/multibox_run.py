@@ -13,6 +13,7 @@ from pathlib import Path
 
 from detector.checkpoint import SHIPPED, find_checkpoint
 from detector.config import load_config
+from detector.data.content import dataset_digest
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import exhaustive_part
 from detector.data.readable import readable_part
@@ -30,8 +31,9 @@ from detector.training.multibox import (
 )
 from detector.training.ranks import joined
 from detector.training.readable import report_unread
-from detector.training.record import check_folder
+from detector.training.record import check_folder, owned
 from detector.training.run import RUNS, carry_on
+from proposals.files import write_whole
 
 
 def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
@@ -50,7 +52,7 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
     config = load_config(MultiBoxTrainingConfig, config_name, overrides)
     keep_freed_memory()
     folder = RUNS / config.name
-    with joined(device) as ranks:
+    with joined(device) as ranks, owned(folder, leads=ranks.leads):
         resuming_head = check_folder(folder / "head", config, resume=resume)
         # A prior that claims no object is taught to be none: not where objects have no box.
         train_set, val_set = exhaustive_part(open_dataset(config.train)), open_dataset(config.val)
@@ -74,20 +76,23 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
         shared = (source.stem, sha256) if source.parent == SHIPPED else ("", "")
         model = MultiBoxModel(network.eval().to(ranks.device), classifier.config, convention, config.size, *shared)
         views = Views(train_set, config)
+        sets = (train_set, val_set) if ranks.leads else ()  # the first reads them for all
+        data = ranks.from_first(" ".join([sha256, *map(dataset_digest, sets)]))
         features = cached_features(views, model, sha256, ranks)
         measured = val_features(val_set, model, ranks, choose_precision(config.precision, ranks.device))
         task = MultiBoxTraining(config, model, features, val_set, features=measured, ranks=ranks)
-        carry_on(Loop(task, config.heads, folder / "head", ranks), config, resuming_head)
+        carry_on(Loop(task, config.heads, folder / "head", ranks, data=data), config, resuming_head)
 
         if config.train_from == "none":
             if ranks.leads:
-                shutil.copyfile(folder / "head" / "best.safetensors", folder / "best.safetensors")
+                with write_whole(folder / "best.safetensors") as path:
+                    shutil.copyfile(folder / "head" / "best.safetensors", path)
         else:
             resuming = check_folder(folder, config, resume=resume)
             best = load_multibox(folder / "head" / "best.safetensors")
             model.network.head.load_state_dict(best.network.head.state_dict())
             task = MultiBoxTraining(config, model, views, val_set, ranks=ranks)
-            carry_on(Loop(task, config, folder, ranks), config, resuming)
+            carry_on(Loop(task, config, folder, ranks, data=data), config, resuming)
     if ranks.leads:
         print(f"done: python tools/detect.py image.jpg proposals.multibox.weights={folder}/best.safetensors")
     report_unread(len(lines) + len(more), [*lines, *more])

@@ -33,7 +33,8 @@ class OptimisationConfig:
         name: the folder of the run is runs/<name>.
         epochs: to train for.
         batch: examples a step, all processes together.
-        accumulate: parts that a batch is worked through in, for less memory; the step is the same but for rounding.
+        accumulate: parts that a batch is worked through in, for less memory; the step is the same but for rounding, and
+            with batch normalisation, which takes each part for itself.
         learning_rate: at the start, for that batch.
         schedule: "step": × decay every decay_epochs; "poly": × (1 - t)^power, t the share done; "cosine": × half a
             cosine; "constant".

@@ -10,26 +10,62 @@ tensorboard/    the same, where TensorBoard is installed
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 
-from detector.config import load_config, save_config
+from detector.config import config_to_dict, load_config, save_config
 from proposals.errors import UserError
+from proposals.files import write_whole
+from proposals.locking import InUseError, Lock
 
-T = TypeVar("T")
+FREE = ("workers", "cache", "save_minutes", "members", "accumulate")
+"""Settings that change how a run is computed, not what comes out."""
+PLACES = ("root", "annotations", "images")
+"""Where data lie; what they hold is compared when the state is loaded."""
 WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", "best.safetensors", "last.safetensors", "linear.safetensors")
-FREE = ("workers", "cache", "save_minutes", "members")  # settings that change how a run is computed, not what comes out
 
 
 class TrainingError(UserError):
     """Training cannot go on; one line with the reason and the next step."""
+
+
+@contextmanager
+def owned(folder: Path, *, leads: bool = True) -> Iterator[None]:
+    """Keep other processes from the folder of a run while it is trained; a folder that stays empty is removed again.
+
+    Args:
+        folder: made where there is none.
+        leads: whether this process is the one of several that writes.
+
+    Raises:
+        TrainingError: another run of that name is under way.
+    """
+    if not leads:
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = Lock(folder / ".lock")
+    except InUseError as error:
+        raise TrainingError(f"{folder} is being trained by another process; name=OTHER starts another run") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):  # not empty
+            for path in made:
+                path.rmdir()
 
 
 def check_folder(folder: Path, config: object, *, resume: bool) -> bool:
@@ -48,22 +84,39 @@ def check_folder(folder: Path, config: object, *, resume: bool) -> bool:
         return False
     if not resume:
         raise TrainingError(f"{folder} has a run already; --resume auto continues it, name=OTHER starts another")
-    before = load_config(type(config), folder / "config.yaml")
-    for item in fields(type(config)):  # type: ignore[arg-type]
-        old, new = getattr(before, item.name), getattr(config, item.name)
-        if old != new and item.name not in FREE:
-            raise TrainingError(
-                f"{folder} was trained with {item.name} = {old}, not {new}; name=OTHER starts another run"
-            )
+    before, now = (_decisive(one) for one in (load_config(type(config), folder / "config.yaml"), config))
+    for name in {**before, **now}:
+        old, new = before.get(name, "not set"), now.get(name, "not set")
+        if old != new:
+            raise TrainingError(f"{folder} was trained with {name} = {old}, not {new}; name=OTHER starts another run")
     return True
+
+
+def _decisive(config: object) -> dict[str, object]:
+    """The settings that decide what comes out, by dotted key."""
+    found: dict[str, object] = {}
+
+    def add(section: Mapping[str, object], prefix: str, left_out: Sequence[str]) -> None:
+        for key, value in section.items():
+            if key in left_out:
+                continue
+            if isinstance(value, Mapping):
+                add(value, f"{prefix}{key}.", PLACES if key in ("train", "val") else FREE if key == "heads" else ())
+            else:
+                found[prefix + key] = value
+
+    add(config_to_dict(config), "", FREE)
+    return found
 
 
 def begin(folder: Path, config: object, device: torch.device) -> None:
     """Make the folder of a new run, with its settings and its circumstances."""
     folder.mkdir(parents=True, exist_ok=True)
+    with write_whole(folder / "run.json") as path:  # first: by it check_folder knows a folder of ours
+        path.write_text(json.dumps(describe_run(device), indent=1) + "\n", encoding="utf-8")
     (folder / "metrics.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     save_config(config, folder / "config.yaml")
-    (folder / "run.json").write_text(json.dumps(describe_run(device), indent=1) + "\n", encoding="utf-8")
 
 
 def describe_run(device: torch.device) -> dict[str, str]:
@@ -83,31 +136,67 @@ def describe_run(device: torch.device) -> dict[str, str]:
     }
 
 
-def report(folder: Path, row: dict[str, float]) -> None:
-    """Add a row of metrics to the run's files and print it."""
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    print("  ".join(f"{key} {value:.5g}" for key, value in row.items()), flush=True)
-    draw_curves(read_metrics(folder), folder / "curves.png")
-    _to_tensorboard(folder, row)
+class Reports:
+    """The rows of metrics of a run, in its files and printed.
 
+    Args:
+        folder: of the run.
+        epoch: rows of later epochs are dropped: the saved state does not hold them, and they will be made again.
+    """
 
-def forget_after(folder: Path, epoch: int) -> None:
-    """Drop the rows of epochs that the saved state does not hold: they will be made again."""
-    path = folder / "metrics.jsonl"
-    if path.is_file():
-        rows = [row for row in read_metrics(folder) if row["epoch"] <= epoch]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    def __init__(self, folder: Path, epoch: float = math.inf) -> None:
+        self.folder = folder
+        self._rows = [row for row in read_metrics(folder) if row["epoch"] <= epoch]
+        self._writer: Any = None
+        self._write()
+
+    def add(self, row: dict[str, float]) -> None:
+        """Add a row."""
+        self._rows.append(row)
+        self._write()
+        print("  ".join(f"{key} {value:.5g}" for key, value in row.items()), flush=True)
+        draw_curves(self._rows, self.folder / "curves.png")
+        self._to_tensorboard(row)
+
+    def close(self) -> None:
+        """Let go of TensorBoard's file."""
+        if self._writer:
+            self._writer.close()
+
+    def _write(self) -> None:
+        with write_whole(self.folder / "metrics.jsonl") as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in self._rows), encoding="utf-8")
+
+    def _to_tensorboard(self, row: dict[str, float]) -> None:
+        if self._writer is False:
+            return
+        try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                # What lies behind the step is of epochs that are made again.
+                self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=int(row["epoch"]))
+            for name, value in row.items():
+                if name != "epoch":
+                    self._writer.add_scalar(name, value, int(row["epoch"]))
+            self._writer.flush()
+        except ImportError:  # it is not installed
+            self._writer = False
+        except Exception as error:  # a picture of the training is no reason to end it
+            print(f"warning: no TensorBoard ({error})", file=sys.stderr)
+            self._writer = False
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl; a line cut by a kill, which can only be the last, counts as none."""
-    rows = []
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    """The rows of metrics.jsonl; a line that a kill or a full disk has torn counts as none."""
+    path, rows = folder / "metrics.jsonl", []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            break
+            continue
+        if isinstance(row, dict) and "epoch" in row:
+            rows.append(row)
     return rows
 
 
@@ -133,16 +222,6 @@ def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
+    with write_whole(path) as temporary:
+        figure.savefig(temporary, dpi=100)
     pyplot.close(figure)
-
-
-def _to_tensorboard(folder: Path, row: dict[str, float]) -> None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, int(row["epoch"]))

@@ -20,9 +20,9 @@ from detector.device import autocast, choose_precision
 from detector.googlenet import GoogLeNet, placed_features
 from detector.regression import fit_regression, moved, offsets_to
 from detector.training.finetune import Examples, FineTuning, load_batches
+from detector.training.record import TrainingError
 from detector.training.windows import BACKGROUND, Windows
 from proposals.boxes import Boxes, iou
-from proposals.errors import UserError
 
 NEAR = 0.6  # R-CNN: overlap from which a window tells where its object is
 
@@ -38,7 +38,7 @@ def add_regression(task: FineTuning, path: Path) -> tuple[float, float] | None:
         mean IoU of the val windows with their objects before and after; None where the file has a regression already.
 
     Raises:
-        ValueError: no window is near an object.
+        TrainingError: no window is near an object.
     """
     classifier = load_checkpoint(path)
     if classifier.network.regression is not None:
@@ -92,7 +92,7 @@ def _near(windows: Windows, each: int, seed: int) -> Windows:
     generator = np.random.default_rng(seed)
     near = np.flatnonzero((windows.labels > BACKGROUND) & (windows.overlaps >= NEAR))
     if len(near) == 0:
-        raise UserError(f"no window overlaps an object by {NEAR}; set regression_windows=0")
+        raise TrainingError(f"no window overlaps an object by {NEAR}; set regression_windows=0")
     labels = windows.labels[near]
     chosen = [generator.permutation(near[labels == label])[:each] for label in np.unique(labels)]
     return windows[np.sort(np.concatenate(chosen))]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from detector.config import ConfigError, load_config, peek
+from detector.data.content import boxes_digest, images_digest, labelled_digest
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import LabelledImages, open_images
@@ -37,7 +38,7 @@ from detector.training.loop import Loop
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.readable import report_unread
-from detector.training.record import begin, check_folder, forget_after, report
+from detector.training.record import Reports, begin, check_folder, owned
 from detector.training.regression import add_regression
 from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.boxes import Boxes
@@ -73,10 +74,11 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
         folders = []
         for member in runs:
             folders.append(RUNS / member.name)
-            if isinstance(member, ImageTrainingConfig):
-                unread += _train_images(member, folders[-1], ranks, resume)
-            else:
-                unread += _train_regions(member, folders[-1], ranks, resume)
+            with owned(folders[-1], leads=ranks.leads):
+                if isinstance(member, ImageTrainingConfig):
+                    unread += _train_images(member, folders[-1], ranks, resume)
+                else:
+                    unread += _train_regions(member, folders[-1], ranks, resume)
     if ranks.leads:
         weights = ",".join(f"{folder}/best.safetensors" for folder in folders)
         if task == "images":
@@ -122,8 +124,12 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
         ):
             print(f"train_classifier: {line}", file=sys.stderr)
     classifier = start_image_classifier(config, train_set.classes)
+    data = [
+        labelled_digest(images, Path(part.root).expanduser())
+        for images, part in ((train_set, config.train), (val_set, config.val))
+    ]
     task = ImageTraining(config, classifier, train_set, val_set, ranks)
-    loop = Loop(task, config, folder, ranks)
+    loop = Loop(task, config, folder, ranks, data=" ".join(data))
     if ranks.leads and not resuming:
         print(f"{folder}: {len(train_set):,} images of {len(train_set.classes)} classes", file=sys.stderr)
     carry_on(loop, config, resuming)
@@ -154,6 +160,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     if config.train_from != "none":
         classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
 
+    data: list[str] = []
     unread: list[str] = []
 
     def batches(dataset: Dataset, seed: int, *, plain: bool = False) -> Examples:
@@ -171,6 +178,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
             )
         for line in lines if ranks.leads else ():
             print(f"train_classifier: warning: {line}; left out", file=sys.stderr)
+        data.extend([images_digest(store.names, store.digests), boxes_digest(dataset)])
         none: Boxes = np.zeros((0, 4), np.float32)
         proposals = [store.named(record.image_id).boxes if record.exhaustive else none for record in dataset.records]
         windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
@@ -210,21 +218,23 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
 
     kind = SharedTuning if classifier.shared else FineTuning
     task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0, plain=True), ranks)
-    loop = Loop(task, config, folder, ranks)
+    loop = Loop(task, config, folder, ranks, data=" ".join(data))
+    reports = None
     if not resuming:
         started = time.perf_counter()
         if ranks.leads:
             begin(folder, config, ranks.device)
+            reports = Reports(folder)
             if config.linear_batches:
                 task.fit_last_layer()
         ranks.wait()
         ranks.copy_from_first(task.network)
         row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
-        if ranks.leads:
-            report(folder, row | {"seconds": time.perf_counter() - started})
+        if reports:
+            reports.add(row | {"seconds": time.perf_counter() - started})
         loop.save_state()
     if config.train_from != "none":
-        carry_on(loop, config, resuming, begun=True)
+        carry_on(loop, config, resuming, reports)
     if config.regression_windows and ranks.leads:
         overlaps = add_regression(task, folder / "best.safetensors")
         if overlaps:
@@ -234,25 +244,30 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     return len(unread)
 
 
-def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, *, begun: bool = False) -> None:
+def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, reports: Reports | None = None) -> None:
     """Run a loop from its beginning or its saved state, writing its record.
 
     Args:
         loop: not run yet.
         config: the whole experiment, which its folder keeps.
         resuming: take up the folder's state.
-        begun: the folder has been made.
+        reports: of a run that has begun and made its folder.
     """
     folder, ranks = loop.folder, loop.ranks
     if resuming:
         loop.load_state()
         if ranks.leads:
-            forget_after(folder, loop.finished_epochs)
+            reports = Reports(folder, loop.finished_epochs)
             print(f"resumed {folder} at batch {loop.step} of {loop.steps}", file=sys.stderr)
-    elif ranks.leads and not begun:
+    elif ranks.leads and not reports:
         begin(folder, config, ranks.device)
+        reports = Reports(folder)
     ranks.wait()
-    for row in loop.run():
-        if ranks.leads:
-            report(folder, row)
+    try:
+        for row in loop.run():
+            if reports:
+                reports.add(row)
+    finally:
+        if reports:
+            reports.close()
     ranks.wait()  # the others may read what the first has written

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.ground_truth import Dataset, Record
+from detector.training.record import TrainingError
 from proposals.boxes import Boxes, iou
-from proposals.errors import UserError
 
 BACKGROUND = 0
 NOTHING = -1  # what is an example of nothing
@@ -112,7 +112,7 @@ class BatchSampler:
             windows alike; 1: all classes alike.
 
     Raises:
-        ValueError: there is no foreground or no background window, or no hard one where some are asked for.
+        TrainingError: there is no foreground or no background window, or no hard one where some are asked for.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class BatchSampler:
         kinds = {"foreground": self._positive, "background": self._negative}
         for kind, positions in (kinds | ({"hard background": self._hard} if hard else {})).items():
             if len(positions) == 0:
-                raise UserError(f"the images have no {kind} window to draw from")
+                raise TrainingError(f"the images have no {kind} window to draw from")
         self._bounds = None
         if balance:
             labels = windows.labels[self._positive]
@@ -180,7 +180,7 @@ class ImageSampler:
             rarest class and t the median of that over the classes (LVIS's repeat factor, arXiv 1908.03195).
 
     Raises:
-        ValueError: fewer images with an object than a batch takes.
+        TrainingError: fewer images with an object than a batch takes.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class ImageSampler:
         self.each, self.foreground, self.hard = batch // images, round(foreground / images), round(hard / images)
         self._with_objects = np.unique(windows.image[windows.labels > BACKGROUND])
         if len(self._with_objects) < images:
-            raise UserError(f"{len(self._with_objects)} images have a foreground window, a batch takes {images}")
+            raise TrainingError(f"{len(self._with_objects)} images have a foreground window, a batch takes {images}")
         order = np.argsort(windows.image, kind="stable")
         edges = np.searchsorted(windows.image[order], [self._with_objects, self._with_objects + 1])
         self._rows = [order[start:stop] for start, stop in edges.T]
