@@ -370,9 +370,9 @@ def test_a_run_of_multibox(shapes: Path, tmp_path: Path) -> None:
 
 def fail() -> None:
     """One process fails at its second batch while the other goes on: for torchrun."""
+    from detector.commands.run import run
     from detector.data.ground_truth import DataError
     from detector.training.run import train
-    from proposals.errors import UserError
 
     learn = Loop.learn
 
@@ -382,11 +382,7 @@ def fail() -> None:
         return learn(self, batch)
 
     Loop.learn = broken  # type: ignore[method-assign]
-    try:
-        train("toy.yaml", [], device="cpu")
-    except UserError as error:
-        print(f"train_classifier: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(run("train_classifier", lambda: train("toy.yaml", [], device="cpu") and None, stopped="nothing"))
 
 
 @pytest.mark.timeout(120)
