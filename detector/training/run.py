@@ -151,7 +151,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         exhaustive_part(dataset)  # refused before an hour of proposals
         for warning in dataset.warnings if ranks.leads else ():
             print(f"train_classifier: warning: {warning}", file=sys.stderr)
-    for line in check_objects(train_set, val_set, config.images if config.mode == "shared" else 1):
+    for line in check_objects(train_set, val_set, max(config.images, 1)):
         if ranks.leads and not resuming:
             print(f"train_classifier: {line}", file=sys.stderr)
 
