@@ -75,7 +75,7 @@ def _annotation(objects: list[tuple[str, tuple[int, ...]]]) -> str:
 
 @pytest.fixture(scope="session")
 def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A region classifier of 64 px squares for the two shapes, with random weights."""
+    """A narrow region classifier of 64 px squares for the two shapes, with random weights."""
     import torch
 
     from detector.checkpoint import RegionClassifier, save_checkpoint
@@ -84,7 +84,7 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from detector.regions import RegionConfig
 
     torch.manual_seed(0)
-    network = GoogLeNet(GoogLeNetConfig(classes=3)).eval()
+    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, initialisation="xavier")).eval()
     convention = InputConvention(mean=(120.0, 120.0, 120.0), std=(60.0, 60.0, 60.0))
     classes = ClassTable(SHAPES, (None, None), (1, 2))
     path = tmp_path_factory.mktemp("weights") / "toy.safetensors"

@@ -114,17 +114,17 @@ def test_auto_takes_onnxruntime_where_it_is_faster(monkeypatch: pytest.MonkeyPat
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="backend must be one of auto, torch, compile, onnxruntime, not 'tensorrt'"):
+    with pytest.raises(ValueError, match=r"backend .*auto, torch, compile, onnxruntime.*'tensorrt'"):
         build_backend("tensorrt", network())
-    with pytest.raises(ValueError, match="backend must be one of auto, torch, compile, onnxruntime, not 'x'"):
+    with pytest.raises(ValueError, match=r"backend .*'x'"):
         DetectorConfig(backend="x")
-    with pytest.raises(ValueError, match="backend=onnxruntime computes on the CPU, not on cuda"):
+    with pytest.raises(ValueError, match=r"backend=onnxruntime .*cuda"):
         build_backend("onnxruntime", network(), "cuda")
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(ImportError, match="ONNX needs more packages: pip install onnx onnxscript onnxruntime"):
+    with pytest.raises(ImportError, match="pip install onnx onnxscript onnxruntime"):
         to_onnx(network(), 64)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match="ONNX needs more packages"):
+    with pytest.raises(ImportError, match="pip install"):
         OnnxNetwork(b"")
 
 

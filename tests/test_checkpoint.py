@@ -238,5 +238,5 @@ def test_find_by_path_or_by_shipped_name(saved: Path, tmp_path: Path, monkeypatc
 
 
 def test_network_and_classes_must_match(classifier: RegionClassifier) -> None:
-    with pytest.raises(ValueError, match="a network of 4 outputs cannot tell 2 classes and background apart"):
+    with pytest.raises(ValueError, match=r"4 outputs .*2 classes"):
         replace(classifier, classes=ClassTable(("a", "b"), (None, None), (1, 2)))

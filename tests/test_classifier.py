@@ -99,7 +99,7 @@ def test_odd_sizes(size: tuple[int, int]) -> None:
 def test_refuses_other_counts(count: int, size: tuple[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(count, *size)
-    with pytest.raises(ValueError, match="an image of 0 x 3 px has no crops"):
+    with pytest.raises(ValueError, match="0 x 3"):
         plan(1, 0, 3)
 
 
@@ -188,7 +188,7 @@ def test_predictions_are_kept(tmp_path: Path) -> None:
     assert (back.models, back.crops, back.images, back.seconds) == (1, 10, first.images, 0.5)
     (tmp_path / "x.npz").write_bytes(b"no zip")
     for name in ("x.npz", "none.npz"):
-        with pytest.raises(ValueError, match=f"{name}: no saved predictions"):
+        with pytest.raises(ValueError, match=name):
             Predictions.load(tmp_path / name)
 
 
@@ -237,7 +237,7 @@ def test_classifiers_of_every_origin(tmp_path: Path, toy_checkpoint: Path) -> No
     ):
         with pytest.raises(CheckpointError, match=message):
             load_any_classifier(tmp_path / f"{name}.safetensors")
-    with pytest.raises(ValueError, match="a network of 5 outputs, 2 class names"):
+    with pytest.raises(ValueError, match=r"5 outputs.* 2 "):
         ImageClassifier(own, CAFFE_INPUT, classes=("a", "b"))
 
 

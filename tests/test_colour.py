@@ -181,7 +181,7 @@ def test_alpha_is_laid_over_white():
     ],
 )
 def test_refuses_other_arrays(image, found):
-    with pytest.raises(ValueError, match=r"^image must be \[H, W\], ") as caught:
+    with pytest.raises(ValueError, match=r"^image .*\[H, W\]") as caught:
         to_rgb(image)
     assert str(caught.value).endswith(found)
 
@@ -197,5 +197,5 @@ def test_refuses_what_is_no_array():
 def test_refuses_floats_of_another_range(value):
     image = np.full((4, 4, 3), 0.5)
     image[2, 2, 1] = value
-    with pytest.raises(ValueError, match=r"^a float image must be in \[0, 1\]; divide by 255 or convert to uint8$"):
+    with pytest.raises(ValueError, match=r"^a float image .*\[0, 1\]"):
         to_rgb(image)

@@ -20,7 +20,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_a_machine_without_accelerators(machine: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"no device 'cuda' here; there is cpu$"):
+    with pytest.raises(ValueError, match=r"'cuda'.* cpu$"):
         choose_device("cuda")
 
 
@@ -30,14 +30,14 @@ def test_cuda_comes_first(machine: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda:1")
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"no device 'cuda:2' here; there is cpu, cuda:0, cuda:1$"):
+    with pytest.raises(ValueError, match=r"'cuda:2'.* cpu, cuda:0, cuda:1$"):
         choose_device("cuda:2")
 
 
 def test_apples_gpu(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("mps")
-    with pytest.raises(ValueError, match=r"no device 'gpu' here; there is cpu, mps$"):
+    with pytest.raises(ValueError, match=r"'gpu'.* cpu, mps$"):
         choose_device("gpu")
 
 
@@ -101,7 +101,7 @@ def test_apples_gpu_computes_in_float32_unless_told(machine: pytest.MonkeyPatch)
 @pytest.mark.parametrize("name", ["half", "float16", "", "BFLOAT16", "torch.bfloat16"])
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_an_unknown_precision(name: str, device: str) -> None:
-    with pytest.raises(ValueError, match=f"^precision must be one of auto, float32, bfloat16, not '{name}'$"):
+    with pytest.raises(ValueError, match=f"^precision .*auto, float32, bfloat16.*'{name}'$"):
         choose_precision(name, torch.device(device))
 
 

@@ -259,7 +259,7 @@ def test_resamples_are_counted_and_seeded() -> None:
     matches = match(truth, table, "voc")
     first, again, other = (bootstrap(truth, matches, table, resamples=50, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
-    with pytest.raises(ValueError, match="resamples must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"resamples .*0"):
         bootstrap(truth, matches, table, resamples=0)
 
 

@@ -109,5 +109,5 @@ def test_colours_are_distinct_and_stable() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"not int64 \[8, 8, 3\]"):
         draw_detections(np.zeros((8, 8, 3), np.int64), Detections.empty(), NAMES)
-    with pytest.raises(ValueError, match=r"a label is outside 0..2, the 3 class names"):
+    with pytest.raises(ValueError, match=r"label .*0\.\.2"):
         draw_detections(grey(50, 50), one((1, 1, 9, 9), label=3), NAMES)

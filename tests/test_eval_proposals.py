@@ -232,7 +232,7 @@ def test_a_split_without_objects_is_refused(tree):
 
 
 def test_settings_are_needed():
-    with pytest.raises(ConfigError, match="settings must name at least one way to propose boxes, or stores one store"):
+    with pytest.raises(ConfigError, match=r"settings .*stores"):
         load_config(CoverageConfig, None, ["data.kind=voc", "data.root=x", "settings={}"])
 
 

@@ -224,9 +224,9 @@ def test_an_interrupted_linear_fit_begins_anew(
 def test_a_finished_run_is_neither_overwritten_nor_resumed_with_other_settings(whole: Path, toy_train: Train) -> None:
     folder = whole.parent.parent
     before = (whole / "state.pt").read_bytes()
-    with pytest.raises(TrainingError, match=r"runs/toy has a run already; --resume auto continues it, name=OTHER"):
+    with pytest.raises(TrainingError, match=r"runs/toy .*--resume auto.*name=OTHER"):
         toy_train(folder)
-    with pytest.raises(TrainingError, match=r"was trained with learning_rate = 0.001, not 0.01; name=OTHER starts"):
+    with pytest.raises(TrainingError, match=r"learning_rate = 0\.001, not 0\.01.*name=OTHER"):
         toy_train(folder, resume=True, learning_rate=0.01)
     assert toy_train(folder, resume=True, workers=1) == whole  # how it is computed may change, and it is done
     assert (whole / "state.pt").read_bytes() == before
@@ -377,8 +377,7 @@ def test_the_learning_rate_rises_then_falls(batches: WindowBatches, toy_checkpoi
 
 
 def test_the_loss_falls_on_a_fixed_batch(batches: WindowBatches, toy_checkpoint: Path, tmp_path: Path) -> None:
-    # Random features are large and much alike, hence the small steps.
-    run = fine_tuning(batches, toy_checkpoint, tmp_path, learning_rate=1e-4, warmup=1, train_from="inception_5b")
+    run = fine_tuning(batches, toy_checkpoint, tmp_path, learning_rate=3e-3, warmup=1, train_from="inception_5b")
     losses = [run.learn(batches[0]) for _ in range(16)]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
 
@@ -429,8 +428,8 @@ def test_what_is_an_example_of_nothing_is_not_learned(
 
     def fit(features: torch.Tensor, labels: torch.Tensor, outputs: int, **_: float) -> tuple[torch.Tensor, ...]:
         seen.append(labels.tolist())
-        assert features.shape == (len(labels), 1024)
-        return torch.zeros(outputs, 1024), torch.zeros(outputs)
+        assert features.shape == (len(labels), task.network.fc.in_features)
+        return torch.zeros(outputs, features.shape[1]), torch.zeros(outputs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("detector.training.finetune.fit_linear", fit)

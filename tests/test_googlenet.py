@@ -201,9 +201,9 @@ def test_a_slice_shares_weights_and_modes(network: GoogLeNet) -> None:
     assert part.get_submodule("inception_4b") is network.trunk.get_submodule("inception_4b")
     assert not any(module.training for module in part.modules())
     assert len(network.trunk_slice("pool3", "pool3")) == 0
-    with pytest.raises(ValueError, match=r"no layer 'inception_4f'; it has conv1, .*, inception_5b"):
+    with pytest.raises(ValueError, match=r"'inception_4f'.* conv1, .*, inception_5b"):
         network.trunk_slice("inception_4f", None)
-    with pytest.raises(ValueError, match=r"starts at 'pool3', after its end 'pool2'"):
+    with pytest.raises(ValueError, match=r"'pool3'.*'pool2'"):
         network.trunk_slice("pool3", "pool2")
 
 
@@ -217,7 +217,7 @@ def test_any_input_size_gives_logits(network: GoogLeNet, shape: tuple[int, ...])
 
 @pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 1, 64, 64), (3, 64, 64)])
 def test_refuses_other_input(network: GoogLeNet, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"needs images \[N, 3, H, W\] of at least 32 × 32 px, got \["):
+    with pytest.raises(ValueError, match=r"\[N, 3, H, W\] .*32 × 32.*\["):
         network(torch.randn(shape))
 
 
@@ -234,7 +234,7 @@ def test_auxiliary_heads_are_for_training_only(network: GoogLeNet, with_heads: G
     outputs = with_heads.train().forward_with_auxiliary(x)
     assert [output.shape for output in outputs] == [(2, 7)] * 3
     assert isinstance(with_heads(x), torch.Tensor)
-    with pytest.raises(RuntimeError, match="for training: call train"):
+    with pytest.raises(RuntimeError, match="train"):
         with_heads.eval().forward_with_auxiliary(x)
     with pytest.raises(RuntimeError, match="auxiliary_heads=2"):
         network.forward_with_auxiliary(x)
@@ -297,7 +297,7 @@ def test_settings_survive_json() -> None:
 
 
 def test_refuses_an_input_convention() -> None:
-    with pytest.raises(ValueError, match="three means and three positive stds"):
+    with pytest.raises(ValueError, match=r"mean.* std"):
         InputConvention(std=(1.0, 0.0, 1.0))
 
 

@@ -190,5 +190,5 @@ def test_regions_that_do_not_connect_stay_apart():
 
 @pytest.mark.parametrize("similarities", ["", "X", "CTSX", "ctsf"])
 def test_refuses_unknown_similarities(similarities):
-    with pytest.raises(ValueError, match=f"similarities must be some of 'CTSF', not '{similarities}'"):
+    with pytest.raises(ValueError, match=f"similarities .*CTSF.*'{similarities}'"):
         group(random_graph(3, 0), similarities, 4096)

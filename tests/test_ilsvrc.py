@@ -355,7 +355,7 @@ def test_submissions_come_back_to_the_last_bit(tmp_path: Path) -> None:
 def test_images_of_the_list_only(tmp_path: Path) -> None:
     truth, _ = random_case(1)
     (tmp_path / "found.txt").write_text("9999 1 0.5 0 0 9 9\n8888 1 0.5 0 0 9 9\n")
-    with pytest.raises(ValueError, match=r"line 1: unknown image '9999', not in toy. \(2 of 2 detections\)"):
+    with pytest.raises(ValueError, match=r"line 1: .*'9999'.*toy.*2 of 2"):
         read_results(tmp_path / "found.txt", truth)
 
 
@@ -399,7 +399,7 @@ def test_the_shipped_tables_are_the_devkits(data_dir: Path) -> None:
 
 def test_a_blacklist_by_number_does_not_fit_rcnns_lists(tmp_path: Path) -> None:
     (tmp_path / "blacklist.txt").write_text("46 n00007846\n")
-    with pytest.raises(DataError, match=r"means the numbers of the devkit's val.txt, and val2 is R-CNN's list"):
+    with pytest.raises(DataError, match=r"val\.txt.*val2"):
         read_ilsvrc_truth(tmp_path, rcnn_split("val2"), tmp_path / "blacklist.txt", name="val2")
     for content, message in (("46\n", 'is no line of "number wnid"'), ("46 n1\n", "'n1' is none of the 200")):
         (tmp_path / "blacklist.txt").write_text(content)

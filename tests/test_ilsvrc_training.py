@@ -201,7 +201,7 @@ def test_an_image_of_two_splits_is_read_once(tree: Path) -> None:
 def test_a_part_that_does_not_exist(tree: Path, split: str) -> None:
     part = "" if split.endswith("+") else "nothing"
     message = refusal(read_ilsvrc_det, tree, split)
-    assert message == (f"no split {part!r} in {tree}/ImageSets/DET; there are: train, val1, val2; set data.split=NAME")
+    assert all(word in message for word in (repr(part), f"{tree}/ImageSets/DET;", " train, val1, val2;", "data.split"))
 
 
 def test_train_without_a_list_is_what_the_classes_list(tree: Path) -> None:
@@ -218,11 +218,10 @@ def test_train_without_a_list_is_what_the_classes_list(tree: Path) -> None:
 
 
 def test_nothing_is_scored_on_a_training_set(tree: Path) -> None:
-    message = "splits are joined to train on them, not to score; set data.split to one of val1+val2"
-    assert refusal(split_entries, tree, "val1+val2") == message
-    assert refusal(read_truth, DataConfig(DatasetKind.ilsvrc, str(tree), "val1+val2")) == message
+    assert "val1+val2" in refusal(split_entries, tree, "val1+val2")
+    assert "val1+val2" in refusal(read_truth, DataConfig(DatasetKind.ilsvrc, str(tree), "val1+val2"))
     message = refusal(read_truth, DataConfig(DatasetKind.ilsvrc, str(tree), "train", boxes_per_class=3))
-    assert message == "data.boxes_per_class is a setting of training; leave it out to score, where all objects count"
+    assert "data.boxes_per_class" in message
 
 
 # ---- so many boxes of a class
@@ -301,11 +300,11 @@ def test_objects_beyond_the_limit_are_examples_of_nothing(tree: Path) -> None:
 @pytest.mark.parametrize("kind", ["voc", "coco"])
 def test_boxes_per_class_is_ilsvrcs(tree: Path, kind: str) -> None:
     message = refusal(open_dataset, DataConfig(DatasetKind[kind], str(tree), "train", boxes_per_class=5))
-    assert message == f"data.boxes_per_class is a setting of data.kind=ilsvrc; leave it out with data.kind={kind}"
+    assert all(word in message for word in ("data.boxes_per_class", "data.kind=ilsvrc", f"data.kind={kind}"))
 
 
 def test_boxes_per_class_is_not_negative() -> None:
-    with pytest.raises(ConfigError, match="boxes_per_class must not be negative, but is -1; 0 takes all"):
+    with pytest.raises(ConfigError, match=r"boxes_per_class .*-1"):
         load_config(ExtractionConfig, None, ["data.kind=ilsvrc", "data.root=x", "data.boxes_per_class=-1"])
 
 
@@ -329,10 +328,8 @@ def test_an_image_not_boxed_throughout_gives_its_boxes_alone(tree: Path) -> None
 def test_a_training_set_without_background_is_refused(tree: Path) -> None:
     write_list(tree, "train", [f"{OLD}/old_1 1", f"{NEW}/partly 2"])
     message = refusal(exhaustive_part, read_ilsvrc_det(tree, "train"))
-    assert message == (
-        "ILSVRC train: in none of these images is every object boxed, hence there is no background to learn from; "
-        "of ILSVRC join val1, as split=val1+train"
-    )
+    assert message.startswith("ILSVRC train: ")
+    assert "split=val1+train" in message
 
 
 def test_batches_of_few_images_keep_their_share_of_background(tree: Path) -> None:
@@ -377,7 +374,7 @@ def test_multibox_learns_where_every_object_is_boxed(
     with pytest.raises(StopHere):
         train_multibox("toy.yaml", [f"init={toy_checkpoint}"], device="cpu")
     assert seen == [["v_1", f"{NEW}/new_1", f"{NEW}/new_2", f"{NEW}/empty"]]
-    with pytest.raises(ConfigError, match=r"train\.boxes_per_class must be 0 here: an object without a box is taught"):
+    with pytest.raises(ConfigError, match=r"train\.boxes_per_class .*0"):
         load_config(MultiBoxTrainingConfig, "ilsvrc_multibox", ["train.boxes_per_class=10"])
 
 

@@ -282,9 +282,9 @@ def test_init_from_the_same_classes_in_another_order(whole: Path, settings: dict
     straight = start_image_classifier(config, previous)
     turned = start_image_classifier(config, tuple(previous[label] for label in order))
     assert torch.equal(turned.network.fc.weight, straight.network.fc.weight[order])
-    assert turned.network.auxiliary1 is None or torch.equal(
-        turned.network.auxiliary1.fc2.bias, straight.network.auxiliary1.fc2.bias[order]
-    )
+    assert turned.network.auxiliary1 is not None
+    assert straight.network.auxiliary1 is not None
+    assert torch.equal(turned.network.auxiliary1.fc2.weight, straight.network.auxiliary1.fc2.weight[order])
 
 
 def test_init_from_weights_of_caffe(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_init_from_weights_of_caffe(settings: dict[str, Any], tmp_path: Path) ->
     started = start_image_classifier(config, ("a", "b"))
     assert torch.equal(started.network.trunk.conv1.conv.weight, network.trunk.conv1.conv.weight)
     assert started.convention.std == (1.0, 1.0, 1.0)
-    with pytest.raises(CheckpointError, match=r"holds another network: norm is lrn, not batch, width is 1.0, not 0.25"):
+    with pytest.raises(CheckpointError, match=r"norm is lrn, not batch, width is 1\.0, not 0\.25"):
         start_image_classifier(make_config(settings, **changes), ("a", "b"))
 
 
@@ -501,21 +501,21 @@ def test_a_val_class_that_train_lacks(toy_train: Train, settings: dict[str, Any]
     for name in ("blue", "violet"):
         (tmp_path / "odd" / name).mkdir(parents=True)
         PIL.Image.new("RGB", (40, 40)).save(tmp_path / "odd" / name / "1.png")
-    with pytest.raises(DataError, match=r"train knows no class 'violet' \(1 of 2 are unknown\)"):
+    with pytest.raises(DataError, match=r"train .*'violet' \(1 of 2"):
         toy_train(val={"root": str(tmp_path / "odd")})
 
 
 def test_a_batch_that_processes_cannot_share(settings: dict[str, Any], tmp_path: Path) -> None:
     task = task_of(settings)
     config = replace(task.config, batch=9)
-    with pytest.raises(TrainingError, match="a batch of 9 cannot be shared by 2 processes in 1 parts each; set batch"):
+    with pytest.raises(TrainingError, match=r"batch of 9 .*2 processes"):
         Loop(task, config, tmp_path, Ranks(0, 2))
 
 
 def test_a_run_with_other_settings_is_not_resumed(whole: Path, toy_train: Train) -> None:
     folder = whole.parent.parent
-    with pytest.raises(TrainingError, match="has a run already; --resume auto continues it"):
+    with pytest.raises(TrainingError, match="--resume auto"):
         toy_train(folder)
-    with pytest.raises(TrainingError, match=r"was trained with learning_rate = 0.01, not 0.02; name=OTHER starts"):
+    with pytest.raises(TrainingError, match=r"learning_rate = 0\.01, not 0\.02.*name=OTHER"):
         toy_train(folder, resume=True, learning_rate=0.02)
     assert toy_train(folder, resume=True, workers=1, save_minutes=1.0) == [whole]

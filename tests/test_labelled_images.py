@@ -62,7 +62,7 @@ def test_a_folder_of_classes(folder: Path, tmp_path: Path) -> None:
     assert len(found) == 7
     assert found.boxes is None
     (folder / "d").mkdir()
-    with pytest.raises(DataError, match="d: a class without images; fill the folder or take it away"):
+    with pytest.raises(DataError, match="d: "):
         read_image_folder(folder)
     (tmp_path / "empty").mkdir()
     for name, message in (("empty", "empty: no folders in it; each class has"), ("nowhere", "no folder .*nowhere")):
@@ -76,7 +76,7 @@ def test_a_folder_opened_with_and_without_a_split(folder: Path, monkeypatch: pyt
     assert open_images(ImagesConfig(str(folder.parent), split="images")).paths == whole.paths
     monkeypatch.setenv("HOME", str(folder.parent))
     assert open_images(ImagesConfig("~/images")).paths == whole.paths
-    with pytest.raises(DataError, match=r"no folder .*nowhere, where each class has a folder of images"):
+    with pytest.raises(DataError, match="nowhere"):
         open_images(ImagesConfig(str(folder), split="nowhere"))
 
 
@@ -220,8 +220,7 @@ def test_clsloc_passes_hidden_folders_over(base: Path, root: Path) -> None:
 
 def test_clsloc_refuses_an_image_that_no_solution_lists(base: Path, root: Path) -> None:
     (base / "LOC_val_solution.csv").write_text(solution(dict(list(VAL.items())[:1])))
-    message = f"{base / 'LOC_val_solution.csv'}: no label for {list(VAL)[1]}.JPEG (2 of 3 have none)"
-    with pytest.raises(DataError, match=f"^{escape(message)}$"):
+    with pytest.raises(DataError, match=f"^{escape(str(base / 'LOC_val_solution.csv'))}: .*{list(VAL)[1]}.*2 of 3"):
         read_clsloc(root, "val")
 
 
@@ -237,28 +236,26 @@ def test_clsloc_refuses_an_image_without_annotation(base: Path, root: Path) -> N
     image, note = (base / "Data/CLS-LOC/val" / f"{last}.JPEG", base / "Annotations/CLS-LOC/val" / f"{last}.xml")
     annotate(base, VAL)
     note.unlink()
-    message = f"{image}: no label: neither LOC_val_solution.csv nor {note} ("
-    with pytest.raises(DataError, match=f"^{escape(message)}"):
+    with pytest.raises(DataError, match=rf"^{escape(str(image))}: .*LOC_val_solution\.csv.*{escape(str(note))}"):
         read_clsloc(root, "val")
     note.write_text("<annotation>")
-    with pytest.raises(DataError, match=f"^{escape(message)}"):
+    with pytest.raises(DataError, match=f"^{escape(str(image))}: .*{escape(str(note))}"):
         read_clsloc(root, "val")
     note.write_text("<annotation><object><name/></object></annotation>")
-    message = f"{note}: no object with a name, hence no label for {last}.JPEG"
-    with pytest.raises(DataError, match=f"^{escape(message)}$"):
+    with pytest.raises(DataError, match=f"^{escape(str(note))}: .*{last}"):
         read_clsloc(root, "val")
 
 
 @pytest.mark.parametrize("split", ["test", ""])
 def test_clsloc_refuses_other_splits(split: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"kind=clsloc has the splits train and val, not '{split}'"):
+    with pytest.raises(DataError, match=f"train and val.*'{split}'"):
         open_images(ImagesConfig(str(tmp_path), ImagesKind.clsloc, split))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_clsloc_refuses_a_folder_without_the_tree(split: str, tmp_path: Path) -> None:
     wanted = tmp_path / "Data" / "CLS-LOC" / split
-    with pytest.raises(DataError, match=escape(f"no folder {wanted}; set root to the folder that holds Data")):
+    with pytest.raises(DataError, match=escape(f"{wanted};")):
         read_clsloc(tmp_path, split)
 
 
@@ -302,7 +299,7 @@ def test_an_object_is_its_enlarged_box(shapes: Path, context: float) -> None:
     for index, (path, label, image, box) in enumerate(expected):
         assert (found.paths[index], found.labels[index]) == (path, label)
         cuts = slow_cuts(image, box, context)
-        assert context == 0.1 or len(cuts) == 1
+        assert len(cuts) == (16 if context == 0.1 else 1)
         crop = found.read(index)
         assert any(np.array_equal(crop, cut) for cut in cuts)
         assert crop.flags.c_contiguous
@@ -344,9 +341,9 @@ def test_only_some_classes_in_their_order(shapes: Path) -> None:
 
 
 def test_refuses_an_unknown_class_and_no_object(shapes: Path) -> None:
-    with pytest.raises(DataError, match=r"^shapes train has no class 'cube'; it has square, disc$"):
+    with pytest.raises(DataError, match=r"^shapes train .*'cube'; .*square, disc$"):
         objects(shapes, only=["disc", "cube"])
-    with pytest.raises(DataError, match=r"^shapes val: no object of a side of 90\.5 px or more$"):
+    with pytest.raises(DataError, match=r"^shapes val: .*90\.5 px"):
         objects(shapes, "val", min_side=90.5)
     with pytest.raises(DataError, match="no data set folder"):
         objects(shapes / "nowhere")
@@ -397,8 +394,7 @@ def test_objects_of_coco_without_crowds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("context", [-0.1, 4.5])
 def test_refuses_a_context(context: float) -> None:
-    message = f"context must be in [0, 4] of a box's side, not {context}"
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+    with pytest.raises(ValueError, match=f"^context .*{context}$"):
         ImagesConfig("x", ImagesKind.voc, context=context)
 
 
@@ -407,12 +403,11 @@ def test_refuses_a_context(context: float) -> None:
     ("key", "value"), [("classes", ["a"]), ("annotations", "a.json"), ("images", "photos"), ("only", ["a"])]
 )
 def test_refuses_settings_of_detection_data_sets(kind: ImagesKind, key: str, value: Any) -> None:
-    message = f"{key} is a setting of detection data sets; leave it out with kind={kind.name}"
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    with pytest.raises(ValueError, match=f"^{key} .*kind={kind.name}$"):
         ImagesConfig("x", kind, **{key: value})
     assert getattr(ImagesConfig("x", ImagesKind.voc, **{key: value}), key) == value
 
 
 def test_settings_of_other_kinds_are_refused_when_opened(shapes: Path) -> None:
-    with pytest.raises(DataError, match=r"images is a setting of data\.kind=coco; leave it out with data\.kind=voc"):
+    with pytest.raises(DataError, match=r"images .*data\.kind=coco.*data\.kind=voc"):
         objects(shapes, images="photos")

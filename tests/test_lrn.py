@@ -79,7 +79,6 @@ def test_bfloat16_is_the_float32_kernels_result_rounded(shape: tuple[int, ...], 
     assert y.dtype == torch.bfloat16
     assert torch.equal(bits(y), bits(expected))
     assert y.stride() == x.stride()
-    assert (x < 0).any() or x.numel() < 10
     with torch.no_grad():
         assert torch.equal(bits(local_response_norm(x.clone().requires_grad_())), bits(expected))
 

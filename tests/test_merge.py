@@ -244,8 +244,7 @@ def test_the_network_gets_rgb() -> None:
 
 
 def test_refuses_weights_without_a_network() -> None:
-    message = "proposals.multibox.weights is set, and nobody passed the network that has them"
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+    with pytest.raises(ValueError, match=r"^proposals\.multibox\.weights "):
         propose(photograph(), ProposalConfig(multibox=WEIGHTS))
 
 
@@ -329,28 +328,25 @@ def test_a_function_may_find_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert scores.shape == (0,)
 
 
-BOXES = "must give boxes [N, 4] and scores [N], not "
-
-
 @pytest.mark.parametrize(
     ("name", "result", "message"),
     [
-        ("flat", "[1, 2, 3, 4], [1]", f"{BOXES}[4] and [1]"),
-        ("narrow", "[[1, 2, 3]], [1]", f"{BOXES}[1, 3] and [1]"),
-        ("wide", "[[1, 2, 3, 4, 5]], [1]", f"{BOXES}[1, 5] and [1]"),
-        ("uneven", "[[1, 2, 3, 4]], [1, 2]", f"{BOXES}[1, 4] and [2]"),
-        ("unscored", "[[1, 2, 3, 4]], []", f"{BOXES}[1, 4] and [0]"),
-        ("square", "[[1, 2, 3, 4]], [[1]]", f"{BOXES}[1, 4] and [1, 1]"),
-        ("nan", "[[1, 2, 3, float('nan')]], [1]", "gave boxes or scores that are not finite"),
-        ("inf", "[[1, 2, 3, float('inf')]], [1]", "gave boxes or scores that are not finite"),
-        ("nan_score", "[[1, 2, 3, 4]], [float('nan')]", "gave boxes or scores that are not finite"),
+        ("flat", "[1, 2, 3, 4], [1]", "[4] and [1]"),
+        ("narrow", "[[1, 2, 3]], [1]", "[1, 3] and [1]"),
+        ("wide", "[[1, 2, 3, 4, 5]], [1]", "[1, 5] and [1]"),
+        ("uneven", "[[1, 2, 3, 4]], [1, 2]", "[1, 4] and [2]"),
+        ("unscored", "[[1, 2, 3, 4]], []", "[1, 4] and [0]"),
+        ("square", "[[1, 2, 3, 4]], [[1]]", "[1, 4] and [1, 1]"),
+        ("nan", "[[1, 2, 3, float('nan')]], [1]", "not finite"),
+        ("inf", "[[1, 2, 3, float('inf')]], [1]", "not finite"),
+        ("nan_score", "[[1, 2, 3, 4]], [float('nan')]", "not finite"),
     ],
 )
 def test_refuses_what_is_not_boxes_and_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, result: str, message: str
 ) -> None:
     where = module_of(tmp_path, monkeypatch, f"merge_refused_{name}", f"def mine(image): return {result}\n")
-    with pytest.raises(ValueError, match=f"^{escape(f'proposals.own.box ({where}) {message}')}$"):
+    with pytest.raises(ValueError, match=f"^{escape(f'proposals.own.box ({where}) ')}.*{escape(message)}$"):
         own_boxes("box", where, BLANK, None)
 
 
@@ -369,9 +365,7 @@ def test_refuses_what_is_no_pair_of_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, result: str
 ) -> None:
     where = module_of(tmp_path, monkeypatch, f"merge_no_pair_{name}", f"def mine(image): return {result}\n")
-    with pytest.raises(
-        ValueError, match=f"^{escape(f'proposals.own.box ({where}) must give boxes [N, 4] and scores')}"
-    ):
+    with pytest.raises(ValueError, match=rf"^{escape(f'proposals.own.box ({where}) ')}.*\[N, 4\]"):
         own_boxes("box", where, BLANK, None)
 
 
@@ -379,22 +373,21 @@ def test_refuses_what_is_no_pair_of_arrays(
 def test_refuses_no_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str, str], Any]) -> None:
     monkeypatch.chdir(tmp_path)
     where = "runs/absent"
-    message = f"proposals.own.box: no folder {where}, and no function either (package.module:function)"
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+    with pytest.raises(ValueError, match=rf"^proposals\.own\.box: .*{where}.*package\.module:function"):
         ask("box", where)
     (tmp_path / "file.npy").touch()
-    with pytest.raises(ValueError, match=r"^proposals\.own\.box: no folder file\.npy, and no function either"):
+    with pytest.raises(ValueError, match=r"^proposals\.own\.box: .*file\.npy"):
         ask("box", "file.npy")
 
     module_of(tmp_path, monkeypatch, "merge_no_function")
     for where in ("merge_absent:mine", "merge_no_function:yours", "merge_no_function:", "merge_no_function.deep:mine"):
-        with pytest.raises(ValueError, match=f"^{escape(f'proposals.own.box: {where} cannot be imported (')}.+"):
+        with pytest.raises(ValueError, match=f"^{escape(f'proposals.own.box: {where} ')}.+"):
             ask("box", where)
 
 
 @pytest.mark.parametrize("where", [":mine", ".merge_relative:mine", "..:mine"])
 def test_refuses_what_is_no_modules_name(where: str) -> None:
-    with pytest.raises(ValueError, match=f"^{escape(f'proposals.own.box: {where} cannot be imported (')}.+"):
+    with pytest.raises(ValueError, match=f"^{escape(f'proposals.own.box: {where} ')}.+"):
         own_boxes("box", where, BLANK, None)
 
 
@@ -451,15 +444,13 @@ def test_stored_boxes_are_cut_at_the_border(tmp_path: Path) -> None:
 
 def test_refuses_an_image_that_comes_from_no_file(tmp_path: Path) -> None:
     folder = store_of(tmp_path / "boxes", {b"one": random_boxes(4, seed=0)})
-    message = "proposals.own.box is a store of image files, and this image comes from none"
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+    with pytest.raises(ValueError, match=r"^proposals\.own\.box .*store"):
         propose(BLANK, ProposalConfig(own={"box": folder}))
 
 
 def test_refuses_an_image_that_the_store_does_not_know(tmp_path: Path) -> None:
     folder = store_of(tmp_path / "boxes", {b"one": random_boxes(4, seed=0)})
-    message = f"{folder}: has no proposals of an image for proposals.own.box; "
-    with pytest.raises(StoreError, match=f"^{escape(message)}"):
+    with pytest.raises(StoreError, match=rf"^{escape(folder)}: .*proposals\.own\.box"):
         propose(BLANK, ProposalConfig(own={"box": folder}), content=b"two")
 
 
@@ -470,7 +461,7 @@ def test_refuses_a_folder_that_is_no_finished_store(tmp_path: Path, ask: Callabl
     unfinished = store_of(tmp_path / "boxes", {b"one": random_boxes(4, seed=0)}, finish=False)
     (tmp_path / "empty").mkdir()
     for folder in (unfinished, str(tmp_path / "empty")):
-        with pytest.raises(StoreError, match=f"^{escape(f'{folder}: no finished proposals here (')}"):
+        with pytest.raises(StoreError, match=f"^{escape(folder)}: "):
             ask("box", folder)
 
 
@@ -538,35 +529,19 @@ def test_identity_is_that_of_the_stores_boxes(tmp_path: Path, change: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"limit": 0}, "proposals.multibox.limit must be at least 1, not 0"),
-        ({"limit": -5}, "proposals.multibox.limit must be at least 1, not -5"),
-        ({"max_iou": 0.0}, "proposals.multibox.max_iou must be in (0, 1], not 0.0"),
-        ({"max_iou": 1.01}, "proposals.multibox.max_iou must be in (0, 1], not 1.01"),
-        ({"max_iou": math.nan}, "proposals.multibox.max_iou must be in (0, 1], not nan"),
-    ],
+    ("name", "value"), [("limit", 0), ("limit", -5), ("max_iou", 0.0), ("max_iou", 1.01), ("max_iou", math.nan)]
 )
-def test_refuses_settings_of_multibox(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
-        MultiBoxSettings(**settings)
+def test_refuses_settings_of_multibox(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^proposals\.multibox\.{name} .*{value}$"):
+        MultiBoxSettings(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"selective_search": False},
-            "proposals has no source: set selective_search, multibox.weights or own",
-        ),
-        ({"near": 0.0}, "proposals.near must be in (0, 1], not 0.0"),
-        ({"near": 1.5}, "proposals.near must be in (0, 1], not 1.5"),
-        ({"near": math.nan}, "proposals.near must be in (0, 1], not nan"),
-    ],
-)
-def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
-        ProposalConfig(**settings)
+def test_refuses_settings() -> None:
+    for value in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match=rf"^proposals\.near .*{value}$"):
+            ProposalConfig(near=value)
+    with pytest.raises(ValueError, match=r"^proposals .*selective_search, multibox\.weights .*own$"):
+        ProposalConfig(selective_search=False)
 
 
 def test_one_source_is_enough() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -230,25 +231,17 @@ def test_confidences_begin_at_the_share_of_objects(objects: float, share: float)
     ],
 )
 def test_refuses_priors(priors: Tensor, shape: str) -> None:
-    message = f"priors must be [5, 4] with x1 < x2, y1 < y2, got {shape}"
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+    with pytest.raises(ValueError, match=rf"^priors .*\[5, 4\].*{escape(shape)}$"):
         MultiBoxHead(3, priors, MultiBoxConfig(5, hidden=8))
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"priors": 0}, "priors must be at least 1, not 0"),
-        ({"hidden": 0}, "hidden must be at least 1, not 0"),
-        ({"hidden": -3}, "hidden must be at least 1, not -3"),
-        ({"dropout": 1.0}, "dropout must be in [0, 1), not 1.0"),
-        ({"dropout": -0.1}, "dropout must be in [0, 1), not -0.1"),
-        ({"dropout": math.nan}, "dropout must be in [0, 1), not nan"),
-    ],
+    ("name", "value"),
+    [("priors", 0), ("hidden", 0), ("hidden", -3), ("dropout", 1.0), ("dropout", -0.1), ("dropout", math.nan)],
 )
-def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
-        MultiBoxConfig(**settings)
+def test_refuses_settings(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} .*{value}$"):
+        MultiBoxConfig(**{name: value})  # type: ignore[arg-type]
 
 
 # ---- views
@@ -485,10 +478,9 @@ def test_proposes_what_the_slow_version_does(
     check(found, image, limit)
     boxes, confidences = slow_propose(model, image, limit, max_iou, crops)
     assert len(found[0]) == len(boxes)
-    if boxes:
-        assert found[0] == pytest.approx(np.array(boxes), abs=1e-3)
-        assert found[1] == pytest.approx(np.array(confidences), abs=1e-5)
-    assert len(boxes) or min(image.shape[:2]) <= 10
+    assert bool(boxes) == (min(image.shape[:2]) > 10)
+    np.testing.assert_allclose(found[0], np.reshape(boxes, (-1, 4)), atol=1e-3)
+    np.testing.assert_allclose(found[1], confidences, atol=1e-5)
 
 
 def test_images_differ_in_their_boxes(model: MultiBoxModel) -> None:
@@ -799,7 +791,7 @@ def test_refuses_a_header_that_does_not_fit(
     path = tmp_path / "box.safetensors"
     save_multibox(path, own)
     rewrite(path, change)
-    assert refusal(path).startswith(f"{path}: its tensors and its header do not fit: ")
+    assert refusal(path).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -807,7 +799,7 @@ def test_refuses_a_header_without(own: MultiBoxModel, tmp_path: Path, key: str) 
     path = tmp_path / "box.safetensors"
     save_multibox(path, own)
     rewrite(path, lambda header: header.pop(key))
-    assert refusal(path) == f"{path}: its tensors and its header do not fit: {key!r}"
+    assert re.fullmatch(f"{escape(str(path))}: .*{key!r}", refusal(path))
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -817,7 +809,7 @@ def test_refuses_tensors_that_do_not_fit(
     path = tmp_path / "box.safetensors"
     save_multibox(path, own)
     rewrite(path, tensors=change)
-    assert refusal(path).startswith(f"{path}: its tensors and its header do not fit: ")
+    assert refusal(path).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "3", '"words"'])
@@ -825,7 +817,7 @@ def test_refuses_a_header_that_is_none(own: MultiBoxModel, tmp_path: Path, text:
     path = tmp_path / "box.safetensors"
     save_multibox(path, own)
     rewrite(path, text=text)
-    assert refusal(path).startswith(f"{path}: its tensors and its header do not fit: ")
+    assert refusal(path).startswith(f"{path}: ")
 
 
 # ---- by name
@@ -847,12 +839,8 @@ def test_weights_are_a_file_or_shipped(own: MultiBoxModel, tmp_path: Path, monke
 
 def test_refuses_weights_that_are_not_there(tmp_path: Path) -> None:
     for name in (str(tmp_path / "absent.safetensors"), "absent", str(tmp_path)):
-        message = (
-            f"no MultiBox weights {name}; train some: python tools/train_multibox.py --config "
-            "configs/multibox_voc.yaml, or leave MultiBox out: proposals.multibox.weights=''"
-        )
         for search in (find_multibox, weights_sha256, lambda name: load_source(MultiBoxSettings(name))):
-            with pytest.raises(CheckpointError, match=f"^{escape(message)}$"):
+            with pytest.raises(CheckpointError, match=rf"{escape(name)}; .*configs/multibox_voc\.yaml"):
                 search(name)
 
 
@@ -868,7 +856,7 @@ def test_a_source_proposes_as_its_settings_say(own: MultiBoxModel, tmp_path: Pat
         for ours, its in zip(found, expected, strict=True):
             assert np.array_equal(ours, its)
     path.write_text("words")
-    with pytest.raises(CheckpointError, match="is no safetensors file"):
+    with pytest.raises(CheckpointError, match="safetensors"):
         load_source(MultiBoxSettings(str(path)))
 
 
@@ -885,5 +873,5 @@ def test_the_trunk_is_any_classifiers(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"^no checkpoint absent \(shipped: "):
         trunk_of("absent")
     save_multibox(tmp_path / "box.safetensors", on_trunk(network))
-    with pytest.raises(CheckpointError, match=r"neither weights of tools/train_classifier\.py nor of Caffe's"):
+    with pytest.raises(CheckpointError, match=r"tools/train_classifier\.py .*Caffe"):
         trunk_of(str(tmp_path / "box.safetensors"))

@@ -253,7 +253,8 @@ def test_a_loss_that_is_not_finite_comes_out_as_such(match: str, value: float, w
     if which in ("every offset", "everything"):
         offsets[:] = value
     loss = float(multibox_loss(offsets, logits, priors, [random_boxes(2, seed=1).float()], match=match))
-    assert np.isnan(loss) if np.isnan(value) else not np.isfinite(loss)
+    assert not np.isfinite(loss)
+    assert np.isnan(loss) or not np.isnan(value)
 
 
 def test_a_prediction_that_is_no_number_is_claimed_last() -> None:
@@ -268,7 +269,7 @@ def test_a_prediction_that_is_no_number_is_claimed_last() -> None:
 
 
 def test_refuses_another_match() -> None:
-    with pytest.raises(ValueError, match=r"^match must be one of prior, bipartite, not 'nearest'$"):
+    with pytest.raises(ValueError, match=r"^match .*prior, bipartite.*'nearest'$"):
         multibox_loss(torch.zeros(1, 2, 4), torch.zeros(1, 2), random_boxes(2, 0).float(), [], match="nearest")
 
 

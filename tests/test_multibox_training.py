@@ -483,12 +483,12 @@ def test_refusals(toy_train: Train, changes: dict[str, Any], kind: type[Exceptio
 
 
 def test_a_data_set_without_boxes(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="toy: no boxes to learn from"):
+    with pytest.raises(DataError, match="toy: "):
         make_model(make_config(shapes), dataset_of(tmp_path, [[], []]))
 
 
 def test_a_finished_run_is_not_overwritten(whole: Path, toy_train: Train) -> None:
-    with pytest.raises(TrainingError, match="has a run already; --resume auto continues it"):
+    with pytest.raises(TrainingError, match="--resume auto"):
         toy_train(whole.parent.parent)
 
 
@@ -524,9 +524,7 @@ def test_stores_hold_both_sources_and_know_the_weights(whole: Path, shapes: Path
     other = replace(both, multibox=MultiBoxSettings(str(whole / "head" / "best.safetensors")))
     images = {record.image_id: record.path for record in dataset.records}
     assert cache_folder(images, both, tmp_path) != cache_folder(images, other, tmp_path)
-    with pytest.raises(
-        CheckpointError, match=r"no MultiBox weights nowhere; train some: .* proposals.multibox.weights"
-    ):
+    with pytest.raises(CheckpointError, match=r"nowhere; .* proposals\.multibox\.weights"):
         dataset_proposals(dataset, replace(both, multibox=MultiBoxSettings("nowhere")), tmp_path, 1)
 
 

@@ -63,10 +63,9 @@ def test_a_whole_opencv_passes() -> None:
 def test_a_slim_system_without_libgl(broken, wheels: dict[str, str], command: str, library: str) -> None:  # type: ignore[no-untyped-def]
     reason = f"{library}: cannot open shared object file: No such file or directory"
     broken(wheels, reason)
-    assert refusal() == (
-        f"OpenCV cannot be imported ({reason}): install the system packages libgl1 and libglib2.0-0, "
-        f"or run: pip install --force-reinstall --no-deps {command}"
-    )
+    message = refusal()
+    assert all(part in message for part in (reason, "libgl1", "libglib2.0-0"))
+    assert message.endswith(f"pip install --force-reinstall --no-deps {command}")
 
 
 @pytest.mark.parametrize(
@@ -81,15 +80,13 @@ def test_an_import_that_fails_otherwise(  # type: ignore[no-untyped-def]
     broken, wheels: dict[str, str], installed: str, command: str
 ) -> None:
     broken(wheels, "No module named 'cv2'")
-    assert refusal() == (
-        f"OpenCV cannot be imported (No module named 'cv2'; installed: {installed}). "
-        f"Run: pip install --force-reinstall --no-deps {command}"
-    )
+    message = refusal()
+    assert f"No module named 'cv2'; installed: {installed})" in message
+    assert message.endswith(f"pip install --force-reinstall --no-deps {command}")
 
 
 def test_what_is_left_after_one_build_was_removed(broken) -> None:  # type: ignore[no-untyped-def]
     broken({"opencv-python": "4.10.0.84"}, None)
-    assert refusal() == (
-        "OpenCV is incomplete (installed: opencv-python 4.10.0.84; its builds share one folder and removing one breaks "
-        "the others). Run: pip install --force-reinstall --no-deps opencv-python==4.10.0.84"
-    )
+    message = refusal()
+    assert "installed: opencv-python 4.10.0.84;" in message
+    assert message.endswith("pip install --force-reinstall --no-deps opencv-python==4.10.0.84")

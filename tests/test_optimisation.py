@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import cos, pi, prod
-from re import escape
 from typing import Any
 
 import numpy as np
@@ -195,22 +194,22 @@ AT_LEAST_0 = ("weight_decay", "average_start", "batch_norm_batches", "workers", 
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    "settings",
     [
-        *(({name: 0}, f"{name} must be at least 1, not 0") for name in AT_LEAST_1),
-        *(({name: 0}, f"{name} must be above 0, not 0") for name in ABOVE_0),
-        *(({name: -0.5}, f"{name} must be above 0, not -0.5") for name in ABOVE_0),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0, not nan"),
-        *(({name: 1.0}, f"{name} must be in [0, 1), not 1.0") for name in SHARES),
-        *(({name: -0.1}, f"{name} must be in [0, 1), not -0.1") for name in SHARES),
-        *(({name: -1}, f"{name} must be at least 0, not -1") for name in AT_LEAST_0),
-        ({"batch": 10, "accumulate": 3}, "accumulate must divide batch, and 3 does not divide 10"),
-        ({"schedule": "linear"}, "schedule must be one of step, poly, cosine, constant, not 'linear'"),
-        ({"averaging": "swa"}, "averaging must be one of mean, ema, none, not 'swa'"),
+        *({name: 0} for name in (*AT_LEAST_1, *ABOVE_0)),
+        *({name: -0.5} for name in ABOVE_0),
+        {"learning_rate": float("nan")},
+        *({name: value} for name in SHARES for value in (1.0, -0.1)),
+        *({name: -1} for name in AT_LEAST_0),
+        {"batch": 10, "accumulate": 3},
+        {"schedule": "linear"},
+        {"averaging": "swa"},
     ],
+    ids=str,
 )
-def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+def test_refuses_settings(settings: dict[str, Any]) -> None:
+    name, value = list(settings.items())[-1]
+    with pytest.raises(ValueError, match=f"^{name} .*{value}"):
         OptimisationConfig(**settings)
 
 

@@ -87,7 +87,7 @@ def test_names_too_long_for_results_are_cut_and_stay_apart(letter: str, tmp_path
     assert len(set(names)) == 4
     for name in names:
         assert len(os.fsencode(f"{name}_detections.jpg")) <= 255
-        assert name.startswith(letter * 10) or name[2:].startswith(letter * 10)
+        assert name.removeprefix("a_").removeprefix("b_").startswith(letter * 10)
     assert result_names(paths) == names
 
 

@@ -313,7 +313,7 @@ def test_refuses_a_table_of_another_split(tmp_path: Path) -> None:
     truth = make_truth(tmp_path)
     table = make_table(truth)
     report = analyse(CONFIG, truth, table)
-    with pytest.raises(ValueError, match="detections name image 9, toy val has 3"):
+    with pytest.raises(ValueError, match="image 9, toy val has 3"):
         write_page(tmp_path / "page.html", CONFIG, truth, replace(table, image_index=np.full(5, 9)), report)
 
 

@@ -100,32 +100,32 @@ def test_blue_first_becomes_red_first(caffes: dict[str, Tensor], tmp_path: Path)
 
 def test_refuses_files_by_name(caffes: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    with pytest.raises(FileNotFoundError, match=f"no weights at {path}"):
+    with pytest.raises(FileNotFoundError, match=str(path)):
         load_caffe(path)
     path.write_bytes(b"no safetensors at all")
-    with pytest.raises(ValueError, match=f"{path} is not a safetensors file"):
+    with pytest.raises(ValueError, match=f"{path} .*safetensors"):
         load_caffe(path)
     layer = "inception_4c/5x5_reduce.weight"
     for change, message in (
-        ({layer: None}, f"has no tensor {layer}"),
-        ({"inception_9z/1x1.bias": torch.zeros(3)}, "has a tensor inception_9z/1x1.bias that this network has not"),
-        ({layer: torch.zeros(24, 512, 3, 3)}, rf"has {layer} of shape \[24, 512, 3, 3\], expected \[24, 512, 1, 1\]"),
-        ({layer: None, "more": torch.zeros(1)}, rf"has no tensor {layer} \(and 1 more such problems\)"),
-        ({"loss3/classifier.weight": None}, "has no tensor loss3/classifier.weight"),
+        ({layer: None}, layer),
+        ({"inception_9z/1x1.bias": torch.zeros(3)}, "inception_9z/1x1.bias"),
+        ({layer: torch.zeros(24, 512, 3, 3)}, rf"{layer} .*\[24, 512, 3, 3\].*\[24, 512, 1, 1\]"),
+        ({layer: None, "more": torch.zeros(1)}, rf"{layer} .*1 more"),
+        ({"loss3/classifier.weight": None}, "loss3/classifier.weight"),
     ):
         changed: dict[str, Tensor | None] = {**caffes, **change}
         save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path)
-        with pytest.raises(ValueError, match=f"{path} {message}"):
+        with pytest.raises(ValueError, match=f"{path} .*{message}"):
             load_caffe(path)
 
 
 def test_refuses_the_wrong_variant(torchvisions: nn.Module, caffes: dict[str, Tensor]) -> None:
     network, _ = load_torchvision(torchvisions.state_dict())
-    with pytest.raises(ValueError, match="Caffe's has branch3_kernel=5"):
+    with pytest.raises(ValueError, match=r"Caffe.*branch3_kernel=5"):
         to_caffe(network)
-    with pytest.raises(ValueError, match="torchvision's has branch3_kernel=3"):
+    with pytest.raises(ValueError, match=r"torchvision.*branch3_kernel=3"):
         to_torchvision(GoogLeNet())
-    with pytest.raises(ValueError, match=r"photo.pth has no tensor fc.weight"):
+    with pytest.raises(ValueError, match=r"photo\.pth .*fc\.weight"):
         load_torchvision(caffes, source="photo.pth")
 
 

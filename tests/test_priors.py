@@ -142,13 +142,12 @@ def test_as_many_priors_as_different_boxes() -> None:
     boxes = np.array([[2, 1, 6, 7], [0, 0, 1, 2], [0, 0, 1, 2], [4, 3, 7, 4]]) / 8
     different = np.concatenate([boxes[[0, 1, 3]], mirrored(boxes[[1, 3]], 1)])
     assert same_set(cluster_priors(boxes, 5), different, within=1e-9)
-    message = "5 different boxes cannot have 6 priors; set priors to at most 5"
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    with pytest.raises(ValueError, match=r"^5 .*6 priors.* 5$"):
         cluster_priors(boxes, 6)
 
 
 def test_refuses_no_boxes() -> None:
-    with pytest.raises(ValueError, match=r"^0 different boxes cannot have 1 priors; set priors to at most 0$"):
+    with pytest.raises(ValueError, match=r"^0 .*1 priors.* 0$"):
         cluster_priors(np.zeros((0, 4)), 1)
 
 

@@ -301,7 +301,7 @@ def test_mistakes_in_vocs_files(tmp_path: Path, name: str, content: str, expecte
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match=r"no files named comp4_det_SPLIT_CLASS.txt in this folder"):
+    with pytest.raises(ResultsError, match=r"comp4_det_SPLIT_CLASS\.txt"):
         read_results(tmp_path, make_truth())
 
 
@@ -343,7 +343,7 @@ def test_voc_annotations_are_taken_as_written(tmp_path: Path) -> None:
     assert truth.warnings[0] == "boxes end before they begin and were left out: 1 (first: a.xml)"
     assert truth.sizes.tolist() == [[0, 0]]  # 50 px do not hold an object that ends at 80
     (tmp_path / "list.txt").write_text("b\n")
-    with pytest.raises(DataError, match=r"b.xml: no such annotation, but the list of list has b"):
+    with pytest.raises(DataError, match=r"b\.xml: .*list has b"):
         read_voc_truth(tmp_path, tmp_path / "list.txt")
 
 

@@ -295,9 +295,9 @@ def test_boxes_that_are_refused(box: tuple[float, ...], message: str) -> None:
 @pytest.mark.parametrize(
     ("size", "context", "message"),
     [
-        (31, 0, "regions.size must be at least 32 px, not 31"),
-        (224, 112, r"regions.context must be in 0..111 px, not 112"),
-        (224, -1, r"regions.context must be in 0..111 px, not -1"),
+        (31, 0, r"regions\.size .*31"),
+        (224, 112, r"regions\.context .*111.*112"),
+        (224, -1, r"regions\.context .*-1"),
     ],
 )
 def test_settings_that_are_refused(size: int, context: int, message: str) -> None:

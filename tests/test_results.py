@@ -78,14 +78,14 @@ def test_table_from_images_is_in_the_order_of_the_records() -> None:
 
 
 def test_table_refusals() -> None:
-    with pytest.raises(ValueError, match=r"unknown image 'imagf', not in toy \(1 unknown in all\)"):
+    with pytest.raises(ValueError, match=r"'imagf'.* toy \(1 "):
         DetectionTable.from_images(make_dataset("image"), {"imagf": make_detections(0)})
     one, box = np.zeros(1, dtype=np.int64), np.zeros((1, 4))
-    with pytest.raises(ValueError, match=r"columns of different lengths \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"\[1, 2\]"):
         DetectionTable(one, one, np.zeros(2), box)
-    with pytest.raises(ValueError, match="a box or a score is not finite"):
+    with pytest.raises(ValueError, match="not finite"):
         DetectionTable(one, one, np.array([np.nan]), box)
-    with pytest.raises(ValueError, match="a negative image index or label"):
+    with pytest.raises(ValueError, match="negative"):
         DetectionTable(one - 1, one, np.zeros(1), box)
 
 
@@ -323,9 +323,9 @@ def test_journal_of_other_settings(tmp_path: Path) -> None:
     Journal(path, classes, settings).close()
     Journal(path, classes, settings).close()  # tuples come back as lists, and are the same
     before = path.read_bytes()
-    with pytest.raises(ResultsError, match=r"journal.jsonl: made with proposals.limit = 2000, now 500"):
+    with pytest.raises(ResultsError, match=r"journal\.jsonl: .*proposals\.limit = 2000, now 500"):
         Journal(path, classes, settings | {"proposals": {"limit": 500, "sigmas": (0.8,)}})
-    with pytest.raises(ResultsError, match=r"made with seed = 1, now 'not set' \(and 2 more settings differ\)"):
+    with pytest.raises(ResultsError, match=r"seed = 1, .*2 more"):
         Journal(path, classes, {"proposals": settings["proposals"], "flip": True})
     assert path.read_bytes() == before
 
@@ -333,7 +333,7 @@ def test_journal_of_other_settings(tmp_path: Path) -> None:
 def test_journal_leaves_other_files_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text('[{"image_id": 1}]')
-    with pytest.raises(ResultsError, match="not a journal of detections, left as it is; choose another file"):
+    with pytest.raises(ResultsError, match="not a journal"):
         Journal(path, make_dataset("a").classes, {})
     assert path.read_text() == '[{"image_id": 1}]'
 
@@ -341,7 +341,7 @@ def test_journal_leaves_other_files_alone(tmp_path: Path) -> None:
 def test_journal_append_refusals(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.jsonl", make_dataset("a").classes, {}) as journal:
         journal.append("a", make_detections(0))
-        with pytest.raises(ValueError, match="image 'a' is already in the journal"):
+        with pytest.raises(ValueError, match="'a'"):
             journal.append("a", make_detections(0))
-        with pytest.raises(ValueError, match="image 'b' has a label beyond the 2 classes"):
+        with pytest.raises(ValueError, match=r"'b' .*2 classes"):
             journal.append("b", make_detections(0, 50, class_count=3))

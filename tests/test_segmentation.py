@@ -176,12 +176,12 @@ def test_a_graph_is_the_photograph_with_fewer_nodes(k):
 
 def test_a_graph_refuses_a_smaller_k():
     graph = build_graph(noise(9, 9).astype(np.float32), 50)
-    with pytest.raises(ValueError, match="serves k from 50 up, not 49"):
+    with pytest.raises(ValueError, match=r"50 .*49"):
         merge_nodes(graph, 49, 1)
 
 
 def test_a_pixel_has_4_or_8_neighbours():
-    with pytest.raises(ValueError, match="4 or 8 neighbours, not 6"):
+    with pytest.raises(ValueError, match=r"4 or 8 .*6"):
         segment(noise(9, 9), 50, 1, neighbours=6)
 
 
@@ -263,7 +263,7 @@ def test_every_segmentation(image, k):
     assert labels.dtype == np.int32
     assert labels.min() == 0
     assert (sizes > 0).all()
-    assert len(sizes) == 1 or sizes.min() >= k
+    assert sizes.min() >= min(k, labels.size)  # an image smaller than that is one piece
     seen = list(dict.fromkeys(labels.ravel().tolist()))
     assert seen == list(range(len(sizes)))  # numbered in raster order
     pieces = skimage.measure.label(labels + 1, connectivity=2)

@@ -292,7 +292,7 @@ def test_a_batch_is_of_few_images_with_objects() -> None:
     assert 20 < sum(mirrored for batch in drawn for *_, mirrored in batch) < 60
     again = sampler.draw(7)
     assert [index for index, *_ in again] == [index for index, *_ in drawn[7]]
-    with pytest.raises(ValueError, match="4 images have a foreground window, a batch takes 8"):
+    with pytest.raises(ValueError, match=r"^4 images .*8$"):
         ImageSampler(windows, batch=32, images=8, foreground=8, seed=3)
 
 

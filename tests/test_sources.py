@@ -88,7 +88,13 @@ def test_boxes_are_inside_the_image_and_unlike(image, min_width):
     assert (boxes[:, 2:] <= [width, height]).all()
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert len({tuple(box) for box in boxes.tolist()}) == len(boxes)
-    assert min_width or [0, 0, width, height] in boxes.tolist()
+
+
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+def test_the_whole_image_is_a_box(image):
+    assert [0, 0, image.shape[1], image.shape[0]] in propose(
+        image, ProposalConfig(width=100, min_width=0)
+    ).boxes.tolist()
 
 
 def test_a_column_of_pixels_does_not_fill_the_memory(monkeypatch):
@@ -114,37 +120,30 @@ def test_other_arrays_are_converted_before_they_are_resized():
 
 
 def test_refuses_no_image():
-    with pytest.raises(ValueError, match=r"^image must be \[H, W\], .*, not uint8 \[20, 0, 3\]$"):
+    with pytest.raises(ValueError, match=r"^image .*uint8 \[20, 0, 3\]$"):
         propose(np.zeros((20, 0, 3), np.uint8), ProposalConfig())
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    "setting",
     [
-        ({"superpixel_scale": 0.0}, "proposals.superpixel_scale must be above 0 and finite, not 0.0"),
-        ({"superpixel_scale": math.nan}, "proposals.superpixel_scale must be above 0 and finite, not nan"),
-        ({"method": "edges"}, "proposals.method must be one of native, opencv, selectivesearch, not 'edges'"),
-        (
-            {"mode": "slow"},
-            "proposals.mode must be one of fast, quality, single, opencv-fast, opencv-quality, not 'slow'",
-        ),
-        (
-            {"method": "opencv", "mode": "opencv-fast"},
-            "proposals.mode of method opencv must be one of fast, quality, single, not 'opencv-fast'",
-        ),
-        ({"ranking": "best"}, "proposals.ranking must be one of large-first, small-first, not 'best'"),
-        (
-            {"method": "opencv", "ranking": "small-first"},
-            "proposals.ranking cannot be set for method opencv, which has an order of its own",
-        ),
-        ({"width": -1}, "proposals.width must not be negative, but is -1"),
-        ({"min_width": -1}, "proposals.min_width must not be negative, but is -1"),
-        ({"max_boxes": -1}, "proposals.max_boxes must not be negative, but is -1"),
-        ({"seed": -1}, "proposals.seed must not be negative, but is -1"),
+        {"superpixel_scale": 0.0},
+        {"superpixel_scale": math.nan},
+        {"method": "edges"},
+        {"mode": "slow"},
+        {"method": "opencv", "mode": "opencv-fast"},
+        {"ranking": "best"},
+        {"method": "opencv", "ranking": "small-first"},
+        {"width": -1},
+        {"min_width": -1},
+        {"max_boxes": -1},
+        {"seed": -1},
     ],
+    ids=str,
 )
-def test_refuses_other_settings(setting, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
+def test_refuses_other_settings(setting):
+    name, value = list(setting.items())[-1]  # the one at fault; before it the method with which it is
+    with pytest.raises(ValueError, match=rf"^proposals\.{name} .*{setting.get('method', value)}"):
         ProposalConfig(**setting)
 
 

@@ -79,7 +79,7 @@ def test_stores_without_boxes_or_images(tmp_path):
 def test_a_stopped_store_goes_on(tmp_path, stop):
     fill(tmp_path, stop=stop, finish=False)
     if stop < len(NAMES):
-        with pytest.raises(StoreError, match="unfinished; run the same extraction again, it goes on"):
+        with pytest.raises(StoreError, match="unfinished"):
             ProposalStore(tmp_path)
     with StoreWriter(tmp_path, SETTINGS, NAMES, sources=("one", "two")) as writer:
         assert writer.done == set(NAMES[:stop])
@@ -162,31 +162,31 @@ def test_a_shard_does_not_depend_on_the_list():
 def test_an_absent_shard_is_named(tmp_path):
     for number in (1, 3):
         fill(tmp_path, shard=(number, 3))
-    with pytest.raises(StoreError, match=r"shard-2-of-3 is absent; extract all shards of one count"):
+    with pytest.raises(StoreError, match="shard-2-of-3"):
         ProposalStore(tmp_path)
     fill(tmp_path, shard=(2, 3), stop=1, finish=False)
-    with pytest.raises(StoreError, match=r"shard-2-of-3: no finished proposals here \(unfinished"):
+    with pytest.raises(StoreError, match=r"shard-2-of-3: .*unfinished"):
         ProposalStore(tmp_path)
     fill(tmp_path, shard=(2, 3))
     fill(tmp_path, shard=(4, 5))
-    with pytest.raises(StoreError, match="belongs to another split"):
+    with pytest.raises(StoreError, match="another split"):
         ProposalStore(tmp_path)
 
 
 def test_shards_of_different_lists_or_settings_do_not_mix(tmp_path):
     fill(tmp_path / "a", shard=(1, 2))
     fill(tmp_path / "a", NAMES[:5], shard=(2, 2))
-    with pytest.raises(StoreError, match="were made for different lists of images"):
+    with pytest.raises(StoreError, match="different lists"):
         ProposalStore(tmp_path / "a")
     fill(tmp_path / "b", shard=(1, 2))
     fill(tmp_path / "b", shard=(2, 2), settings={**SETTINGS, "size": 3.0})
-    with pytest.raises(StoreError, match=r"made with size = 3.0, now 2.0"):
+    with pytest.raises(StoreError, match=r"size = 3\.0, now 2\.0"):
         ProposalStore(tmp_path / "b")
 
 
 @pytest.mark.parametrize("shard", [(0, 3), (4, 3), (1, 0)])
 def test_shards_are_counted_from_1(tmp_path, shard):
-    with pytest.raises(StoreError, match=f"shard {shard[0]} of {shard[1]}: the number must be from 1 to the count"):
+    with pytest.raises(StoreError, match=f"shard {shard[0]} of {shard[1]}"):
         StoreWriter(tmp_path, SETTINGS, NAMES, shard=shard)
 
 
@@ -196,9 +196,9 @@ def test_shards_are_counted_from_1(tmp_path, shard):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({**SETTINGS, "size": 1.0}, "made with size = 2.0, now 1.0; name another folder, or delete this one"),
-        ({"method": "mine", "size": 2.0}, r"made with list = \[1, 2\], now 'not set'"),
-        ({**SETTINGS, "more": "x"}, "made with more = 'not set', now 'x'"),
+        ({**SETTINGS, "size": 1.0}, r"size = 2\.0, now 1\.0"),
+        ({"method": "mine", "size": 2.0}, r"list = \[1, 2\], "),
+        ({**SETTINGS, "more": "x"}, "more = .* now 'x'"),
     ],
 )
 def test_other_settings_are_refused_by_name(tmp_path, settings, message):
@@ -221,15 +221,15 @@ def test_every_setting_of_proposals_counts():
 
 def test_a_changed_image_is_refused_by_name(tmp_path):
     store = ProposalStore(fill(tmp_path))
-    with pytest.raises(StoreError, match=r"image 3.jpg is not the image it was when its proposals were stored"):
+    with pytest.raises(StoreError, match=r"image 3\.jpg"):
         store.get("image 3.jpg", b"other bytes")
-    with pytest.raises(StoreError, match=r"has no proposals of new.jpg; delete the folder and extract them again"):
+    with pytest.raises(StoreError, match=r"new\.jpg"):
         store.get("new.jpg", b"new bytes")
 
 
 def test_an_image_that_left_the_list_is_named(tmp_path):
     fill(tmp_path)
-    with pytest.raises(StoreError, match=r"holds proposals of image 0.jpg, which is not on the list of images"):
+    with pytest.raises(StoreError, match=r"image 0\.jpg"):
         fill(tmp_path, NAMES[1:])
     check(ProposalStore(tmp_path))
 
@@ -237,7 +237,7 @@ def test_an_image_that_left_the_list_is_named(tmp_path):
 def test_a_store_in_use_is_refused(tmp_path):
     with (
         StoreWriter(tmp_path, SETTINGS, NAMES),
-        pytest.raises(StoreError, match="another process is writing this store; let it finish"),
+        pytest.raises(StoreError, match="another process"),
     ):
         StoreWriter(tmp_path, SETTINGS, NAMES)
     StoreWriter(tmp_path, SETTINGS, NAMES).close()
@@ -246,14 +246,14 @@ def test_a_store_in_use_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "boxes.npy").unlink(), r"damaged \(.*boxes.npy.*delete the folder"),
-        (lambda folder: (folder / "scores.npy").write_bytes(b"x"), "damaged .*; delete the folder and extract"),
+        (lambda folder: (folder / "boxes.npy").unlink(), r"damaged .*boxes\.npy"),
+        (lambda folder: (folder / "scores.npy").write_bytes(b"x"), "damaged"),
         (lambda folder: np.save(folder / "sources.npy", np.zeros(3, np.uint8)), r"damaged \(sources.npy is \[3\]\)"),
         (lambda folder: np.save(folder / "offsets.npy", np.zeros(3)), r"damaged \(offsets.npy is \[3\]\)"),
         (lambda folder: np.save(folder / "offsets.npy", np.arange(10)), r"damaged \(offsets.npy"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "no manifest of a proposal store"),
-        (lambda folder: (folder / "manifest.json").write_text('{"store": 1}'), "no manifest of a proposal store"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "no manifest of a proposal store"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest"),
+        (lambda folder: (folder / "manifest.json").write_text('{"store": 1}'), "manifest"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest"),
         (shutil.rmtree, "no such folder"),
     ],
 )
@@ -269,26 +269,26 @@ def test_a_damaged_journal_or_array_is_not_gone_on_with(tmp_path):
     journal = (tmp_path / "journal.jsonl").read_bytes()
     lines = journal.split(b"\n")
     (tmp_path / "journal.jsonl").write_bytes(b"\n".join([lines[0], b"{broken", *lines[2:]]))
-    with pytest.raises(StoreError, match=r"journal.jsonl: damaged; delete the folder to start anew"):
+    with pytest.raises(StoreError, match=r"journal\.jsonl: damaged"):
         fill(tmp_path)
     (tmp_path / "journal.jsonl").write_bytes(journal)
     (tmp_path / "boxes.npy").write_bytes((tmp_path / "boxes.npy").read_bytes()[:-1])
-    with pytest.raises(StoreError, match=r"boxes.npy: shorter than the journal says"):
+    with pytest.raises(StoreError, match=r"boxes\.npy: shorter"):
         fill(tmp_path)
 
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(StoreError, match=r"taken: cannot be written \(File exists\)"):
+    with pytest.raises(StoreError, match=r"taken: .*File exists"):
         StoreWriter(tmp_path / "taken", SETTINGS, NAMES)
 
 
 def test_an_image_is_listed_and_added_once(tmp_path):
-    with pytest.raises(StoreError, match="image b is on the list twice"):
+    with pytest.raises(StoreError, match=r"image b .*twice"):
         StoreWriter(tmp_path, SETTINGS, ["a", "b", "c", "b"])
     with StoreWriter(tmp_path, SETTINGS, ["a"]) as writer:
         writer.append("a", digest(b""), (1, 1), found("a"))
-        with pytest.raises(ValueError, match="image a is already in the store"):
+        with pytest.raises(ValueError, match=r"image a .*already"):
             writer.append("a", digest(b""), (1, 1), found("a"))
 
 

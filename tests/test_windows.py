@@ -129,7 +129,7 @@ def test_some_of_the_background_overlaps_an_object() -> None:
     assert any((sampler.draw(number)[0].overlaps[4:8] == 0).any() for number in range(20))
     easy = make_windows(10, 1)
     easy.overlaps[10] = 0
-    with pytest.raises(ValueError, match="no hard background window"):
+    with pytest.raises(ValueError, match="hard background"):
         BatchSampler(easy, batch=16, foreground=4, seed=0, hard=8)
 
 
@@ -140,7 +140,7 @@ def test_few_windows_are_drawn_again() -> None:
 
 @pytest.mark.parametrize(("counts", "kind"), [((0, 5), "foreground"), ((5, 0), "background")])
 def test_nothing_to_draw_from(counts: tuple[int, int], kind: str) -> None:
-    with pytest.raises(ValueError, match=f"the images have no {kind} window to draw from"):
+    with pytest.raises(ValueError, match=f" {kind} window"):
         BatchSampler(make_windows(*counts), batch=8, foreground=2, seed=0)
 
 

@@ -8,6 +8,10 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detector.classifier.ensemble import Predictions
 
 EXAMPLES = """examples:
   python tools/eval_classifier.py ImageNet/val --models bvlc_googlenet.safetensors --crops 1 10
@@ -63,7 +67,7 @@ def _work(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, list]:
+def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, list[Predictions]]:
     """The predictions of every model by number of crops, one after the other; `failed` receives what cannot be read."""
     import numpy as np
     from tqdm import tqdm
@@ -88,7 +92,7 @@ def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, 
         for name, crops in itertools.product(options.models, options.crops):
             check_target(options.save / f"{titles[name]}_{crops}.npz", "predictions")
     chosen = list(range(0, len(images), options.every))
-    found: dict[int, list] = {crops: [] for crops in options.crops}
+    found: dict[int, list[Predictions]] = {crops: [] for crops in options.crops}
     for crops, name in itertools.product(options.crops, options.models):
         classifier = load_any_classifier(find_checkpoint(name))
         classifier.network.to(device)
