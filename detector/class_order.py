@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from detector.checkpoint import CheckpointError, RegionClassifier
-from detector.data.ground_truth import ClassTable, listed
+from detector.checkpoint import CheckpointError, ImageClassifier, RegionClassifier
+from detector.data.ground_truth import ClassTable, composed, listed
 
 
 def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[str, str]) -> RegionClassifier:
@@ -46,6 +46,39 @@ def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[
     if network.regression is not None:
         _permute(network.regression, [4 * label + side for label in labels for side in range(4)])
     return replace(classifier, network=network, classes=classes)
+
+
+def in_names_of(classifier: ImageClassifier, classes: Sequence[str], names: tuple[str, str]) -> ImageClassifier:
+    """A classifier of whole images whose outputs stand in the order of these classes; itself where they do already.
+
+    Args:
+        classifier: stays as it is; one that states no names is taken as it stands.
+        classes: the same names in any order; empty where their owner states none.
+        names: of the classifier and of the classes' owner, for the message.
+
+    Raises:
+        CheckpointError: one has classes that the other does not have.
+    """
+    count = classifier.network.config.classes
+    if not classifier.classes or not classes:
+        if classes and len(classes) != count:
+            raise CheckpointError(f"{names[0]} tells {count} classes apart, {names[1]} {len(classes)}")
+        return classifier
+    own = {composed(name): label for label, name in enumerate(classifier.classes)}
+    wanted = [composed(name) for name in classes]
+    absent = [name for name in wanted if name not in own]
+    foreign = [name for name in own if name not in set(wanted)]
+    if absent or foreign:
+        lacks = [f"{names[0]} lacks {listed(absent)}"] * bool(absent) + [f"{names[1]} lacks {listed(foreign)}"] * bool(
+            foreign
+        )
+        raise CheckpointError(f"{names[0]} and {names[1]} tell different classes apart: {'; '.join(lacks)}")
+    labels = [own[name] for name in wanted]
+    if labels == list(range(count)):
+        return classifier
+    network = copy.deepcopy(classifier.network)
+    _permute(network.fc, labels)
+    return replace(classifier, network=network, classes=tuple(classes))
 
 
 def _permute(layer: nn.Linear, rows: Sequence[int]) -> None:

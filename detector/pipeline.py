@@ -32,6 +32,7 @@ from detector.scoring import RegionScorer, timed
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes, floating
 from proposals.colour import to_rgb
+from proposals.own import check_source
 from proposals.result import Proposals
 from proposals.sources import propose
 
@@ -70,6 +71,7 @@ class Detector:
         CheckpointError: members that know different classes, or one without what the config asks of it; MultiBox
             weights that are not there.
         DeviceError: a backend or precision that the device does not have.
+        SourceError, StoreError: no such source of own boxes.
         ImportError: the config wants onnxruntime, which is not installed.
     """
 
@@ -79,6 +81,8 @@ class Detector:
         if not members:
             raise ValueError("a detector needs at least one region classifier")
         self.device = torch.device(device)
+        for name, where in config.proposals.own.items():
+            check_source(name, where)
         first = f"the first ({_name(config, 0)})"
         self.members = [
             in_order_of(

@@ -62,6 +62,18 @@ def own_boxes(name: str, where: str, image: NDArray[np.uint8], content: bytes | 
     return inside[whole], scores[whole]
 
 
+def check_source(name: str, where: str) -> None:
+    """Open a store or import a function, so that a wrong one is refused once and not for every image.
+
+    Raises:
+        SourceError, StoreError: there is no such function or store.
+    """
+    if Path(where).is_dir():
+        _store(where)
+    else:
+        _function(name, where)
+
+
 def identity(name: str, where: str) -> str:
     """What the boxes of a source depend on, as far as can be told: a hash of a store's boxes, or of a module's file.
 

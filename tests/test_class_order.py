@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from detector import Detector, DetectorConfig
-from detector.checkpoint import CheckpointError, RegionClassifier, save_checkpoint
-from detector.class_order import in_order_of
+from detector.checkpoint import CheckpointError, ImageClassifier, RegionClassifier, save_checkpoint
+from detector.class_order import in_names_of, in_order_of
 from detector.data.dataset import DataConfig, DatasetKind
 from detector.data.ground_truth import ClassTable
 from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
@@ -94,3 +94,21 @@ def test_training_goes_on_from_a_classifier_in_another_order(
     started = start_classifier(config, OTHER)
     assert torch.equal(started.network.fc.weight, permuted.network.fc.weight)
     assert started.classes == OTHER
+
+
+def test_classifiers_of_whole_images_meet_by_name() -> None:
+    torch.manual_seed(0)
+    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25)).eval()
+    classifier = ImageClassifier(network, InputConvention(), classes=("cat", "dog", "cafe\u0301"))
+    moved = in_names_of(classifier, ("caf\u00e9", "cat", "dog"), ("a", "b"))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(moved.network(x), network(x)[:, [2, 0, 1]])
+    assert in_names_of(classifier, classifier.classes, ("a", "b")) is classifier
+    nameless = replace(classifier, classes=())
+    assert in_names_of(nameless, ("x", "y", "z"), ("a", "b")) is nameless
+    for classes, message in ((("cat", "dog", "cow"), "a lacks cow; b lacks caf"), (("cat", "dog"), "b lacks")):
+        with pytest.raises(CheckpointError, match=message):
+            in_names_of(classifier, classes, ("a", "b"))
+    with pytest.raises(CheckpointError, match="a tells 3 classes apart, b 2"):
+        in_names_of(nameless, ("x", "y"), ("a", "b"))

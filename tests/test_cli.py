@@ -371,7 +371,7 @@ def test_members_of_other_classes(
 def test_detect_interrupted(
     detect: Main, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Detector, "run", stop)

@@ -127,8 +127,9 @@ def test_table_prints_and_names_the_mistake(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert lines[4].split() == ["conv2", "56×56×192", "2", "114,688", "256", "359.66", "112K", "360M"]
     assert lines[-1].split() == ["total", "1000", "22", "6,990,272", "8,280", "1582.67"]
-    assert describe_model(["--size", "16"]) == 1
-    assert "at least 32 × 32 px" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        describe_model(["--size", "16"])
+    assert "from 32" in capsys.readouterr().err
     assert "pool4         8×8×832" in format_table(count(GoogLeNet(), 256))
 
 

@@ -695,6 +695,7 @@ def test_what_a_user_can_fix_is_a_user_error(tmp_path: Path, members: dict[str, 
         lambda: Detector([members["warped"]], replace(CONFIG, backend="onnxruntime"), "meta"),
         lambda: Predictions.load(tmp_path / "nowhere.npz"),
         lambda: propose(np.zeros((9, 9, 3), np.uint8), ProposalConfig(own={"x": "no.such:thing"})),
+        lambda: Detector([members["warped"]], replace(CONFIG, proposals=ProposalConfig(own={"x": "no.such:thing"}))),
     ):
         with pytest.raises(UserError):
             make()

@@ -44,9 +44,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def noise(path: Path, seed: int = 0) -> Path:
+def noise(path: Path, seed: int = 0, size: tuple[int, int] = (64, 48)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
     PIL.Image.fromarray(pixels).save(path)
     return path
 
@@ -59,7 +59,12 @@ def text(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    noise(path)
+    """Its header is whole, and states the size of the image that was there."""
+    size = (64, 48)
+    if path.exists():
+        with PIL.Image.open(path) as image:
+            size = image.size
+    noise(path, size=size)
     path.write_bytes(path.read_bytes()[:500])
 
 

@@ -304,7 +304,7 @@ def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_failure_within_the_detector_costs_one_image(tmp_path: Path) -> None:
     class Moody(StubDetector):
-        def run(self, image: Image, boxes: Boxes | None = None) -> Run:
+        def run(self, image: Image, boxes: Boxes | None = None, *, content: bytes | None = None) -> Run:
             if image[0, 0, 0] == 7:
                 raise UserError("proposals.own.mine: no boxes of this image")
             return make_run(1)

@@ -36,6 +36,7 @@ def _work(options: argparse.Namespace) -> int:
     import numpy as np
 
     from detector.checkpoint import find_checkpoint, load_any_classifier
+    from detector.class_order import in_names_of
     from detector.classifier.ensemble import classify
     from detector.commands.run import say
     from detector.data.image import list_images, read_image
@@ -47,11 +48,14 @@ def _work(options: argparse.Namespace) -> int:
         say("classify", line)
     device = choose_device(options.device)
     members = [load_any_classifier(find_checkpoint(name)) for name in options.models]
-    if len({(member.network.config.classes, member.classes) for member in members}) > 1:
-        raise UserError("the models tell different classes apart")
+    first = next((number for number, member in enumerate(members) if member.classes), 0)
+    known, owner = members[first].classes, options.models[first]
+    members = [in_names_of(member, known, (name, owner)) for name, member in zip(options.models, members, strict=True)]
+    if len({member.network.config.classes for member in members}) > 1:
+        raise UserError("the models tell different numbers of classes apart")
     for member in members:
         member.network.to(device)
-    names = members[0].classes or _imagenet_names(members[0].network.config.classes)
+    names = known or _imagenet_names(members[0].network.config.classes)
     failed = len(listing.failures)
     for path in listing.paths:
         try:

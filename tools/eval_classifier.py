@@ -73,6 +73,7 @@ def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, 
     from tqdm import tqdm
 
     from detector.checkpoint import find_checkpoint, load_any_classifier
+    from detector.class_order import in_names_of
     from detector.classifier.ensemble import Predictions, classify
     from detector.commands.targets import check_target
     from detector.config import load_config
@@ -91,14 +92,17 @@ def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, 
     if options.save:
         for name, crops in itertools.product(options.models, options.crops):
             check_target(options.save / f"{titles[name]}_{crops}.npz", "predictions")
+    owner = ""  # the first model with names, whose numbering the others take on
     chosen = list(range(0, len(images), options.every))
     found: dict[int, list[Predictions]] = {crops: [] for crops in options.crops}
     for crops, name in itertools.product(options.crops, options.models):
         classifier = load_any_classifier(find_checkpoint(name))
+        if owner:
+            classifier = in_names_of(classifier, images.classes, (name, owner))
         classifier.network.to(device)
         outputs = classifier.network.config.classes
-        if classifier.classes:
-            images = images.with_classes(classifier.classes, name)
+        if classifier.classes and not owner:
+            images, owner = images.with_classes(classifier.classes, name), name
         elif outputs != len(images.classes):
             raise DataError(f"{name} tells {outputs} classes apart, {options.data} has {len(images.classes)}")
         rows, spent = {}, 0.0

@@ -6,6 +6,7 @@ the Evaluation that each returns.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -209,6 +210,6 @@ def image_ranks(truth: Truth) -> NDArray[np.int64]:
 def numeric_ids(truth: Truth) -> list[int] | None:
     """The image ids as numbers if every one is a number without leading zeros, as COCO's are, else None."""
     ids = truth.image_ids
-    if all(text.isascii() and text.isdecimal() and text == str(int(text)) for text in ids):
+    if all(re.fullmatch(r"0|-?[1-9][0-9]{0,999}", text) for text in ids):
         return [int(text) for text in ids]
     return None

@@ -151,14 +151,13 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         exhaustive_part(dataset)  # refused before an hour of proposals
         for warning in dataset.warnings if ranks.leads else ():
             print(f"train_classifier: warning: {warning}", file=sys.stderr)
-    for line in check_objects(train_set, val_set, max(config.images, 1)):
-        if ranks.leads and not resuming:
-            print(f"train_classifier: {line}", file=sys.stderr)
-
     torch.manual_seed(config.seed)
     classifier = start_classifier(config, train_set.classes)
     if config.train_from != "none":
         classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
+    for line in check_objects(train_set, val_set, max(config.images, 1)):
+        if ranks.leads and not resuming:
+            print(f"train_classifier: {line}", file=sys.stderr)
 
     data: list[str] = []
     unread: list[str] = []
