@@ -64,6 +64,7 @@ def test_doctest() -> None:
         (["a/b/cat.jpg", "c/b/cat.jpg"], ["a_b_cat.jpg", "c_b_cat.jpg"]),
         (["x/cow.jpg", "y/cow.png", "z/cow.jpg.png"], ["x_cow.jpg", "cow.png", "z_cow.jpg.png"]),
         (["a/Cat.jpg", "b/cat.jpg"], ["a_Cat.jpg", "b_cat.jpg"]),
+        (["a/caf\u00e9.jpg", "b/Cafe\u0301.jpg"], ["a_caf\u00e9.jpg", "b_Cafe\u0301.jpg"]),
         ([], []),
     ],
 )
@@ -304,7 +305,7 @@ def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_failure_within_the_detector_costs_one_image(tmp_path: Path) -> None:
     class Moody(StubDetector):
-        def run(self, image: Image, boxes: Boxes | None = None) -> Run:
+        def run(self, image: Image, boxes: Boxes | None = None, *, content: bytes | None = None) -> Run:
             if image[0, 0, 0] == 7:
                 raise UserError("proposals.own.mine: no boxes of this image")
             return make_run(1)
