@@ -129,9 +129,10 @@ def _work(options: argparse.Namespace) -> int:
 
 def _check_targets(options: argparse.Namespace, folder: Path) -> None:
     """Refuse, before hours of work, what may not be written."""
-    from detector.commands.targets import TargetError, check_target
+    from detector.commands.targets import TargetError, check_apart, check_target
 
     inputs = (options.detections, options.compare, options.annotations, options.image_list, options.config)
+    check_apart((options.json, options.report, options.save))
     for path, kind in ((options.json, "a report"), (options.report, "a page")):
         check_target(path, kind, inputs)
     if options.save is not None and options.save.suffix:
