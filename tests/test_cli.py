@@ -338,7 +338,14 @@ def test_garbage_is_told_in_lines(
     (workplace / "folder").mkdir()
     main = tool(name)
     for word in GARBAGE_NAMES if "@" in arguments else ("",):
-        assert main([text.replace("@", word) for text in arguments.split()]) == 1, word
+        try:
+            code: object = main([text.replace("@", word) for text in arguments.split()])
+        except SystemExit as stop:  # a folder of annotations needs a list of images
+            assert "--annotations @" in arguments, word
+            assert (word, stop.code) == ("folder", 2)
+            capsys.readouterr()
+            continue
+        assert code == 1, word
         captured = capsys.readouterr()
         assert captured.out == "", word
         assert captured.err, word
