@@ -247,7 +247,7 @@ def _merged(config: DictConfig, schema: type, key: tuple[str, ...], value: Any, 
         raise ConfigError(f"{source}: {label} {problem}") from error
     try:
         result = OmegaConf.merge(config, OmegaConf.create(_nested(key, value)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError) as error:  # the latter for a mapping in place of a list
         raise ConfigError(f"{source}: {label} must be {_describe(hint)}, not {value!r}") from error
     return cast(DictConfig, result)
 

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,18 +95,23 @@ def result_names(paths: Sequence[Path]) -> list[str]:
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     names = [path.stem for path in paths]
     for depth in range(1, max(map(len, parts), default=0) + 1):
-        count = Counter(name.casefold() for name in names)  # some file systems do not tell cases apart
+        count = Counter(map(_alike, names))
         names = [
-            name if count[name.casefold()] == 1 else "_".join(part[-depth:]).lstrip(os.sep)
+            name if count[_alike(name)] == 1 else "_".join(part[-depth:]).lstrip(os.sep)
             for name, part in zip(names, parts, strict=True)
         ]
-    count = Counter(name.casefold() for name in names)
+    count = Counter(map(_alike, names))
     return [
         name
-        if count[name.casefold()] == 1 and len(os.fsencode(name)) <= LONGEST_NAME
+        if count[_alike(name)] == 1 and len(os.fsencode(name)) <= LONGEST_NAME
         else _shortened(name, "/".join(part))
         for name, part in zip(names, parts, strict=True)
     ]
+
+
+def _alike(name: str) -> str:
+    """The same text for names that some file systems do not tell apart: by case (Windows, macOS), by Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _shortened(name: str, full: str) -> str:

@@ -106,7 +106,8 @@ def to_inclusive(boxes: Boxes, first_pixel: int) -> Boxes:
 def from_xywh(boxes: Boxes) -> Boxes:
     """COCO's x, y, width, height -> our convention; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with np.errstate(over="ignore"):  # what ends at infinity is for the reader to reject
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def to_xywh(boxes: Boxes) -> Boxes:

@@ -22,13 +22,23 @@ def write_whole(path: Path) -> Iterator[Path]:
     directly; a link keeps pointing to the file that it names.
 
     Raises:
-        OSError: the folder does not exist or cannot be written, or the disk is full.
+        OSError: the folder does not exist or cannot be written, or the disk is full; it names a file.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    path = path.resolve()
+    try:
+        if path.exists() and not path.is_file():
+            yield path
+        else:
+            with _whole(path.resolve()) as temporary:
+                yield temporary
+    except OSError as error:  # the system names no file where a disk is full
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix[:32]}")
     try:
         yield temporary

@@ -1,5 +1,6 @@
 """The readers of VOC, ILSVRC DET and COCO, on small trees written here and, where it is present, on real data."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -111,7 +112,8 @@ def test_voc_boxes_outside_and_without_area(tmp_path):
     assert dataset.records[1].labels.tolist() == [VOC_CLASSES.index("cow"), VOC_CLASSES.index("cat")]
     assert dataset.warnings == (
         "boxes reached outside their image and were cut at its border: 2 (first: a.xml)",
-        "boxes had no area inside their image and were left out: 2 (first: b.xml)",
+        "boxes end before they begin and were left out: 1 (first: b.xml)",
+        "boxes had no area inside their image and were left out: 1 (first: b.xml)",
         "boxes are one pixel wide or high, as written, and were kept: 1 (first: b.xml)",
     )
 
@@ -189,6 +191,36 @@ def test_voc_split_lists(tmp_path):
 def test_voc_bad_annotations(tmp_path, text, message):
     root = voc_tree(tmp_path, {"a": text})
     assert refusal(read_voc, root, "train").startswith(f"{root}/Annotations/a.xml{message}")
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "latin-1", "cp1251", "gb2312", "shift_jis", "euc-kr", "big5"]
+)
+def test_voc_in_the_encoding_that_the_file_declares(tmp_path, encoding):
+    name = {"cp1251": "кот", "latin-1": "café", "euc-kr": "고양이", "shift_jis": "ねこ"}.get(encoding, "中")
+    root = voc_tree(tmp_path, {"a": ""})
+    declared = "utf-8" if encoding == "utf-8-sig" else encoding
+    text = f'<?xml version="1.0" encoding="{declared}" standalone="yes"?>\n' + xml(item(name, 1, 1, 9, 9))
+    (root / "Annotations/a.xml").write_bytes(text.encode(encoding))
+    (record,) = read_voc(root, "train", class_names=["dog", name]).records
+    assert record.labels.tolist() == [1]
+    assert record.boxes.tolist() == [[0, 0, 9, 9]]
+
+
+def test_voc_with_a_namespace(tmp_path):
+    text = xml(item("cat", 1, 1, 9, 9)).replace("<annotation>", '<annotation xmlns="http://example.com/voc"><!-- x -->')
+    (record,) = read_voc(voc_tree(tmp_path, {"a": text}), "train").records
+    assert record.boxes.tolist() == [[0, 0, 9, 9]]
+    assert (record.width, record.height) == (100, 80)
+
+
+def test_voc_boxes_that_end_before_they_begin_are_told_from_those_outside(tmp_path):
+    text = xml(item("cat", 9, 9, 2, 3), item("cat", 200, 200, 210, 210), item("cat", 1, 1, 9, 9))
+    dataset = read_voc(voc_tree(tmp_path, {"a": text}), "train")
+    assert len(dataset.records[0].boxes) == 1
+    counts = {line.partition(" and were")[0]: line.partition(": ")[2] for line in dataset.warnings}
+    assert counts["boxes end before they begin"].startswith("1 ")
+    assert counts["boxes had no area inside their image"].startswith("1 ")
 
 
 def test_voc_absent_annotation(tmp_path):
@@ -354,9 +386,33 @@ def test_coco_repairs(tmp_path):
     assert dataset.warnings == (
         "annotation ids occur more than once; every box was kept: 1 (first: annotation 1)",
         "annotations belong to no listed image and were left out: 1 (first: annotation 8)",
-        "boxes had no area inside their image and were left out: 1 (first: image 4)",
+        "boxes end before they begin and were left out: 1 (first: image 4)",
         "annotations stated no image size; taken from the photograph: 1 (first: image 5)",
     )
+
+
+def test_coco_images_and_categories_listed_twice_alike_are_read_once(tmp_path):
+    content = coco_content()
+    content["images"].append(dict(content["images"][0]))
+    content["categories"] += [dict(row) for row in content["categories"]]
+    dataset = read_coco(*coco_tree(tmp_path, content))
+    assert [record.image_id for record in dataset.records] == ["9", "4", "5"]
+    assert dataset.classes.ids == (3, 90)
+    assert any("images" in line and ": 1 " in line for line in dataset.warnings)
+    assert any("classes" in line and ": 2 " in line for line in dataset.warnings)
+
+
+def test_a_name_too_long_for_a_file_is_a_photograph_that_is_not_there(tmp_path):
+    content = coco_content()
+    annotations, images = coco_tree(tmp_path / "coco", content)
+    content["images"][0]["file_name"] = "n" * 300 + ".jpg"
+    write(annotations, json.dumps(content))
+    assert [len(record.boxes) for record in read_coco(annotations, images, as_written=True).records] == [1, 2, 0]
+    config = DataConfig(DatasetKind.coco, str(annotations.parent), annotations="boxes.json", images="photos")
+    assert any("1 of 3 images are not there" in line for line in open_dataset(config).warnings)
+    root = voc_tree(tmp_path / "voc", {"a": xml()})
+    write(root / "ImageSets/Main/train.txt", "a\n" + "n" * 300 + "\n")
+    assert "no such annotation" in refusal(read_voc, root, "train")
 
 
 def test_coco_without_annotations(tmp_path):
@@ -416,7 +472,13 @@ def test_coco_bad_files(tmp_path):
     path.write_text('{"images": [\n  {"id": }]}')
     assert refusal(read_coco, path, tmp_path).startswith(f"{path}, line 2, column 10: ")
     path.write_text("[]")
-    assert refusal(read_coco, path, tmp_path).startswith(f"{path}: holds a list")
+    assert refusal(read_coco, path, tmp_path).startswith(
+        f"{path}: holds a list, as files of results do; ground truth is an"
+    )
+    path.write_text("[" * 100_000)
+    assert refusal(read_coco, path, tmp_path).startswith(f"{path}: malformed JSON")
+    path.write_bytes(gzip.compress(b"{}"))
+    assert "gzip" in refusal(read_coco, path, tmp_path)
     path.write_bytes(b'{"images": "\xff"}')
     assert refusal(read_coco, path, tmp_path).startswith(f"{path}: cannot be read")
     content = coco_content()

@@ -99,3 +99,10 @@ def test_every_file_is_written_whole(package: str) -> None:
         for line in unprotected(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert places == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_told_with_the_file() -> None:
+    with pytest.raises(OSError, match="No space left") as caught, write_whole(Path("/dev/full")) as path:
+        path.write_text("a")
+    assert caught.value.filename == "/dev/full"

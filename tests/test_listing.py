@@ -175,3 +175,13 @@ def test_classes_take_the_same_files_as_commands(photos: Path) -> None:
     images = read_image_folder(photos)
     assert images.classes == ("cat", "dog")
     assert [path.name for path in images.paths] == ["a.JFIF", "b.jpe"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in folders are Unix's")
+def test_nobody_waits_for_a_pipe_that_is_named_like_a_photograph(photos: Path) -> None:
+    touch(photos, "b.jpg")
+    os.mkfifo(photos / "a.jpg")
+    listing = list_images([photos])
+    assert [path.name for path in listing.paths] == ["b.jpg"]
+    (line,) = listing.failures
+    assert str(photos / "a.jpg") in line

@@ -64,6 +64,7 @@ def test_doctest() -> None:
         (["a/b/cat.jpg", "c/b/cat.jpg"], ["a_b_cat.jpg", "c_b_cat.jpg"]),
         (["x/cow.jpg", "y/cow.png", "z/cow.jpg.png"], ["x_cow.jpg", "cow.png", "z_cow.jpg.png"]),
         (["a/Cat.jpg", "b/cat.jpg"], ["a_Cat.jpg", "b_cat.jpg"]),
+        (["a/caf\u00e9.jpg", "b/Cafe\u0301.jpg"], ["a_caf\u00e9.jpg", "b_Cafe\u0301.jpg"]),
         ([], []),
     ],
 )

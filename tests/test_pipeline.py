@@ -154,9 +154,9 @@ def test_a_toy_network_from_disk(toy_checkpoint: Path, shapes: Path) -> None:
 
 def test_load_says_what_is_missing(toy_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
-    with pytest.raises(CheckpointError, match=r"^no checkpoint shared_voc .*--config \S*shared_voc"):
+    with pytest.raises(CheckpointError, match=r"^no checkpoint shared_voc0712 .*--config \S*shared_voc0712"):
         Detector.load("fast")
-    with pytest.raises(CheckpointError, match=r"^model 1 of 3: no checkpoint shared_voc \(shipped: none\)"):
+    with pytest.raises(CheckpointError, match=r"^model 1 of 2: no checkpoint shared_voc0712 \(shipped: none\)"):
         Detector.load()
     with pytest.raises(
         CheckpointError, match=r"model 1 of 6: .*--config configs/regions_paper.yaml members=6 --resume"

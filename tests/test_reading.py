@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,31 @@ def test_truncated_json(tmp_path: Path) -> None:
     message = refusal(tmp_path / "found.json", truth, content)
     assert message.startswith("malformed JSON at line ")
     assert ", column " in message
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (gzip.compress(b"[]"), "gzip"),
+        (b"PK\x03\x04rest", "zip"),
+        ("[]".encode("utf-16"), "UTF-16"),
+        (b'[{"image_id": ' + b"9" * 5000 + b"}]", "digits"),
+        (b"[" * 100_000, "nested"),
+    ],
+)
+def test_files_of_another_encoding_are_named(tmp_path: Path, content: bytes, word: str) -> None:
+    path = tmp_path / "detections.json"
+    path.write_bytes(content)
+    with pytest.raises(ResultsError, match=word) as caught:
+        read_results(path, make_truth())
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_box_that_ends_at_infinity_is_no_finite_box(tmp_path: Path) -> None:
+    truth = make_truth()
+    message = refusal(tmp_path / "d.json", truth, coco_entries(truth, bbox=lambda entry: [1e308, 1, 1e308, 5]))
+    assert "finite" in message
 
 
 def test_nan_in_json(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.classifier.ensemble import Predictions
-from detector.commands.targets import BEGINNINGS, TargetError, check_target
+from detector.commands.targets import BEGINNINGS, TargetError, check_apart, check_target
 from detector.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.onnx_export import to_onnx
 
@@ -87,3 +87,11 @@ def test_what_may_not_be_written(tmp_path: Path) -> None:
     ):
         with pytest.raises(TargetError, match=path.name):
             check_target(path, "a report", inputs)
+
+
+def test_two_results_are_two_files(tmp_path: Path) -> None:
+    check_apart((tmp_path / "a", None, tmp_path / "b", Path(os.devnull), Path(os.devnull)))
+    (tmp_path / "link").symlink_to("a")
+    for other in (tmp_path / "a", tmp_path / "x" / ".." / "a", tmp_path / "link"):
+        with pytest.raises(TargetError, match=str(other)):
+            check_apart((tmp_path / "a", None, other))

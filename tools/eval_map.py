@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--annotations are for scoring a file: give --detections too")
     if options.annotations and not options.protocol:
         parser.error("--annotations need --protocol, which says what they are")
+    if options.annotations and os.path.isdir(options.annotations) and not options.image_list:
+        parser.error("give --image-list, the images that count")
     for name in ("image_list", "classes"):
         if getattr(options, name) and not options.annotations:
             parser.error(
@@ -77,8 +79,6 @@ def _work(options: argparse.Namespace) -> int:
     config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
     _check_targets(options, config.folder)
     if options.annotations:
-        if os.path.isdir(options.annotations) and not options.image_list:
-            raise ConfigError("give --image-list, the images that count")
         classes = [name.strip() for name in options.classes.split(",")] if options.classes else []
         truth = experiment.open_truth(config, options.annotations, options.image_list, classes)
     elif config.data:
@@ -129,9 +129,10 @@ def _work(options: argparse.Namespace) -> int:
 
 def _check_targets(options: argparse.Namespace, folder: Path) -> None:
     """Refuse, before hours of work, what may not be written."""
-    from detector.commands.targets import TargetError, check_target
+    from detector.commands.targets import TargetError, check_apart, check_target
 
     inputs = (options.detections, options.compare, options.annotations, options.image_list, options.config)
+    check_apart((options.json, options.report, options.save))
     for path, kind in ((options.json, "a report"), (options.report, "a page")):
         check_target(path, kind, inputs)
     if options.save is not None and options.save.suffix:

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(options: argparse.Namespace) -> int:
     from detector.commands.run import say
-    from detector.commands.targets import check_target
+    from detector.commands.targets import check_apart, check_target
     from detector.config import load_config
     from detector.data import open_dataset
     from detector.evaluation.coverage import (
@@ -49,6 +49,7 @@ def _work(options: argparse.Namespace) -> int:
     )
 
     config = load_config(CoverageConfig, options.config, options.overrides)
+    check_apart((options.json, options.plot))
     check_target(options.json, "proposal coverage", [options.config])
     check_target(options.plot, "curves")
     dataset = open_dataset(config.data)

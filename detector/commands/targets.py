@@ -62,3 +62,21 @@ def check_target(path: Path | None, kind: str, inputs: Iterable[str | Path | Non
         beginning = file.read(LOOK)
     if not re.match(BEGINNINGS[kind], beginning, re.DOTALL | re.IGNORECASE):
         raise TargetError(f"{path}: exists and is not {kind} that this command wrote; name another file or remove it")
+
+
+def check_apart(paths: Iterable[Path | None]) -> None:
+    """See that no two results of a command go to one file, where the last would replace the others.
+
+    A pipe or a device (/dev/stdout) may take several; None is left out.
+
+    Raises:
+        TargetError: two paths are the same file.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
+            continue
+        real = os.path.realpath(path)
+        if real in seen:
+            raise TargetError(f"{path}: two results of this command would be written there; name two files")
+        seen.add(real)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from proposals.boxes import from_xywh
 
 Row = dict[str, Any]  # JSON's values, of any kind
 
+GZIP = b"\x1f\x8b"  # how its files begin
+
 NEEDS = "is an object with images, annotations and categories"
 
 
@@ -30,7 +34,8 @@ def read_coco(annotations: Path, images: Path, *, as_written: bool = False) -> D
 
     The classes stand in the order of their ids. An image_id is COCO's number as text. Annotations of images that the
     file does not list, as the sub-sets people cut leave them, are left out and counted; so are boxes without area, and
-    those that end before they begin. An annotation id that occurs twice is counted, and both boxes are kept.
+    those that end before they begin. An annotation id that occurs twice is counted, and both boxes are kept; an image
+    or a category that is listed twice, word for word, is read once.
 
     Args:
         annotations: the JSON file.
@@ -46,8 +51,10 @@ def read_coco(annotations: Path, images: Path, *, as_written: bool = False) -> D
     rows = {key: _rows(annotations, content, key) for key in ("images", "annotations", "categories")}
     if not rows["images"]:
         raise DataError(f"{annotations}: lists no images")
-    classes = _class_table(annotations, rows["categories"])
     repairs = Repairs()
+    for key, kind in (("images", "images"), ("categories", "classes")):
+        rows[key] = _once(rows[key], f"{kind} were listed again, alike, and read once", repairs)
+    classes = _class_table(annotations, rows["categories"])
 
     image_ids = _ids(annotations, "images", rows["images"])
     objects, owners = _owned(annotations, rows["annotations"], image_ids, repairs)
@@ -89,9 +96,16 @@ def _read_json(path: Path) -> Any:  # whatever the file holds
     if not path.is_file():
         raise DataError(f"{path}: no such annotation file; set data.annotations=FILE")
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        if content.startswith(GZIP):
+            raise DataError(f"{path}: packed by gzip; unpack it first")
+        return json.loads(content)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: malformed JSON, nested too deeply") from error
+    except DataError:
+        raise
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise DataError(f"{path}: cannot be read ({error})") from error
 
@@ -103,6 +117,23 @@ def _rows(path: Path, content: Any, section: str) -> list[Row]:  # content: what
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: has no list of {section!r}; ground truth {NEEDS}")
     return rows
+
+
+def _once(rows: list[Row], kind: str, repairs: Repairs) -> list[Row]:
+    """The rows without those that repeat an earlier one word for word, as merged exports do; repairs counts them."""
+    ids = Counter(str(row.get("id")) for row in rows)
+    if ids.total() == len(ids):
+        return rows
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        text = json.dumps(row, sort_keys=True)
+        if text in seen and "id" in row:
+            repairs.note(kind, f"id {row['id']}")
+            continue
+        seen.add(text)
+        kept.append(row)
+    return kept
 
 
 def _field(path: Path, section: str, row: Row, key: str) -> Any:  # JSON's value, of any kind
@@ -222,7 +253,7 @@ def _photograph(path: Path, image: Row, image_id: str, files: Files, *, named: b
             raise DataError(f"{path}: image {image_id} has the file_name {name!r}, which names no photograph")
         return files.root / image_id
     file = files.root / name
-    return file if file.is_file() else files.find(name) or file
+    return file if os.path.isfile(file) else files.find(name) or file
 
 
 def _sizeless(path: Path, image_id: str, photograph: Path) -> str:

@@ -11,6 +11,7 @@ data.kind=voc     data.root=phone    data.split=train    data.size_mismatch=turn
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -134,7 +135,7 @@ def refuse_foreign(config: DataConfig) -> None:
 
 def _with_absent(dataset: Dataset, config: DataConfig) -> Dataset:
     """The data set, with a warning of photographs that are not there; DataError where that are most."""
-    absent = [record.path for record in dataset.records if not record.path.is_file()]
+    absent = [record.path for record in dataset.records if not os.path.isfile(record.path)]  # which raises for no name
     if absent:
         count = f"all {len(dataset):,}" if len(absent) == len(dataset) else f"{len(absent):,} of {len(dataset):,}"
         key = "data.images" if config.kind is DatasetKind.coco else "data.root"

@@ -6,6 +6,7 @@ out the suffix or write it in another case, may hold blanks and dots, and may le
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Files:
         for own in (name, name.replace("\\", "/")):  # Windows writes sub-folders so
             folder, _, last = own.rpartition("/")
             found = self._in(self.root / folder).get(composed(last))
-            if found is None and folder and not (self.root / folder).is_dir():
+            if found is None and folder and not os.path.isdir(self.root / folder):
                 found = self._in(self._folder(folder)).get(composed(last))
             if found is not None:
                 return found
@@ -40,7 +41,7 @@ class Files:
         """The files of a folder by their names with suffix and without; of equal ones the first by sorting."""
         if folder not in self._listed:
             names: dict[str, Path] = {}
-            files = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+            files = sorted(folder.iterdir(), reverse=True) if os.path.isdir(folder) else []
             files = [file for file in files if file.suffix.lower() in self.suffixes]
             for file in files:
                 names[composed(file.stem)] = file
@@ -53,8 +54,7 @@ class Files:
         """The sub-folder whose name is in another Unicode form."""
         folder = self.root
         for part in name.split("/"):
-            inside = (
-                (one for one in folder.iterdir() if composed(one.name) == composed(part)) if folder.is_dir() else ()
-            )
-            folder = next(iter(inside), folder / part)
+            entries = folder.iterdir() if os.path.isdir(folder) else ()
+            inside = (one for one in entries if composed(one.name) == composed(part))
+            folder = next(inside, folder / part)
         return folder

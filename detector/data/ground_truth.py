@@ -273,13 +273,12 @@ def make_record(
     own = np.asarray(area(inside), dtype=np.float64)
     inverted = np.asarray((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     kept = ~inverted if as_written else own > 0
-    if as_written:
-        repairs.note(INVERTED, where, int(inverted.sum()))
+    repairs.note(INVERTED, where, int(inverted.sum()))
     repairs.note(
         "boxes reached outside their image and were cut at its border", where, int((inside != boxes)[kept].any(1).sum())
     )
     if not as_written:
-        repairs.note("boxes had no area inside their image and were left out", where, int((~kept).sum()))
+        repairs.note("boxes had no area inside their image and were left out", where, int((~kept & ~inverted).sum()))
     absent = np.zeros(len(boxes), dtype=np.bool_)
     stated = own if areas is None else np.where(np.isnan(areas), own, areas)
     return Record(

@@ -12,6 +12,7 @@ development kit are tables beside this file (NOTICE.md). What is particular to t
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
@@ -124,7 +125,7 @@ class _Reader:
         classes = det_classes()
         for name in progress(names, f"annotations of {part}", "image"):
             path = annotations / f"{name}.xml"
-            marked = path.is_file()
+            marked = os.path.isfile(path)
             if skip_unmarked and not marked:
                 self.repairs.note(LEFT_OUT, name)
                 continue
@@ -272,7 +273,7 @@ def _annotated(
 
 def _empty(name: str, image: Path, repairs: Repairs, exhaustive: bool) -> Record:
     size = (0, 0)
-    if image.is_file():
+    if os.path.isfile(image):
         try:
             size = read_size(image)
         except ImageError as error:

@@ -194,7 +194,10 @@ def _images_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str],
     problems: list[str] = []
     for file in walk(folder, recursive, problems):
         if file.suffix.lower() in IMAGE_SUFFIXES:
-            images.append(file)
+            if os.path.exists(file) and not os.path.isfile(file):  # reading waits for a writer, which may never come
+                problems.append(f"{file}: a pipe or a device, not a file")
+            else:
+                images.append(file)
         elif os.path.isfile(file):
             others[file.suffix.lower()] += 1
     return sorted(images), others, problems

@@ -11,6 +11,8 @@ and names find their files in any Unicode form (files.py).
 from __future__ import annotations
 
 import math
+import os
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
@@ -127,12 +129,15 @@ def read_annotation(path: Path) -> Annotation:
         DataError: cannot be read, malformed (with the line), another kind of XML, or an object without name or box.
     """
     try:
-        top = ElementTree.fromstring(path.read_bytes())
+        top = _parsed(path.read_bytes())
     except ElementTree.ParseError as error:
         reason = str(error).split(":")[0]
         raise DataError(f"{path}, line {error.position[0]}: malformed XML ({reason})") from error
     except (OSError, ValueError, LookupError) as error:  # the last two: a text encoding that nobody knows
         raise DataError(f"{path}: cannot be read ({error})") from error
+    for element in top.iter():  # a namespace says nothing here
+        if isinstance(element.tag, str):
+            element.tag = element.tag.rpartition("}")[2]
     if top.tag != "annotation":
         raise DataError(f"{path}: holds <{top.tag}>, where VOC and ILSVRC files hold <annotation>")
     names, boxes, difficult = [], [], []
@@ -202,7 +207,7 @@ class VocTree:
 
     def _annotation(self, name: str) -> Path | None:
         path = self.annotations / f"{name}.xml"
-        return path if path.is_file() else self._annotations.find(name)
+        return path if os.path.isfile(path) else self._annotations.find(name)
 
     def _is_there(self, name: str) -> bool:
         return self._annotation(name) is not None or self._images.find(name) is not None
@@ -282,6 +287,17 @@ def check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
                     f"{annotation.path}: unknown class {name!r}; known: {', '.join(classes.names)}\n"
                     f"  to take all classes of this split:  {list_override('data.classes', present)}"
                 )
+
+
+def _parsed(content: bytes) -> ElementTree.Element:
+    """The tree of an XML file, in any encoding that Python knows; Expat's own are few, and GBK is none of them."""
+    try:
+        return ElementTree.fromstring(content)
+    except ValueError:
+        declaration = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""", content)
+        if declaration is None:
+            raise
+        return ElementTree.fromstring(content[declaration.end() :].decode(declaration[1].decode()))
 
 
 def _corners(item: ElementTree.Element, where: str) -> list[float]:

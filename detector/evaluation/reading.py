@@ -32,6 +32,13 @@ ILSVRC_COLUMNS = ("image number", "class number", "confidence", "x1", "y1", "x2"
 VOC_COLUMNS = ("image", "confidence", "x1", "y1", "x2", "y2")
 
 NUMERIC = re.compile(r"\s*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf|infinity)\s*", re.ASCII | re.I)
+ENCODED = {
+    b"\x1f\x8b": "packed by gzip; unpack it first",
+    b"PK\x03\x04": "packed as a zip file; unpack it first",
+    b"\xff\xfe": "a text in UTF-16, as PowerShell's > writes; save it in UTF-8",
+    b"\xfe\xff": "a text in UTF-16; save it in UTF-8",
+}
+"""What is wrong with a file that begins so."""
 EXACT = 2.0**53
 """From here on float64 does not tell all whole numbers apart."""
 
@@ -56,6 +63,9 @@ def read_results(path: Path, truth: Truth) -> Results:
         raise ResultsError(f"{path}: cannot read: {(error.strerror or str(error)).lower()}") from error
     if not start:
         return no_detections(path, truth)
+    for magic, kind in ENCODED.items():
+        if start.startswith(magic):
+            raise ResultsError(f"{path}: {kind}")
     if start.startswith(b"["):
         return _read_coco(path, truth)
     if start.startswith(b"{"):
@@ -231,6 +241,8 @@ def _parse(content: bytes, where: str) -> Any:
         raise ResultsError(f"{where}: malformed JSON at {place}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ResultsError(f"{where}: not a text in UTF-8 ({error})") from error
+    except ValueError as error:
+        raise ResultsError(f"{where}: cannot be read ({error})") from error
     except RecursionError as error:
         raise ResultsError(f"{where}: malformed JSON, nested too deeply") from error
 

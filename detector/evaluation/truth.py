@@ -6,6 +6,7 @@ depend on that: here coordinates stay as written, in float64, and say which conv
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -251,7 +252,7 @@ class Truth:
             boxes[own] = turned(boxes[own], stated_sizes[index], orientation)
             sizes[index] = sizes[index, ::-1].copy() if orientation in SIDEWAYS else sizes[index]
         kept = np.array([index not in verdict.left_out for index in range(len(self))], np.bool_)
-        there = sum(path.is_file() for path in self.paths)
+        there = sum(map(os.path.isfile, self.paths))
         warnings = (*known, *verdict.warnings)
         if there < len(self):
             missing = f"{len(self) - there:,} of {len(self):,} photographs are not there to compare sizes with"
@@ -300,7 +301,7 @@ def read_ilsvrc_truth(
     parsed: list[Annotation | None] = []
     for image_id, _ in entries:
         path = annotations / f"{image_id}.xml"
-        if path.is_file():
+        if os.path.isfile(path):
             parsed.append(read_annotation(path))
         else:
             repairs.note("images have no annotation file and count as without objects", image_id)
