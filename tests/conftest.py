@@ -11,6 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+# Read when torch loads: threads that wait for their next task sleep. Spinning, they slow a busy machine several times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 TOOLS = Path(__file__).parent.parent / "tools"
 SHAPES = ("square", "disc")
 
