@@ -3,7 +3,6 @@
 import io
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -303,13 +302,8 @@ def test_nothing_on_stderr():
 
 
 @pytest.mark.data
-def test_photographs_equal_opencv_and_are_read_fast(data_dir):
-    paths = find_images([data_dir / "voc12" / "JPEGImages"])[:60]
-    took = []
-    for path in paths:
-        start = time.perf_counter()
+def test_photographs_equal_opencv(data_dir):
+    for path in find_images([data_dir / "voc12" / "JPEGImages"])[:60]:
         image = read_image(path)
-        took.append(time.perf_counter() - start)
         assert np.array_equal(image, cv2.imread(str(path))[:, :, ::-1])
         assert read_size(path) == image.shape[1::-1]
-    assert np.median(took) < 0.03  # 1 to 2 ms on an idle core

@@ -157,7 +157,8 @@ def test_equals_torchvision_class_by_class(count: int, classes: int, max_iou: fl
         assert rows[labels == label].tolist() == expected.tolist()
 
 
-def test_two_hundred_classes_take_a_fraction_of_a_second() -> None:
+def test_two_hundred_classes_cost_little() -> None:
+    """About 0.02 s of the processor; torchvision class by class takes about 1 s, whatever else the machine does."""
     generator = np.random.default_rng(0)
     corner = generator.random((1_200, 2)) * 400
     boxes = np.concatenate([corner, corner + 10 + generator.random((1_200, 2)) * 200], axis=1)
@@ -165,7 +166,11 @@ def test_two_hundred_classes_take_a_fraction_of_a_second() -> None:
     class_nms(boxes[:2], scores[:2], 0.001, 0.3)  # compiles
     started = time.process_time()
     class_nms(boxes, scores, 0.001, 0.3)
-    assert time.process_time() - started < 0.3  # torchvision class by class: about a second in float64; here 0.02
+    ours = time.process_time() - started
+    started = time.process_time()
+    for column in torch.from_numpy(scores).T:
+        nms(torch.from_numpy(boxes), column, 0.3)
+    assert 5 * ours < time.process_time() - started
 
 
 def test_boxes_without_area_suppress_nothing() -> None:

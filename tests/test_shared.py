@@ -237,8 +237,9 @@ def test_too_little_memory_halves_the_batch(
 
 def test_members_of_both_kinds_are_averaged(classifier: RegionClassifier, image: NDArray[np.uint8]) -> None:
     warping = replace(classifier, shared=None)
-    each = [Detector([one], DetectorConfig()).score(image, BOXES) for one in (classifier, warping)]
-    together = Detector([classifier, warping], DetectorConfig()).score(image, BOXES)
+    config = DetectorConfig(backend="torch")
+    each = [Detector([one], config).score(image, BOXES) for one in (classifier, warping)]
+    together = Detector([classifier, warping], config).score(image, BOXES)
     np.testing.assert_allclose(together, np.mean(each, axis=0), atol=1e-6)
     assert np.abs(each[0] - each[1]).max() > 1e-3
 
