@@ -21,6 +21,7 @@ from detector.evaluation.experiment import (
     Protocol,
     analyse,
     configured_truth,
+    detector_warnings,
     evaluate,
     listed_part,
     open_truth,
@@ -277,3 +278,11 @@ def test_blacklisted_objects_have_no_fate(tmp_path: Path, monkeypatch: pytest.Mo
     assert report.fates is not None
     assert {stage: count for stage, count in report.fates.items() if count} == {FOUND: 2, "never proposed": 3}
     assert sum(report.fates.values()) == report.evaluation.counts["objects"]
+
+
+def test_a_threshold_for_showing_is_warned_of() -> None:
+    shown = load_config(EvaluationConfig, "voc07_test", ["detector.extends=fast"])
+    (line,) = detector_warnings(shown)
+    assert "detector.suppression.min_score=0.5" in line
+    for overrides in ([], ["detector.extends=fast", "detector.suppression.min_score=0.001"]):
+        assert detector_warnings(load_config(EvaluationConfig, "voc07_test", overrides)) == ()

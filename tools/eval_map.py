@@ -88,6 +88,8 @@ def _work(options: argparse.Namespace) -> int:
     if options.save:
         check_format(options.save, truth)
     _warn(truth.warnings)
+    if options.detections is None:
+        _warn(experiment.detector_warnings(config))
     unread: list[str] = []
     detections = options.detections or experiment.run_detector(config, options.device, unread)
     table, warnings = read_results(detections, truth)

@@ -66,6 +66,9 @@ class Protocol(Enum):
     coco = "coco"
 
 
+LOW_SCORE = 0.05  # a threshold above this cuts the curve of precision and recall where it still rises
+
+
 @dataclass(frozen=True)
 class EvaluationConfig:
     """An experiment.
@@ -233,6 +236,17 @@ def configured_truth(config: EvaluationConfig) -> Truth:
     if config.blacklist and config.data.kind is not DatasetKind.ilsvrc:
         raise DataError(f"blacklist is for data.kind=ilsvrc; leave it out with {config.data.kind.value}")
     return read_truth(config.data, config.blacklist)
+
+
+def detector_warnings(config: EvaluationConfig) -> tuple[str, ...]:
+    """What makes a detector's average precision lower than it is: presets for showing drop the low scores."""
+    min_score = config.detector.suppression.min_score
+    if min_score <= LOW_SCORE:
+        return ()
+    return (
+        f"detector.suppression.min_score={min_score:g} drops detections that average precision counts; "
+        "evaluate with detector.suppression.min_score=0.001",
+    )
 
 
 def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> Path:
