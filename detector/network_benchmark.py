@@ -197,7 +197,8 @@ def format_rates(rates: Sequence[Rate], limit: float) -> str:
 
 
 def _rates(batch: int, seconds: Sequence[float]) -> tuple[float, float, float]:
-    low, median, high = statistics.quantiles([batch / value for value in seconds], n=4)
+    # Inclusive: of few rounds the default method gives quartiles beyond what was measured, even below 0.
+    low, median, high = statistics.quantiles([batch / value for value in seconds], n=4, method="inclusive")
     return low, median, high
 
 
