@@ -35,7 +35,8 @@ def build_backend(
         network: it is not changed; a copy scores.
         device: where the images will be.
         size: side of the images, px.
-        precision: as detector.device.choose_precision names it; the classifier and its softmax stay float32.
+        precision: float32, bfloat16 or auto, as detector.device.choose_precision takes it; classifier and softmax
+            stay float32.
 
     Raises:
         ValueError: no such backend or precision.

@@ -128,8 +128,8 @@ def find_checkpoint(name: str, members: int = 1) -> Path:
     """A file, or the name of weights that this package ships.
 
     Args:
-        name: of either.
-        members: of the ensemble that it is one of, for the command in the message.
+        name: A file, or the name of shipped weights.
+        members: Size of the ensemble that the file belongs to; it goes into the suggested command.
 
     Raises:
         CheckpointError: neither; says what is shipped and how to train one.

@@ -23,7 +23,7 @@ def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[
     Args:
         classifier: stays as it is.
         classes: the same classes in any order.
-        names: of the classifier and of the table's owner, for the message.
+        names: What messages call the classifier and the owner of the table.
 
     Raises:
         CheckpointError: one has classes that the other does not have.
@@ -54,7 +54,7 @@ def in_names_of(classifier: ImageClassifier, classes: Sequence[str], names: tupl
     Args:
         classifier: stays as it is; one that states no names is taken as it stands.
         classes: the same names in any order; empty where their owner states none.
-        names: of the classifier and of the classes' owner, for the message.
+        names: What messages call the classifier and the owner of the classes.
 
     Raises:
         CheckpointError: one has classes that the other does not have.

@@ -34,7 +34,7 @@ def run(name: str, work: Callable[[], int | None], *, stopped: str, printed_only
     Args:
         name: begins each line of a message.
         work: returns the exit code, None for done.
-        stopped: what a user should know who has interrupted it.
+        stopped: Message for a user who interrupted the command: what is kept and how to go on.
         printed_only: the printed lines are the only result, so that nobody needs the rest once their reader is gone.
     """
     with _streams(printed_only) as output, _sigterm_as_interrupt():

@@ -46,9 +46,8 @@ class DataConfig:
         one_based: voc only: corner pixels count from 1, as VOC's own; false where a tool wrote them from 0.
         boxes_per_class: ilsvrc only, for training: so many boxes of a class are taken from the images of train, R-CNN's
             N (1,000); 0 takes all.
-        size_mismatch: what becomes of images whose photograph has another size than the annotation states: error; skip:
-            they are left out, and counted; turn: their boxes are turned as EXIF turns the photograph, where that
-            explains it.
+        size_mismatch: Treatment of images whose photograph has another size than the annotation states: error rejects
+            the split, skip leaves them out and counts them, turn turns their boxes where EXIF explains the size.
     """
 
     kind: DatasetKind
@@ -70,7 +69,7 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
     """Read the split that the config names.
 
     Args:
-        config: what to read.
+        config: Folder, layout and split of the data set.
         need_images: refuse a split most of whose photographs are not there, and compare the sizes of the others with
             the stated ones, a fraction of a millisecond an image: only here can all that use the split leave out the
             same images. A few that are not there are a warning, and fail as they are read. Scoring needs none.

@@ -19,7 +19,7 @@ class Files:
 
     Args:
         root: names start here; it need not exist.
-        suffixes: what a file may end in, in lower case; the first is the common one.
+        suffixes: File suffixes in lower case, the most common one first.
     """
 
     def __init__(self, root: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> None:

@@ -139,7 +139,7 @@ def read_frames(images: Sequence[tuple[Path, Size]], label: str, *, orientations
 
     Args:
         images: file and stated size; unknown sizes are passed over, as are photographs that are absent or unreadable.
-        label: of the progress bar.
+        label: Text in front of the progress bar.
         orientations: tell of photographs that EXIF turns or mirrors within their size too.
 
     Returns:
@@ -188,9 +188,9 @@ def judge(
 
     Args:
         images: photograph and stated size.
-        mode: of the data set.
-        name: of the data set.
-        warnings: of its reader.
+        mode: The data set's `size_mismatch` setting.
+        name: The data set's name, for messages.
+        warnings: Warnings of the data set's reader, which say whether stated sides were exchanged.
 
     Raises:
         DataError: mode error, and there is one; or mode turn, and EXIF does not explain it.
