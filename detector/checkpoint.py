@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from detector.config import PRESETS, peek
 from detector.data.ground_truth import ClassTable
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
-from detector.pretrained import load_caffe, load_torchvision
-from detector.regions import RegionConfig
-from detector.shared import SharedConfig
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention
+from detector.network.pretrained import load_caffe, load_torchvision
+from detector.regions.maps import SharedConfig
+from detector.regions.warp import RegionConfig
 from proposals.errors import UserError
 from proposals.files import write_whole
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from detector.data.image import Image
 from detector.detections import Detections
-from proposals.colour import to_rgb
+from proposals.selective.colour import to_rgb
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -24,7 +24,7 @@ def draw_detections(image: Image, detections: Detections, names: Sequence[str]) 
     """A copy of the image with a frame and a label such as "cat 0.97" for each detection, the best drawn last.
 
     Args:
-        image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them; it stays as it is.
+        image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them; it stays as it is.
         detections: D detections in the image's pixels; those partly outside are drawn as far as they are inside.
         names: K class names; a detection's label is a position in them.
 

@@ -23,11 +23,12 @@ from torch import Tensor
 from detector.checkpoint import SHIPPED, CheckpointError, fill, find_checkpoint, load_any_classifier, write_weights
 from detector.data.image import Image
 from detector.device import choose_precision
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
-from detector.regions import network_input
-from proposals.colour import to_rgb
-from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead, decode, inside_view, select, views
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention, network_input
+from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead, decode
+from proposals.multibox.views import inside_view, select, views
 from proposals.result import Found, Source
+from proposals.selective.colour import to_rgb
 from proposals.settings import MultiBoxSettings
 
 FORMAT = "googlenet-rcnn multibox 1"
@@ -69,8 +70,8 @@ class MultiBoxModel:
         """The best boxes of each image, with their confidences; [H, W, 3] uint8 RGB -> [N, 4] px, [N] in (0, 1).
 
         Args:
-            images: of any sizes, or other arrays as proposals.colour.to_rgb takes them; views of all are computed in
-                common batches.
+            images: of any sizes, or other arrays as proposals.selective.colour.to_rgb takes them; views of all are
+                computed in common batches.
             limit: N, at most.
             max_iou: overlap with a better box above this drops one; 1 keeps all.
             crops: look at overlapping squares of each image too, as proposals.multibox.views says.
@@ -146,7 +147,7 @@ def weights_sha256(name: str) -> str:
 
 
 def load_source(settings: MultiBoxSettings, device: torch.device | str = "cpu") -> Source:
-    """MultiBox as proposals.sources.propose takes it.
+    """MultiBox as proposals.merging.propose takes it.
 
     Raises:
         CheckpointError: as find_multibox and load_multibox.

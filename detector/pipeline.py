@@ -27,14 +27,14 @@ from detector.detections import Detections
 from detector.device import choose_device
 from detector.multibox import load_source
 from detector.postprocess import suppress
-from detector.regression import place
+from detector.regions.offsets import place
 from detector.scoring import RegionScorer, timed
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes, floating
-from proposals.colour import to_rgb
+from proposals.merging import propose
 from proposals.own import check_source
 from proposals.result import Proposals
-from proposals.sources import propose
+from proposals.selective.colour import to_rgb
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ class Detector:
         """Detect, and keep what happened on the way.
 
         Args:
-            image: [H, W, 3] uint8 RGB; other arrays as proposals.colour.to_rgb takes them.
+            image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them.
             boxes: [N, 4] px, proposals to use instead of the detector's own.
             content: the bytes of the image's file, by which a store of own boxes (proposals.own) knows it.
 

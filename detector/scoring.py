@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.backends import Network, build_backend
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.data.image import Image
 from detector.device import choose_precision, free_cached_memory, out_of_memory
-from detector.googlenet import InputConvention
-from detector.regions import RegionConfig, network_input, warp
+from detector.network.backends import Network, build_backend
+from detector.network.input import InputConvention, network_input
+from detector.regions.maps import SharedNetwork
+from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, DetectorConfig
-from detector.shared import SharedNetwork
 from proposals.boxes import Boxes, check_boxes, mirrored
 
 T = TypeVar("T", Tensor, Boxes)

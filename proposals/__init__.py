@@ -6,7 +6,7 @@ The names below are loaded when first used: proposals.boxes, which evaluation ne
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proposals.search import Ranked, selective_search
+    from proposals.selective.search import Ranked, selective_search
 
 __all__ = ["Ranked", "selective_search"]
 
@@ -14,6 +14,6 @@ __all__ = ["Ranked", "selective_search"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from proposals import search
+    from proposals.selective import search
 
     return getattr(search, name)

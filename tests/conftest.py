@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 from collections.abc import Callable, Iterator
@@ -83,8 +84,9 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from detector.checkpoint import RegionClassifier, save_checkpoint
     from detector.data.ground_truth import ClassTable
-    from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
-    from detector.regions import RegionConfig
+    from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+    from detector.network.input import InputConvention
+    from detector.regions.warp import RegionConfig
 
     torch.manual_seed(0)
     network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, initialisation="xavier")).eval()
@@ -97,5 +99,11 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tool() -> Callable[[str], Callable[[list[str]], int]]:
-    """The main function of a command in tools/, by the command's name."""
-    return lambda name: runpy.run_path(str(TOOLS / f"{name}.py"))["main"]  # type: ignore[no-any-return]
+    """The main function of a command in tools/ or tools/benchmarks/, by the command's name."""
+
+    def main(name: str) -> Callable[[list[str]], int]:
+        if (TOOLS / f"{name}.py").is_file():
+            return runpy.run_path(str(TOOLS / f"{name}.py"))["main"]  # type: ignore[no-any-return]
+        return importlib.import_module(name).main  # type: ignore[no-any-return]
+
+    return main

@@ -24,7 +24,9 @@ from detector.data.ground_truth import ClassTable
 from detector.data.ilsvrc import det_classes
 from detector.data.image import Image
 from detector.evaluation import DetectionTable, Evaluation, ResultsError
-from detector.evaluation.ablation import (
+from detector.evaluation.bootstrap import Interval
+from detector.evaluation.reading import read_results
+from detector.experiments.ablation import (
     ALL,
     AblationConfig,
     Row,
@@ -35,16 +37,15 @@ from detector.evaluation.ablation import (
     format_markdown,
     write_table,
 )
-from detector.evaluation.bootstrap import Interval
-from detector.evaluation.experiment import EvaluationConfig, Protocol, configured_truth, evaluate, run_detector
-from detector.evaluation.reading import read_results
-from detector.evaluation.scores import ScoreStore
-from detector.extraction import dataset_proposals
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention, placed_features
+from detector.experiments.evaluation_run import EvaluationConfig, Protocol, configured_truth, evaluate, run_detector
+from detector.experiments.extraction import dataset_proposals
+from detector.experiments.score_store import ScoreStore
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, placed_features
+from detector.network.input import InputConvention
 from detector.pipeline import Detector
 from detector.postprocess import suppress
-from detector.regions import RegionConfig
-from detector.regression import place
+from detector.regions.offsets import place
+from detector.regions.warp import RegionConfig
 from detector.scoring import RegionScorer, Rows
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.boxes import Boxes

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detector.classifier.augment import (
+from detector.classification.augment import (
     EIGENVALUES,
     EIGENVECTORS,
     INTERPOLATIONS,
@@ -379,7 +379,7 @@ touched = []
 sys.addaudithook(lambda event, _: touched.append(event) if event.startswith(("socket.", "urllib.")) else None)
 import os
 assert "NO_ALBUMENTATIONS_UPDATE" not in os.environ
-import detector.classifier.augment
+import detector.classification.augment
 assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
 import albumentations.check_version
 assert albumentations.check_version.opener is None

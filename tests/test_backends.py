@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from network_speed import Rate, format_rates, plain_copy, time_inference, time_training
 from torch import Tensor
 
 from detector import Detector, DetectorConfig, backends
-from detector.backends import build_backend
 from detector.checkpoint import load_checkpoint
-from detector.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.network_benchmark import CONTESTANTS, Rate, format_rates, plain_copy, time_inference, time_training
-from detector.onnx_export import OnnxNetwork, largest_difference, to_onnx
+from detector.network.backends import build_backend
+from detector.network.export import OnnxNetwork, largest_difference, to_onnx
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 
 onnx = pytest.importorskip("onnx", reason="the optional extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the optional extra onnx is not installed")
@@ -63,7 +62,7 @@ def test_onnxruntime_gives_torchs_logits(paper_model: bytes, count: int) -> None
 
 
 def test_torch_compile_gets_the_folded_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it makes of it is torch's business, and takes a minute; that it does was measured (benchmark_network)."""
+    """What it makes of it is torch's business, and takes a minute; that it does was measured (network_speed)."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda run: compiled.append(run) or run)
     own = network(norm="batch", initialisation="xavier")
@@ -72,11 +71,6 @@ def test_torch_compile_gets_the_folded_network(monkeypatch: pytest.MonkeyPatch) 
     assert compiled[0].config.norm == "none"
     with torch.no_grad():
         torch.testing.assert_close(run(images(2)), own(images(2)), rtol=1e-3, atol=1e-3)
-
-
-def test_the_command_offers_every_contestant() -> None:
-    command = runpy.run_path(str(Path(__file__).parent.parent / "tools/benchmark_network.py"))
-    assert command["NAMES"] == CONTESTANTS
 
 
 def test_batch_normalisation_is_folded_into_the_graph() -> None:
@@ -142,7 +136,7 @@ def test_export_onnx(
     assert largest_difference(member.network, target.read_bytes(), images(2, member.regions.size)) < 1e-4
     assert tool("export_onnx")(["nowhere", str(target)]) == 1
     assert "export_onnx: no checkpoint nowhere" in capsys.readouterr().err
-    monkeypatch.setattr("detector.onnx_export.largest_difference", lambda *_: 0.01)
+    monkeypatch.setattr("detector.network.export.largest_difference", lambda *_: 0.01)
     assert tool("export_onnx")([str(toy_checkpoint), str(tmp_path / "bad.onnx")]) == 1
     assert "onnxruntime's logits differ from torch's by 1.0e-02; nothing was written" in capsys.readouterr().err
     assert not (tmp_path / "bad.onnx").exists()

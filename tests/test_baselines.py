@@ -6,7 +6,7 @@ import pytest
 import skimage.data
 
 from proposals import selective_search
-from proposals.baselines import opencv_boxes, package_boxes
+from proposals.selective.baselines import opencv_boxes, package_boxes
 
 needs_ximgproc = pytest.mark.skipif(
     not hasattr(cv2, "ximgproc"), reason="this OpenCV has no ximgproc; its contrib build runs in another environment"

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from detector.folding import fold_batch_norm
-from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig
+from detector.network.folding import fold_batch_norm
+from detector.network.googlenet import Convolution, GoogLeNet, GoogLeNetConfig
 
 
 def layer(channels: int = 3, filters: int = 4) -> Convolution:

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from detector import checkpoint
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint, save_checkpoint
 from detector.data.ground_truth import ClassTable
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
-from detector.pretrained import TORCHVISION_INPUT, TORCHVISION_VARIANT
-from detector.regions import RegionConfig
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention
+from detector.network.pretrained import TORCHVISION_INPUT, TORCHVISION_VARIANT
+from detector.regions.warp import RegionConfig
 
 CLASSES = ClassTable(("cat", "crane", "crane"), ("n02121808", None, "n03126707"), (3, 5, 90))
 

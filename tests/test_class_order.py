@@ -15,10 +15,11 @@ from detector.checkpoint import CheckpointError, ImageClassifier, RegionClassifi
 from detector.class_order import in_names_of, in_order_of
 from detector.data.dataset import DataConfig, DatasetKind
 from detector.data.ground_truth import ClassTable
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
-from detector.regions import RegionConfig
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention
+from detector.regions.warp import RegionConfig
 from detector.settings import SuppressionConfig
-from detector.training.finetune import FineTuneConfig, start_classifier
+from detector.training.regions import FineTuneConfig, start_classifier
 from proposals.settings import ProposalConfig
 
 ONE = ClassTable(("cat", "dog", "cow"), (None, None, None), (1, 2, 3))

@@ -13,17 +13,18 @@ import torch
 from safetensors.torch import save_file
 
 from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, load_checkpoint, save_checkpoint
-from detector.classifier import ensemble
-from detector.classifier.crops import SCALES, Crop, cut, distinct, plan, resized_size
-from detector.classifier.ensemble import (
+from detector.classification import ensemble
+from detector.classification.crops import SCALES, Crop, cut, distinct, plan, resized_size
+from detector.classification.ensemble import (
     Predictions,
     classify,
     combine,
     format_predictions,
     interval,
 )
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
-from detector.pretrained import CAFFE_INPUT, TORCHVISION_VARIANT, to_caffe, to_torchvision
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention
+from detector.network.pretrained import CAFFE_INPUT, TORCHVISION_VARIANT, to_caffe, to_torchvision
 
 Main = Callable[[list[str]], int]
 

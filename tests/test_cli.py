@@ -22,14 +22,14 @@ from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, read_voc_truth, write_coco
-from detector.evaluation.ablation import AblationConfig
-from detector.evaluation.experiment import EvaluationConfig
+from detector.experiments.ablation import AblationConfig
+from detector.experiments.evaluation_run import EvaluationConfig
 from detector.pipeline import Detector, Run
-from detector.regions import RegionConfig
+from detector.regions.warp import RegionConfig
 from detector.settings import DetectorConfig
-from detector.training.finetune import FineTuneConfig
 from detector.training.images import ImageTrainingConfig
 from detector.training.multibox import MultiBoxTrainingConfig
+from detector.training.regions import FineTuneConfig
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
@@ -39,15 +39,11 @@ COMMANDS = (
     "export_weights",
     "eval_proposals",
     "extract_proposals",
-    "benchmark_proposals",
-    "benchmark_evaluation",
     "eval_classifier",
     "classify",
     "export_onnx",
-    "benchmark_network",
     "train_multibox",
     "ablate",
-    "benchmark_detector",
     "describe_model",
 )
 Main = Callable[[list[str]], int]
@@ -318,8 +314,8 @@ GARBAGE_NAMES = (*GARBAGE, "folder", "nowhere", "x" * 300, "two\nlines", os.fsde
         ("eval_proposals", "--config @"),
         ("eval_proposals", "--config proposals_voc data.root=@"),
         ("eval_proposals", "--config proposals_voc stores.mine=@"),
-        ("benchmark_detector", "@"),
-        ("benchmark_proposals", "--config @"),
+        ("detector_speed", "@"),
+        ("proposal_speed", "--config @"),
         ("describe_model", "--set @"),
         ("describe_model", "--set norm=@"),
         ("describe_model", "--set width=99"),

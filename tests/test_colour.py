@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 import skimage.color
 
-from proposals.colour import COLOUR_SPACES, to_hsv, to_lab, to_rgb
+from proposals.selective.colour import COLOUR_SPACES, to_hsv, to_lab, to_rgb
 
 
 def colours(count=40_000):

@@ -17,18 +17,19 @@ from torch import Tensor, nn
 
 from detector import Detector, DetectorConfig
 from detector.checkpoint import ImageClassifier, RegionClassifier, load_checkpoint
-from detector.classifier.ensemble import classify
+from detector.classification.ensemble import classify
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, read_image
 from detector.device import choose_device, choose_precision
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention, training_loss
-from detector.lrn import local_response_norm
 from detector.multibox import MultiBoxModel
-from detector.regions import RegionConfig
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
+from detector.network.input import InputConvention
+from detector.network.lrn import local_response_norm
+from detector.regions.maps import SharedConfig, align
+from detector.regions.warp import RegionConfig
 from detector.settings import SuppressionConfig
-from detector.shared import SharedConfig, align
 from detector.training.run import train
-from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead
+from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
 from proposals.settings import ProposalConfig
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

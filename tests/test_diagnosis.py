@@ -19,7 +19,7 @@ from detector.evaluation.average import (
 from detector.evaluation.bootstrap import _weights, bootstrap, compare
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import match
-from detector.evaluation.stages import (
+from detector.experiments.stages import (
     FOUND,
     SHARED,
     STAGES,

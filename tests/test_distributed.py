@@ -20,21 +20,22 @@ from detector.checkpoint import ImageClassifier, RegionClassifier, load_checkpoi
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, Record
 from detector.data.labelled_images import ImagesConfig, open_images
-from detector.extraction import dataset_proposals
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
+from detector.experiments.extraction import dataset_proposals
 from detector.multibox import MultiBoxModel
-from detector.regions import RegionConfig
-from detector.shared import SharedConfig
-from detector.training import finetune
-from detector.training.finetune import Examples, FineTuneConfig, FineTuning, ImageBatches, SharedTuning, WindowBatches
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention
+from detector.regions.maps import SharedConfig
+from detector.regions.warp import RegionConfig
+from detector.training import regions as finetune
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.loop import Batch, Loop, Task
 from detector.training.multibox import MultiBoxTraining, MultiBoxTrainingConfig, Views, start_multibox, val_features
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import read_metrics
+from detector.training.regions import Examples, FineTuneConfig, FineTuning, ImageBatches, SharedTuning, WindowBatches
 from detector.training.windows import BatchSampler, FewImages, ImageSampler, collect_windows
-from proposals.multibox import MultiBoxConfig
+from proposals.multibox.head import MultiBoxConfig
 from proposals.settings import ProposalConfig
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,9 @@ from detector.data.dataset import DataConfig, DatasetKind
 from detector.data.ground_truth import DataError
 from detector.data.ilsvrc import det_classes
 from detector.evaluation import DetectionTable, ResultsError, evaluate_ilsvrc, read_results
-from detector.evaluation.experiment import (
+from detector.evaluation.names import UNKNOWN, UNLISTED, Names
+from detector.evaluation.truth import ILSVRC, Truth, read_coco_truth
+from detector.experiments.evaluation_run import (
     EvaluationConfig,
     Protocol,
     analyse,
@@ -26,10 +28,8 @@ from detector.evaluation.experiment import (
     listed_part,
     open_truth,
 )
-from detector.evaluation.names import UNKNOWN, UNLISTED, Names
-from detector.evaluation.report import write_report
-from detector.evaluation.stages import FOUND, Fate
-from detector.evaluation.truth import ILSVRC, Truth, read_coco_truth
+from detector.experiments.stages import FOUND, Fate
+from detector.report.text import write_report
 
 Main = Callable[[list[str]], int]
 
@@ -243,7 +243,7 @@ def test_an_evaluation_is_not_written_into(monkeypatch: pytest.MonkeyPatch) -> N
     truth = ilsvrc_truth()
     table = table_of(truth, [0])
     before = evaluate_ilsvrc(truth, table)
-    monkeypatch.setattr("detector.evaluation.experiment.evaluate_ilsvrc", lambda *_, **__: before)
+    monkeypatch.setattr("detector.experiments.evaluation_run.evaluate_ilsvrc", lambda *_, **__: before)
     summary = dict(before.summary)
     config = EvaluationConfig(protocol=Protocol.ilsvrc, groups={"music": ["accordion"]})
     assert evaluate(config, truth, table).summary == {**summary, "mean of music": 0.5}
@@ -272,8 +272,8 @@ def test_blacklisted_objects_have_no_fate(tmp_path: Path, monkeypatch: pytest.Mo
         name: [Fate(label, [0.0] * 4, FOUND if label == 0 else "never proposed", 0.5) for label in range(3)]
         for name in truth.image_ids
     }
-    monkeypatch.setattr("detector.evaluation.stages.read_fates", lambda *_: fates)
-    monkeypatch.setattr("detector.evaluation.stages.ORACLES", ())
+    monkeypatch.setattr("detector.experiments.stages.read_fates", lambda *_: fates)
+    monkeypatch.setattr("detector.experiments.stages.ORACLES", ())
     report = analyse(config, truth, table, stages=True)
     assert report.fates is not None
     assert {stage: count for stage, count in report.fates.items() if count} == {FOUND: 2, "never proposed": 3}

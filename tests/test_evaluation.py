@@ -37,8 +37,8 @@ from detector.evaluation.average import (
 from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.coco import SUMMARY
 from detector.evaluation.matching import match, nearest_objects
-from detector.evaluation.report import Report
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth, convert
+from detector.report.text import Report
 from proposals.boxes import from_inclusive, from_xywh, iou
 
 Box = Sequence[float]

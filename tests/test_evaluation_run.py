@@ -17,15 +17,16 @@ from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import ResultsError
-from detector.evaluation.experiment import EvaluationConfig, detect_dataset
-from detector.extraction import dataset_proposals
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
+from detector.experiments.evaluation_run import EvaluationConfig, detect_dataset
+from detector.experiments.extraction import dataset_proposals
 from detector.multibox import MultiBoxModel, save_multibox
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention
 from detector.pipeline import Detector
-from detector.regions import RegionConfig
+from detector.regions.warp import RegionConfig
 from detector.settings import DetectorConfig
 from proposals.locking import Lock
-from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead
+from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
 from proposals.settings import MultiBoxSettings, ProposalConfig
 
 SHAPES = ["square", "disc"]
@@ -150,7 +151,9 @@ def test_what_decides_numbers_is_refused_once(
     """Before proposals are computed; deleting the files that the message names is all it takes."""
     changed = change(config)
     with monkeypatch.context() as patch:
-        patch.setattr("detector.extraction.dataset_proposals", lambda *_, **__: pytest.fail("proposals were computed"))
+        patch.setattr(
+            "detector.experiments.extraction.dataset_proposals", lambda *_, **__: pytest.fail("proposals were computed")
+        )
         with pytest.raises(ResultsError) as caught:
             run(changed)
     files = [*config.folder.glob("*.jsonl")]

@@ -6,8 +6,8 @@ import scipy.ndimage
 import skimage.data
 import skimage.measure
 
-from proposals.features import COLOUR_BINS, DIRECTIONS, TEXTURE_BINS, Superpixels, describe, texture_bins
-from proposals.segmentation import segment
+from proposals.selective.features import COLOUR_BINS, DIRECTIONS, TEXTURE_BINS, Superpixels, describe, texture_bins
+from proposals.selective.segmentation import segment
 
 NO_PAIRS = np.empty((0, 2), np.int32)
 

@@ -24,13 +24,13 @@ from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, with_classes
-from detector.extraction import dataset_proposals
-from detector.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.pretrained import CAFFE_INPUT, to_caffe
-from detector.regions import RegionConfig, warp
-from detector.training.finetune import FineTuneConfig, FineTuning, WindowBatches, load_batches, start_classifier
+from detector.experiments.extraction import dataset_proposals
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.pretrained import CAFFE_INPUT, to_caffe
+from detector.regions.warp import RegionConfig, warp
 from detector.training.loop import Batch, Loop
 from detector.training.record import TrainingError
+from detector.training.regions import FineTuneConfig, FineTuning, WindowBatches, load_batches, start_classifier
 from detector.training.run import train
 from detector.training.windows import NOTHING, BatchSampler, collect_windows
 from proposals.settings import ProposalConfig
@@ -213,7 +213,7 @@ def test_an_interrupted_linear_fit_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("detector.training.finetune.fit_linear", stop)
+        patch.setattr("detector.training.regions.fit_linear", stop)
         with pytest.raises(KeyboardInterrupt):
             toy_train(tmp_path, train_from="none")
     again = toy_train(tmp_path, train_from="none", resume=True)
@@ -432,7 +432,7 @@ def test_what_is_an_example_of_nothing_is_not_learned(
         return torch.zeros(outputs, features.shape[1]), torch.zeros(outputs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("detector.training.finetune.fit_linear", fit)
+        patch.setattr("detector.training.regions.fit_linear", fit)
         task.fit_last_layer()
     assert len(seen[0]) == task.config.linear_batches * 4
     assert NOTHING not in seen[0]

@@ -14,15 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detector.googlenet import (
-    GoogLeNet,
-    GoogLeNetConfig,
-    Inception,
-    InputConvention,
-    training_loss,
-)
-from detector.model_table import Row, add_up, count, format_table
-from detector.pretrained import TORCHVISION_VARIANT
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Inception, training_loss
+from detector.network.input import InputConvention
+from detector.network.pretrained import TORCHVISION_VARIANT
+from detector.network.table1 import Row, add_up, count, format_table
 
 # Filter counts of Table 1 multiplied out: (weights, biases, multiply-adds in millions at 224 × 224).
 TABLE_1 = {

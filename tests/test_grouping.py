@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from proposals.features import Superpixels, describe, texture_bins
-from proposals.grouping import group, similarity
-from proposals.segmentation import build_graph, merge_nodes, smooth, touching
+from proposals.selective.features import Superpixels, describe, texture_bins
+from proposals.selective.grouping import group, similarity
+from proposals.selective.segmentation import build_graph, merge_nodes, smooth, touching
 
 STRATEGIES = ["CTSF", "TSF", "C", "T", "S", "F", "SF"]
 

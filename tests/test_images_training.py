@@ -24,14 +24,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from detector.checkpoint import CheckpointError, load_any_classifier
-from detector.classifier.crops import cut, plan
+from detector.classification.crops import cut, plan
 from detector.config import ConfigError, load_config, save_config
 from detector.data.ground_truth import DataError
 from detector.data.image import read_image
 from detector.data.labelled_images import ImagesConfig, open_images
-from detector.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.pretrained import to_caffe
-from detector.regions import network_input
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import network_input
+from detector.network.pretrained import to_caffe
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.loop import Batch, Loop
 from detector.training.ranks import Ranks

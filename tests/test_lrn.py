@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detector import lrn
-from detector.lrn import LocalResponseNorm, local_response_norm
+from detector.network import lrn
+from detector.network.lrn import LocalResponseNorm, local_response_norm
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 # Images, channels, height, width: both layers of the network, odd sizes, fewer channels than the window, no images.

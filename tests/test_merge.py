@@ -14,10 +14,10 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
+from proposals.merging import merge, propose
 from proposals.own import identity, own_boxes
 from proposals.result import MULTIBOX, SELECTIVE_SEARCH, Found, Proposals, source_names
 from proposals.settings import MultiBoxSettings, ProposalConfig
-from proposals.sources import merge, propose
 from proposals.store import StoreError, StoreWriter, digest
 
 Floats32 = NDArray[np.float32]

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from detector.checkpoint import CheckpointError, ImageClassifier, RegionClassifier, save_checkpoint
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.multibox import (
     BATCH,
     MultiBoxModel,
@@ -36,19 +35,11 @@ from detector.multibox import (
     warp_view,
     weights_sha256,
 )
-from detector.regions import RegionConfig, network_input
-from proposals.multibox import (
-    MultiBox,
-    MultiBoxConfig,
-    MultiBoxHead,
-    View,
-    decode,
-    encode,
-    inside_view,
-    pool,
-    select,
-    views,
-)
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention, network_input
+from detector.regions.warp import RegionConfig
+from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead, decode, encode, pool
+from proposals.multibox.views import View, inside_view, select, views
 from proposals.settings import MultiBoxSettings
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from proposals.multibox_loss import ALPHA, MATCHES, match_bipartite, match_to_priors, multibox_loss
+from proposals.multibox.loss import ALPHA, MATCHES, match_bipartite, match_to_priors, multibox_loss
 
 Floats = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def test_a_case_worked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(cost)
         return linear_sum_assignment(cost)
 
-    monkeypatch.setattr("proposals.multibox_loss.linear_sum_assignment", spy)
+    monkeypatch.setattr("proposals.multibox.loss.linear_sum_assignment", spy)
     priors = random_boxes(2, seed=0)  # whatever they are, the prediction is what counts
     offsets = offsets_to(BOXES, priors)
     positions = match_bipartite(priors, offsets, torch.logit(CONFIDENCES), OBJECT, ALPHA_OF_SHARES)

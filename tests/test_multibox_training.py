@@ -21,11 +21,11 @@ from detector.checkpoint import CheckpointError, ImageClassifier, load_checkpoin
 from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
-from detector.evaluation.coverage import CoverageConfig, format_coverage, measure_coverage
-from detector.extraction import cache_folder, dataset_proposals
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
+from detector.experiments.coverage import CoverageConfig, format_coverage, measure_coverage
+from detector.experiments.extraction import cache_folder, dataset_proposals
 from detector.multibox import MultiBoxModel, load_multibox, load_source, warp_view
-from detector.regions import network_input
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention, network_input
 from detector.training import multibox as multibox_training
 from detector.training.loop import Batch, Loop
 from detector.training.multibox import (
@@ -42,10 +42,10 @@ from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
 from proposals.boxes import iou
 from proposals.locking import InUseError, Lock
-from proposals.multibox import MultiBoxConfig, pool
+from proposals.merging import propose
+from proposals.multibox.head import MultiBoxConfig, pool
 from proposals.recall import best_overlaps
 from proposals.settings import MultiBoxSettings, ProposalConfig
-from proposals.sources import propose
 
 SHAPES = ["square", "disc"]
 Train = Callable[..., Path]

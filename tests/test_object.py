@@ -29,26 +29,27 @@ from detector.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from detector.classifier.ensemble import Predictions, PredictionsError, classify
+from detector.classification.ensemble import Predictions, PredictionsError, classify
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import DeviceError, autocast, choose_device, out_of_memory
 from detector.drawing import draw_detections
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention
 from detector.multibox import MultiBoxModel, load_multibox, save_multibox
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention
+from detector.network.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
 from detector.output import detect_files
-from detector.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
-from detector.regions import RegionConfig, warp
+from detector.regions.maps import SharedConfig, SharedNetwork
+from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig
-from detector.shared import SharedConfig, SharedNetwork
 from proposals import selective_search
 from proposals.errors import UserError
-from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead
-from proposals.multibox_loss import MATCHES, multibox_loss
+from proposals.merging import propose
+from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
+from proposals.multibox.loss import MATCHES, multibox_loss
 from proposals.own import SourceError
 from proposals.settings import ProposalConfig
-from proposals.sources import propose
 from proposals.store import StoreError, StoreWriter, digest, store_settings
 
 ROOT = Path(__file__).parent.parent
@@ -631,9 +632,9 @@ def test_a_store_is_written_and_memory_is_asked_for_without_unix_modules(tmp_pat
         "with StoreWriter(folder, {}, ['a']) as writer:\n"
         "    writer.append('a', digest(b'a'), (9, 9), some)\n"
         "    writer.finish()\n"
-        "from detector.evaluation import benchmark\n"
-        "benchmark.Path = lambda name: folder / 'no such file'\n"
-        "print(len(ProposalStore(folder)), benchmark.peak_memory())\n"
+        "from detector import measuring\n"
+        "measuring.Path = lambda name: folder / 'no such file'\n"
+        "print(len(ProposalStore(folder)), measuring.peak_memory())\n"
     )
     done = python(code)
     assert done.returncode == 0, done.stderr
@@ -653,13 +654,13 @@ def test_kernels_compile_where_no_cache_can_be_written() -> None:
     """As in a container whose files are read-only; root in this test could write anywhere."""
     code = NOWHERE + (
         "import numpy as np, torch\n"
-        "from detector.lrn import local_response_norm\n"
+        "from detector.network.lrn import local_response_norm\n"
         "from detector.nms import class_nms\n"
         "import detector.regions, detector.shared, detector.evaluation, proposals.colour, proposals.segmentation\n"
         "x = torch.ones(1, 5, 2, 2)\n"
         "expected = torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)\n"
         "print(torch.allclose(local_response_norm(x), expected))\n"
-        "print(proposals.colour.to_hsv(np.zeros((1, 1, 3), np.uint8)).tolist())\n"
+        "print(proposals.selective.colour.to_hsv(np.zeros((1, 1, 3), np.uint8)).tolist())\n"
     )
     done = python(code)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from detector.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.training.optimisation import OptimisationConfig, build_average, build_optimiser, learning_rate
 
 # ---- rates

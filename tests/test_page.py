@@ -19,11 +19,11 @@ from skimage import data
 
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
-from detector.evaluation.experiment import EvaluationConfig, Protocol, analyse
-from detector.evaluation.page import write_page
-from detector.evaluation.report import Report
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import HALF_OPEN, VOC, Truth, convert
+from detector.experiments.evaluation_run import EvaluationConfig, Protocol, analyse
+from detector.report.page import write_page
+from detector.report.text import Report
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 HOSTILE = '<b>x</b> "quoted" \'&amp; $\\frac$'

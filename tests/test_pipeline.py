@@ -15,9 +15,10 @@ from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.config import ConfigError
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, read_image
-from detector.googlenet import GoogLeNetConfig, InputConvention
+from detector.network.googlenet import GoogLeNetConfig
+from detector.network.input import InputConvention, network_input
 from detector.postprocess import suppress
-from detector.regions import RegionConfig, network_input, warp
+from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig
 from proposals.boxes import Boxes
 from proposals.settings import ProposalConfig

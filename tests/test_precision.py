@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from detector import backends
-from detector.backends import build_backend
 from detector.checkpoint import find_checkpoint, load_checkpoint
-from detector.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network import backends
+from detector.network.backends import build_backend
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pipeline import Detector
 from detector.settings import DetectorConfig
 from detector.training.loop import Batch, Loop

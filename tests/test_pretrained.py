@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from detector.data.image import Image, read_image
-from detector.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.pretrained import (
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.pretrained import (
     CAFFE_INPUT,
     TORCHVISION_INPUT,
     load_caffe,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from proposals.boxes import mirrored
-from proposals.priors import cluster_priors, read_priors
+from proposals.multibox.priors import cluster_priors, read_priors
 
 Floats = NDArray[np.float64]
 
@@ -153,14 +153,14 @@ def test_refuses_no_boxes() -> None:
 
 def test_of_too_many_boxes_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the seed, boxes and mirrored ones alike."""
-    monkeypatch.setattr("proposals.priors.LARGEST", 100)
+    monkeypatch.setattr("proposals.multibox.priors.LARGEST", 100)
     seen: list[Floats] = []
 
     def spy(boxes: Floats, *arguments: Any, **settings: Any) -> Any:
         seen.append(boxes.copy())
         return kmeans2(boxes, *arguments, **settings)
 
-    monkeypatch.setattr("proposals.priors.kmeans2", spy)
+    monkeypatch.setattr("proposals.multibox.priors.kmeans2", spy)
     boxes = random_boxes(1000, seed=0)
     priors = cluster_priors(boxes, 10, seed=3)
     assert np.array_equal(cluster_priors(boxes, 10, seed=3), priors)
@@ -179,7 +179,7 @@ def test_a_centre_that_lost_its_boxes_takes_one(monkeypatch: pytest.MonkeyPatch)
     def losing(boxes: Floats, count: int, **_: Any) -> tuple[Floats, NDArray[np.int64]]:
         return np.concatenate([boxes[: count - 1], np.full((1, 4), np.nan)]), np.zeros(len(boxes), np.int64)
 
-    monkeypatch.setattr("proposals.priors.kmeans2", losing)
+    monkeypatch.setattr("proposals.multibox.priors.kmeans2", losing)
     boxes = random_boxes(20, seed=0)
     priors = cluster_priors(boxes, 4)
     both = np.concatenate([boxes, mirrored(boxes, 1)])

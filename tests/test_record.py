@@ -17,9 +17,9 @@ import torch
 from detector.config import save_config
 from detector.data.content import boxes_digest, dataset_digest, images_digest
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
-from detector.training.finetune import FineTuneConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.record import Reports, TrainingError, begin, check_folder, owned, read_metrics
+from detector.training.regions import FineTuneConfig
 from detector.training.run import train
 from proposals.locking import Lock
 

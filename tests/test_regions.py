@@ -12,12 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from detector import regions
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.image import Image
-from detector.googlenet import InputConvention
-from detector.pretrained import TORCHVISION_INPUT
-from detector.regions import RegionConfig, context_windows, network_input, warp
+from detector.network.input import InputConvention, network_input
+from detector.network.pretrained import TORCHVISION_INPUT
+from detector.regions import warp as regions
+from detector.regions.warp import RegionConfig, context_windows, warp
 
 PAPER = RegionConfig()
 FILL = (123.0, 117.0, 104.0)

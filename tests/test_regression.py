@@ -19,21 +19,22 @@ from detector.checkpoint import CheckpointError, RegionClassifier, load_any_clas
 from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
-from detector.folding import fold_batch_norm
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention, placed_features
+from detector.network.folding import fold_batch_norm
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, placed_features
+from detector.network.input import InputConvention
 from detector.nms import class_nms, class_soft_nms
 from detector.pipeline import Detector
 from detector.postprocess import suppress
-from detector.regions import RegionConfig
-from detector.regression import fit_regression, moved, offsets_to, place
+from detector.regions.maps import SharedConfig
+from detector.regions.offsets import fit_regression, moved, offsets_to, place
+from detector.regions.warp import RegionConfig
 from detector.scoring import mirrored_rows
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
-from detector.shared import SharedConfig
 from detector.training.run import train
 from detector.training.windows import ImagesInOrder, InOrder, Windows
 from proposals.boxes import iou, mirrored
+from proposals.merging import propose
 from proposals.settings import ProposalConfig
-from proposals.sources import propose
 
 CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
 SHAPES = ["square", "disc"]

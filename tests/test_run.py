@@ -97,12 +97,13 @@ def test_a_message_of_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+BENCHMARKS = sorted(path.stem for path in (ROOT / "tools/benchmarks").glob("*.py"))
 ARGUMENTS = {
     "ablate": ["--config", "x"],
-    "benchmark_detector": ["x"],
-    "benchmark_evaluation": [],
-    "benchmark_network": [],
-    "benchmark_proposals": ["--config", "x"],
+    "detector_speed": ["x"],
+    "scoring_speed": [],
+    "network_speed": [],
+    "proposal_speed": ["--config", "x"],
     "classify": ["x"],
     "describe_model": [],
     "detect": ["x"],
@@ -117,7 +118,7 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@pytest.mark.parametrize("name", TOOLS + BENCHMARKS)
 def test_every_command_runs_in_the_frame(
     name: str, tool: Callable[[str], Callable[[list[str]], int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detector.evaluation.scores import ScoreStore
+from detector.experiments.score_store import ScoreStore
 from proposals.boxes import Boxes
 
 PHOTO, OTHER = b"one photograph", b"another"
@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.
 def test_seconds_per_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds for two boxes, then ten for three more; what is known costs nothing."""
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("detector.evaluation.scores.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("detector.experiments.score_store.time.perf_counter", lambda: float(next(clock)))
     store = ScoreStore(tmp_path)
     assert store.seconds_per_box(PHOTO) == 0
     store.rows(PHOTO, array(A, B), Classifier())

@@ -14,8 +14,8 @@ import skimage.graph
 import skimage.measure
 import skimage.segmentation
 
-from proposals.colour import to_hsv, to_lab
-from proposals.segmentation import STRIP, build_graph, merge_nodes, segment, smooth, sorted_edges, touching
+from proposals.selective.colour import to_hsv, to_lab
+from proposals.selective.segmentation import STRIP, build_graph, merge_nodes, segment, smooth, sorted_edges, touching
 
 TO = ((0, 1), (1, 0), (1, 1), (-1, 1))  # right, down, down right, up right
 

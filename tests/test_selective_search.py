@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import skimage.data
 
-import proposals.search
+import proposals.selective.search
 from proposals import selective_search
-from proposals.colour import COLOUR_SPACES
-from proposals.features import describe, texture_bins
-from proposals.grouping import group
-from proposals.segmentation import build_graph, merge_nodes, smooth, touching
+from proposals.selective.colour import COLOUR_SPACES
+from proposals.selective.features import describe, texture_bins
+from proposals.selective.grouping import group
+from proposals.selective.segmentation import build_graph, merge_nodes, smooth, touching
 from proposals.settings import MODES
 
 
@@ -226,7 +226,7 @@ def test_refuses_other_settings(setting):
 def test_one_thread_is_the_callers_own(monkeypatch):
     """A thread that ends just before a fork leaves the new process a lock of OpenCV's that nobody opens."""
     monkeypatch.setattr(proposals.search, "ThreadPoolExecutor", None)
-    proposals.search._workers.cache_clear()
+    proposals.selective.search._workers.cache_clear()
     boxes, _ = selective_search(np.zeros((24, 24, 3), np.uint8), threads=1)
     assert len(boxes)
     with pytest.raises(TypeError):

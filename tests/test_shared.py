@@ -21,9 +21,9 @@ from detector import Detector, DetectorConfig
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
-from detector.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, InputConvention
-from detector.regions import RegionConfig, context_windows, network_input
-from detector.shared import (
+from detector.network.googlenet import Convolution, GoogLeNet, GoogLeNetConfig
+from detector.network.input import InputConvention, network_input
+from detector.regions.maps import (
     ABOVE,
     FIRST,
     STRIDE,
@@ -35,7 +35,8 @@ from detector.shared import (
     map_side,
     show,
 )
-from detector.training.finetune import FineTuneConfig, ImageBatches, SharedTuning, _on_canvas
+from detector.regions.warp import RegionConfig, context_windows
+from detector.training.regions import FineTuneConfig, ImageBatches, SharedTuning, _on_canvas
 from detector.training.run import train
 from detector.training.windows import NOTHING, ImageSampler, Windows, collect_windows
 

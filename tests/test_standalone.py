@@ -37,7 +37,7 @@ def test_numpy_numba_and_opencv_are_enough(tmp_path):
         "import proposals.recall, proposals.boxes\n"
         "from proposals import selective_search\n"
         "from proposals.settings import ProposalConfig\n"
-        "from proposals.sources import propose\n"
+        "from proposals.merging import propose\n"
         "from proposals.store import ProposalStore, StoreWriter, digest\n"
         "image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)\n"
         "boxes, scores = selective_search(image, mode='fast', superpixel_scale=2.0, seed=0, threads=1)\n"

@@ -13,10 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from detector.checkpoint import load_checkpoint, save_checkpoint
-from detector.classifier.ensemble import Predictions
+from detector.classification.ensemble import Predictions
 from detector.commands.targets import BEGINNINGS, TargetError, check_apart, check_target
-from detector.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.onnx_export import to_onnx
+from detector.network.export import to_onnx
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 
 PHOTOGRAPH = io.BytesIO()
 PIL.Image.new("RGB", (8, 8)).save(PHOTOGRAPH, "PNG")

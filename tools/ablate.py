@@ -34,7 +34,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.device import keep_freed_memory
-    from detector.evaluation.ablation import AblationConfig, ablate, format_markdown, write_table
+    from detector.experiments.ablation import AblationConfig, ablate, format_markdown, write_table
 
     config = load_config(AblationConfig, options.config, options.overrides)
     for name in ("table.md", "table.json"):

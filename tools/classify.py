@@ -37,7 +37,7 @@ def _work(options: argparse.Namespace) -> int:
 
     from detector.checkpoint import find_checkpoint, load_any_classifier
     from detector.class_order import in_names_of
-    from detector.classifier.ensemble import classify
+    from detector.classification.ensemble import classify
     from detector.commands.run import say
     from detector.data.image import list_images, read_image
     from detector.device import choose_device

@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(options: argparse.Namespace) -> None:
     from detector.config import load_config
-    from detector.googlenet import GoogLeNet, GoogLeNetConfig
-    from detector.model_table import count, format_branches, format_table
-    from detector.pretrained import TORCHVISION_VARIANT
+    from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+    from detector.network.pretrained import TORCHVISION_VARIANT
+    from detector.network.table1 import count, format_branches, format_table
 
     variant = GoogLeNetConfig() if options.variant == "paper" else TORCHVISION_VARIANT
     stated = [f"classes={options.classes}", *options.set]

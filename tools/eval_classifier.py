@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from detector.classifier.ensemble import Predictions
+    from detector.classification.ensemble import Predictions
 
 EXAMPLES = """examples:
   python tools/eval_classifier.py ImageNet/val --models bvlc_googlenet.safetensors --crops 1 10
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from detector.classifier.ensemble import Predictions, combine, format_predictions
+    from detector.classification.ensemble import Predictions, combine, format_predictions
     from detector.commands.run import say
 
     failed: dict[str, None] = {}
@@ -74,7 +74,7 @@ def _predict(options: argparse.Namespace, failed: dict[str, None]) -> dict[int, 
 
     from detector.checkpoint import find_checkpoint, load_any_classifier
     from detector.class_order import in_names_of
-    from detector.classifier.ensemble import Predictions, classify
+    from detector.classification.ensemble import Predictions, classify
     from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.data.ground_truth import DataError

@@ -72,9 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _work(options: argparse.Namespace) -> int:
     from detector.commands.run import say
     from detector.config import ConfigError, load_config
-    from detector.evaluation import experiment, format_report, write_report
+    from detector.evaluation import format_report, write_report
     from detector.evaluation.reading import read_results
     from detector.evaluation.writing import check_format, write_results
+    from detector.experiments import evaluation_run as experiment
 
     config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
     _check_targets(options, config.folder)
@@ -118,7 +119,7 @@ def _work(options: argparse.Namespace) -> int:
     if options.json:
         write_report(options.json, report)
     if options.report:
-        from detector.evaluation.page import write_page
+        from detector.report.page import write_page
 
         write_page(options.report, config, truth, table, report)
     print(format_report(report, diagnosis=options.diagnose))

@@ -40,7 +40,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.targets import check_apart, check_target
     from detector.config import load_config
     from detector.data import open_dataset
-    from detector.evaluation.coverage import (
+    from detector.experiments.coverage import (
         CoverageConfig,
         format_coverage,
         measure_coverage,

@@ -32,7 +32,7 @@ def _work(options: argparse.Namespace) -> None:
 
     from detector.checkpoint import find_checkpoint, load_any_classifier
     from detector.commands.targets import check_target
-    from detector.onnx_export import largest_difference, to_onnx
+    from detector.network.export import largest_difference, to_onnx
     from proposals.errors import UserError
     from proposals.files import write_whole
 

@@ -49,7 +49,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.data import open_dataset
     from detector.data.ground_truth import exhaustive_part
     from detector.data.image import list_images
-    from detector.extraction import ExtractionConfig, cache_folder, extract
+    from detector.experiments.extraction import ExtractionConfig, cache_folder, extract
 
     config = load_config(ExtractionConfig, options.config, options.overrides)
     if bool(options.source) == bool(config.data):

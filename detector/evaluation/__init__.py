@@ -3,13 +3,13 @@
 from detector.evaluation.average import average_precision
 from detector.evaluation.coco import evaluate_coco
 from detector.evaluation.ilsvrc import evaluate_ilsvrc
-from detector.evaluation.journal import Journal
 from detector.evaluation.reading import read_results
-from detector.evaluation.report import format_report, write_report
 from detector.evaluation.results import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth, read_voc_truth
 from detector.evaluation.voc import evaluate_voc
 from detector.evaluation.writing import write_coco, write_ilsvrc, write_voc
+from detector.experiments.journal import Journal
+from detector.report.text import format_report, write_report
 
 __all__ = [
     "DetectionTable",

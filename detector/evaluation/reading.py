@@ -21,10 +21,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.evaluation.checking import Raw, Results, checked, no_detections, unknown_image
 from detector.evaluation.names import UNKNOWN, Name, Names, as_text
 from detector.evaluation.results import ResultsError
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth
-from detector.evaluation.validation import Raw, Results, checked, no_detections, unknown_image
 from detector.evaluation.voc_names import labels_of_files
 from proposals.boxes import from_xywh
 

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from detector.evaluation.checking import hint_at, listing
 from detector.evaluation.results import ResultsError, class_keys
 from detector.evaluation.truth import Truth
-from detector.evaluation.validation import hint_at, listing
 
 FORBIDDEN = re.compile(r'[\x00-\x1f/\\<>:"|?*]|%(?=[0-9a-fA-F]{2})')
 

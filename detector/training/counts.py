@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.ground_truth import DataError, Dataset, listed
-from detector.evaluation.text import columns
+from detector.table import columns
 
 FEW = 10
 SHOWN = 30

@@ -2,7 +2,7 @@
 
 In: labelled images of two splits.  Out: runs/<name>/ with the classifier and a row of metrics per epoch.
 
-Patches are drawn as detector/classifier/augment.py says. Image n of the stream of passes is in batch n // B, each pass
+Patches are drawn as detector/classification/augment.py says. Image n of the stream of passes is in batch n // B, each pass
 in an order of its own, so nothing is left out and every process knows its share by numbers alone.
 """
 
@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, save_checkpoint
-from detector.classifier.augment import SamplingConfig, example, sampler
-from detector.classifier.crops import cut, plan
+from detector.classification.augment import SamplingConfig, example, sampler
+from detector.classification.crops import cut, plan
 from detector.data.ground_truth import DataError
 from detector.data.labelled_images import ImagesConfig, LabelledImages
-from detector.googlenet import GoogLeNet, GoogLeNetConfig, InputConvention, training_loss
-from detector.regions import network_input
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
+from detector.network.input import InputConvention, network_input
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
 from detector.training.ranks import Ranks

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
-from detector.classifier.augment import Distortion
+from detector.classification.augment import Distortion
 from detector.config import config_to_dict
 from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
@@ -37,7 +37,7 @@ from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.image import Image
 from detector.device import autocast, choose_precision
 from detector.multibox import MultiBoxModel, save_multibox, warp_view
-from detector.regions import network_input
+from detector.network.input import network_input
 from detector.training.images import order_of
 from detector.training.loop import Batch
 from detector.training.optimisation import OptimisationConfig
@@ -46,9 +46,9 @@ from detector.training.record import TrainingError
 from detector.training.workers import prepared_batches, start_worker
 from proposals.files import write_whole
 from proposals.locking import Lock
-from proposals.multibox import MultiBox, MultiBoxConfig, MultiBoxHead, decode, pool
-from proposals.multibox_loss import MATCHES, multibox_loss
-from proposals.priors import cluster_priors, read_priors
+from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead, decode, pool
+from proposals.multibox.loss import MATCHES, multibox_loss
+from proposals.multibox.priors import cluster_priors, read_priors
 from proposals.recall import best_overlaps_of_first
 
 COUNTS = (10, 50, 100, 200)

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.device import autocast, choose_precision
-from detector.googlenet import GoogLeNet, placed_features
-from detector.regression import fit_regression, moved, offsets_to
-from detector.training.finetune import Examples, FineTuning, load_batches
+from detector.network.googlenet import GoogLeNet, placed_features
+from detector.regions.offsets import fit_regression, moved, offsets_to
 from detector.training.record import TrainingError
+from detector.training.regions import Examples, FineTuning, load_batches
 from detector.training.windows import BACKGROUND, Windows
 from proposals.boxes import Boxes, iou
 

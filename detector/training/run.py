@@ -22,9 +22,15 @@ from detector.data.dataset import open_dataset
 from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import LabelledImages, open_images
 from detector.device import keep_freed_memory
-from detector.extraction import dataset_proposals, with_proposals
+from detector.experiments.extraction import dataset_proposals, with_proposals
 from detector.training.counts import check_objects, smaller_than_batch, warn_of_counts
-from detector.training.finetune import (
+from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier
+from detector.training.loop import Loop
+from detector.training.optimisation import OptimisationConfig
+from detector.training.ranks import Ranks, joined
+from detector.training.readable import report_unread
+from detector.training.record import Reports, begin, check_folder, owned
+from detector.training.regions import (
     Examples,
     FineTuneConfig,
     FineTuning,
@@ -33,12 +39,6 @@ from detector.training.finetune import (
     WindowBatches,
     start_classifier,
 )
-from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier
-from detector.training.loop import Loop
-from detector.training.optimisation import OptimisationConfig
-from detector.training.ranks import Ranks, joined
-from detector.training.readable import report_unread
-from detector.training.record import Reports, begin, check_folder, owned
 from detector.training.regression import add_regression
 from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
 from proposals.boxes import Boxes

@@ -1,0 +1,1 @@
+"""Whole images: augmentation, crops and ensembles (paper §6 and §7)."""

@@ -1,0 +1,1 @@
+"""A detector run over a data set, recorded, and taken apart."""

@@ -1,0 +1,329 @@
+"""What each part of the detector is worth: the paper's rows on any data set, one table.
+
+In: named proposal settings, and rows that combine them with classifiers.  Out: a Row each: mean AP with its interval,
+its paired difference from the first row, boxes and seconds per image.
+A box is scored once by each classifier (scores.py); a row that changes no region is recombined from what is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from detector.checkpoint import find_checkpoint, load_checkpoint
+from detector.class_order import in_order_of
+from detector.config import config_to_dict
+from detector.data.dataset import DataConfig, open_dataset
+from detector.data.ground_truth import Dataset, Record
+from detector.detections import Detections
+from detector.device import choose_device, choose_precision
+from detector.evaluation.bootstrap import Interval, bootstrap, compare
+from detector.evaluation.matching import Matches, match
+from detector.evaluation.names import labels_of
+from detector.evaluation.results import DetectionTable, ResultsError
+from detector.evaluation.truth import Truth
+from detector.experiments.evaluation_run import RULES, EvaluationConfig, Protocol, configured_truth
+from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.experiments.score_store import ScoreStore
+from detector.postprocess import suppress
+from detector.regions.offsets import place
+from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
+from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
+from proposals.boxes import Boxes, mirrored
+from proposals.files import write_whole
+from proposals.settings import ProposalConfig
+from proposals.store import ProposalStore
+
+ALL = "all classes"
+
+
+@dataclass(frozen=True)
+class RowConfig:
+    """One detector of the table.
+
+    Attributes:
+        proposals: which of the named settings.
+        models: its classifiers, whose softmax is averaged: files, or names of shipped weights.
+        suppression: which scored boxes become detections.
+        regression: as a detector's; so are mirror and cascade.
+        against: the row that this one is compared with; the first where empty.
+    """
+
+    proposals: str
+    models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
+    suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
+    regression: bool = False
+    mirror: bool = False
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    against: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models must name at least one region classifier")
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """A table.
+
+    Attributes:
+        data: images and ground truth.
+        rows: detectors by the name to print; the first is what the others are compared with unless they say otherwise.
+        proposals: how boxes are proposed, by name.
+        name: the table is written to runs/<name>.
+        protocol: as eval_map's.
+        min_iou: overlap that makes a detection right.
+        groups: classes whose mean AP is reported apart, by the name of the group.
+        resamples: of the images for the intervals.
+        batch: regions scored at a time.
+        precision: of the networks, as a detector's.
+        cache: folder of the proposals and scores.
+    """
+
+    data: DataConfig
+    rows: dict[str, RowConfig]
+    proposals: dict[str, ProposalConfig]
+    name: str = "ablation"
+    protocol: Protocol = Protocol.voc
+    min_iou: float = 0.5
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    resamples: int = 1000
+    batch: int = 16
+    precision: str = "auto"
+    cache: str = ".cache"
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("rows must name at least one detector")
+        if self.protocol is Protocol.coco:
+            raise ValueError("protocol must be voc, voc07 or ilsvrc here")
+        if ALL in self.groups:
+            raise ValueError(f"groups: {ALL!r} is the name of the mean over all of them")
+        DetectorConfig(batch=self.batch, precision=self.precision)  # refuses what it refuses
+        EvaluationConfig(protocol=self.protocol, min_iou=self.min_iou)
+        if self.resamples < 1:
+            raise ValueError(f"resamples must be at least 1, not {self.resamples}")
+        for name, row in self.rows.items():
+            if row.proposals not in self.proposals:
+                raise ValueError(
+                    f"rows.{name}.proposals is {row.proposals!r}; there is {', '.join(self.proposals) or 'none'}"
+                )
+            above = list(self.rows)[: list(self.rows).index(name)]
+            if row.against and row.against not in above:
+                raise ValueError(f"rows.{name}.against must be a row above ({', '.join(above)}), not {row.against!r}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the table is written."""
+        return Path("runs") / self.name
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one detector reaches.
+
+    Attributes:
+        boxes: mean number per image.
+        seconds: per image, median: proposing, and scoring by each classifier what it has to look at, as measured when
+            they were stored.
+        mean_ap: by group of classes, "all classes" among them, with its 95 % interval; None without objects.
+        differences: the same of this row less the one that it is compared with, on the same resamples; empty for the
+            first one.
+        against: the row that it is compared with where that is not the first.
+    """
+
+    boxes: float
+    seconds: float
+    mean_ap: dict[str, Interval | None]
+    differences: dict[str, Interval | None] = field(default_factory=dict)
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows, and the number of images they were measured on."""
+
+    rows: dict[str, Row]
+    images: int
+
+
+def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | None = None) -> Table:
+    """Score what is missing, and make the table.
+
+    Args:
+        config: the table.
+        device: as detector.device names it.
+        unread: receives a line for each image that cannot be read, in which nothing is detected.
+
+    Raises:
+        UserError: a checkpoint, a setting, the data, a group's class; all but photographs before anything is scored.
+    """
+    dataset = open_dataset(config.data)
+    for warning in dataset.warnings:
+        print(f"ablate: warning: {warning}", file=sys.stderr)
+    evaluation = EvaluationConfig(
+        data=config.data, protocol=config.protocol, min_iou=config.min_iou, groups=config.groups
+    )
+    truth = configured_truth(evaluation)
+    groups = {ALL: list(range(len(truth.classes)))}
+    groups |= {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
+    members = {
+        model: _Member(config, model, dataset, device)
+        for model in dict.fromkeys(model for row in config.rows.values() for model in row.models)
+    }
+    for name, row in config.rows.items():
+        for model in row.models:
+            if row.regression and not members[model].regresses:
+                raise ResultsError(f"rows.{name} has regression: true, and {model} has no regression layer")
+    stores = {
+        name: dataset_proposals(dataset, config.proposals[name], Path(config.cache) / "proposals", 0)
+        for name in dict.fromkeys(row.proposals for row in config.rows.values())
+    }
+    images = len(dataset)
+    dataset, lines = with_proposals(dataset, stores.values())
+    if unread is not None:
+        unread += lines
+    for model, member in members.items():
+        for mirror in (False, True):
+            rows = [row for row in config.rows.values() if model in row.models and (row.mirror or not mirror)]
+            sets = [stores[name] for name in dict.fromkeys(row.proposals for row in rows)]
+            if sets:
+                _score(dataset, sets, member, mirror, f"{'mirrored ' * mirror}scores of {model}")
+    table: dict[str, Row] = {}
+    results: dict[str, tuple[Matches, DetectionTable]] = {}
+    rule, _, measure = RULES[config.protocol]
+    for name, row in tqdm(config.rows.items(), desc="rows", unit="row", dynamic_ncols=True):
+        kept = [members[model] for model in row.models]
+        found, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], kept)
+        matches = match(truth, found, rule, config.min_iou)
+        other = results[row.against or next(iter(results))] if results else None
+        results[name] = matches, found
+        means: dict[str, Interval | None] = {}
+        differences: dict[str, Interval | None] = {}
+        for group, labels in groups.items():
+            there = bool(np.isin(truth.labels[matches.counted], labels).any())
+            settings: dict[str, Any] = {"measure": measure, "resamples": config.resamples, "classes": labels}
+            means[group] = bootstrap(truth, matches, found, **settings) if there else None
+            if other is not None:
+                pair = [other, results[name]]
+                differences[group] = compare(truth, pair, **settings).difference if there else None
+        table[name] = Row(boxes, seconds, means, differences, row.against)
+    return Table(table, images)
+
+
+def format_markdown(config: AblationConfig, table: Table) -> str:
+    """The table in Markdown."""
+    groups = [*config.groups, ALL]
+    heading = ["detector", "boxes / image", "s / image", *(f"mean AP, {group}" for group in groups)]
+    lines = [heading, ["---", *["---:"] * (len(heading) - 1)]]
+    for name, row in table.rows.items():
+        cells = []
+        for group in groups:
+            mean, change = row.mean_ap[group], row.differences.get(group)
+            cell = f"{mean.value:.3f} ({mean.low:.3f}-{mean.high:.3f})" if mean else "-"
+            if change:
+                cell += f", {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
+            cells.append(cell)
+        title = f"{name} (against {row.against})" if row.against else name
+        lines.append([title, f"{row.boxes:,.0f}", f"{row.seconds:.2f}", *cells])
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    first = next(iter(table.rows))
+    return (
+        f"{table.images} images, {config.protocol.value}, IoU {config.min_iou:g}; in brackets the 95 % confidence "
+        f"interval from {config.resamples} resamples of the images; behind the comma the difference from {first!r}, "
+        "or the row that is named, on the same resamples.\n\n"
+        f"{body}\n"
+    )
+
+
+def write_table(config: AblationConfig, table: Table) -> list[Path]:
+    """Write table.md and table.json to the config's folder; returns their paths."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    content = {"config": config_to_dict(config), **asdict(table)}
+    texts = {"table.md": format_markdown(config, table), "table.json": json.dumps(content, indent=2) + "\n"}
+    for name, text in texts.items():
+        with write_whole(config.folder / name) as part:
+            part.write_text(text, encoding="utf-8")
+    return [config.folder / name for name in texts]
+
+
+class _Member:
+    """A classifier, and where what it says of boxes and of their mirror images is kept."""
+
+    def __init__(self, config: AblationConfig, model: str, dataset: Dataset, device: str) -> None:
+        path = find_checkpoint(model)
+        where = choose_device(device)
+        precision = str(choose_precision(config.precision, where)).removeprefix("torch.")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        member = load_checkpoint(path)
+        own = member.classes
+        member = in_order_of(member, dataset.classes, (model, dataset.name))
+        if member.classes != own:  # the stored scores stand in this order
+            sha256 = hashlib.sha256(f"{sha256} {own.labels_in(dataset.classes).tolist()}".encode()).hexdigest()
+        self.regresses = member.network.regression is not None
+        self.classes = len(member.classes)
+        settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)
+        self.scorer = RegionScorer([member], settings, where)
+        folder = Path(config.cache) / "scores"
+        self.plain = ScoreStore(folder / f"{sha256[:16]}-{precision}")
+        self.mirrored = ScoreStore(folder / f"{sha256[:16]}-{precision}-mirrored")
+
+    def score(self, record: Record, mirror: bool, boxes: Boxes) -> Rows:
+        """Look at the photograph, or at its mirror image in which the boxes are mirrored too."""
+        image = record.read()
+        if not mirror:
+            return self.scorer(image, boxes)
+        turned = self.scorer(np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1]))
+        return mirrored_rows(turned, self.classes)
+
+    def kept(self, content: bytes, boxes: Boxes, mirror: bool) -> Rows:
+        """The rows of boxes, with `mirror` the mean of both views."""
+        rows = self.plain.rows(content, boxes)
+        return (rows + self.mirrored.rows(content, boxes)) * HALF if mirror else rows
+
+    def seconds_per_box(self, content: bytes, mirror: bool) -> float:
+        return self.plain.seconds_per_box(content) + (self.mirrored.seconds_per_box(content) if mirror else 0.0)
+
+
+def _score(dataset: Dataset, stores: Sequence[ProposalStore], member: _Member, mirror: bool, label: str) -> None:
+    """All boxes of the stores, scored by one classifier."""
+    scores = member.mirrored if mirror else member.plain
+    for record in tqdm(dataset.records, desc=label, unit="image", dynamic_ncols=True):
+        content = record.path.read_bytes()
+        boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
+        scores.rows(content, boxes, partial(member.score, record, mirror))
+
+
+def _recombine(
+    dataset: Dataset, truth: Truth, row: RowConfig, proposals: ProposalStore, members: Sequence[_Member]
+) -> tuple[DetectionTable, float, float]:
+    """Detections of a row; boxes and seconds per image."""
+    found: dict[str, Detections] = {}
+    counts: list[int] = []
+    seconds: list[float] = []
+    classes = members[0].classes
+    for record in dataset.records:
+        content = record.path.read_bytes()
+        boxes = proposals.get(record.image_id, content).boxes
+        each = [member.kept(content, boxes, row.mirror) for member in members]
+        if not row.regression:
+            each = [rows[:, : classes + 1] for rows in each]
+        passing = passes(each[0], row.cascade) if row.cascade.applies else np.arange(len(boxes))
+        rows = each[0].copy()
+        rows[passing] = np.mean([one[passing] for one in each], axis=0)
+        scores, placed = place(boxes, rows, classes, record.width, record.height)
+        found[record.image_id] = suppress(placed, scores, row.suppression)
+        counts.append(len(boxes))
+        first, *others = (member.seconds_per_box(content, row.mirror) for member in members)
+        seconds.append(proposals.seconds(content) + len(boxes) * first + len(passing) * sum(others))
+    return DetectionTable.from_images(truth, found), statistics.fmean(counts), statistics.median(seconds)

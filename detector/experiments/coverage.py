@@ -1,0 +1,299 @@
+"""How many objects of a data set proposals cover, with how many boxes, in what time; several methods side by side.
+
+In: a data set, settings to propose with and stores of anybody's boxes.  Out: a Coverage each, as a table to read, as
+JSON to keep and as curves. Objects marked difficult or crowd do not count. Paper §8; the measures: proposals.recall.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.config import config_to_dict
+from detector.data.dataset import DataConfig
+from detector.data.ground_truth import DataError, Dataset, Record
+from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.measuring import quartiles
+from detector.table import columns
+from proposals.files import write_whole
+from proposals.recall import (
+    average_best_overlap,
+    average_recall,
+    best_overlaps,
+    best_overlaps_of_first,
+    recall,
+    unique_recall,
+)
+from proposals.settings import ProposalConfig
+from proposals.store import ProposalStore
+
+IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(11))
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+
+
+@dataclass(frozen=True)
+class CoverageConfig:
+    """A comparison of proposals.
+
+    Attributes:
+        data: images and the objects to cover.
+        settings: how boxes are proposed, by the name to print; the first one is what the others are compared with.
+        stores: proposals that exist already, by the name to print: folders as extract_proposals writes them.
+        workers: processes that compute proposals; 0 is one a core. The seconds grow where they outnumber the cores.
+        cache: folder of the proposals.
+    """
+
+    data: DataConfig
+    settings: dict[str, ProposalConfig] = field(default_factory=dict)
+    stores: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
+    cache: str = ".cache/proposals"
+
+    def __post_init__(self) -> None:
+        if not self.settings and not self.stores:
+            raise ValueError("settings must name at least one way to propose boxes, or stores one store")
+        twins = sorted(self.settings.keys() & self.stores.keys())
+        if twins:
+            raise ValueError(f"settings and stores share the name {twins[0]!r}")
+        if self.workers < 0:
+            raise ValueError(f"workers must not be negative, but is {self.workers}")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What one method's proposals cover. Shares are of all objects and in [0, 1].
+
+    Attributes:
+        boxes: mean number per image.
+        ratio: boxes as a share of the first method's; None where that has none.
+        coverage: objects that some box overlaps with IoU 0.5 or more.
+        unique: objects that this method covers and no other of the comparison; None where it is the only one.
+        average_recall: mean recall over IoU 0.5 to 1.
+        mabo: mean over the classes of abo.
+        abo: by class name, the mean best overlap of its objects; None without objects.
+        recall_by_iou: by IoU threshold.
+        recall_by_boxes: by number of boxes per image, the best ones, at IoU 0.5.
+        average_recall_by_boxes: the same of average_recall.
+        seconds: lower quartile, median and upper quartile of an image; None where the store does not say.
+        gains: of proposals from several sources: by source, the objects that its boxes cover and no other source's.
+    """
+
+    boxes: float
+    ratio: float | None
+    coverage: float
+    unique: float | None
+    average_recall: float
+    mabo: float
+    abo: dict[str, float | None]
+    recall_by_iou: dict[float, float]
+    recall_by_boxes: dict[int, float]
+    average_recall_by_boxes: dict[int, float]
+    seconds: tuple[float, float, float] | None
+    gains: dict[str, float] = field(default_factory=dict)
+
+
+def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str] | None = None) -> dict[str, Coverage]:
+    """Propose boxes on every image in each of the config's settings, open its stores, and compare with the objects.
+
+    Objects of an image that cannot be read are covered by nothing.
+
+    Args:
+        dataset: images and objects.
+        config: the comparison.
+        unread: receives a line for each image that cannot be read.
+
+    Raises:
+        DataError: the data set has no object that counts.
+        ImageError: no photograph can be read.
+        StoreError: a store is absent, unfinished, or lacks an image.
+    """
+    labels = np.concatenate([record.labels[_counts(record)] for record in dataset.records])
+    if not len(labels):
+        raise DataError(f"{dataset.name}: no objects to cover (those marked difficult or crowd do not count)")
+    existing = {name: ProposalStore(Path(folder)) for name, folder in config.stores.items()}  # refused before the work
+    stores = {
+        name: dataset_proposals(dataset, setting, Path(config.cache), config.workers)
+        for name, setting in config.settings.items()
+    } | existing
+    own = [stores[name] for name in config.settings]
+    readable, lines = with_proposals(dataset, own)
+    if unread is not None:
+        unread += lines
+    there = {record.image_id for record in readable.records}
+    found = {name: _overlaps(dataset, there, store) for name, store in stores.items()}
+    unique = unique_recall([overlaps[-1] for overlaps, *_ in found.values()])
+    first = float(np.mean(next(iter(found.values()))[1]))
+    return {
+        name: replace(
+            summarise(dataset, labels, overlaps, numbers, seconds, first, alone if len(found) > 1 else None),
+            gains=gains,
+        )
+        for (name, (overlaps, numbers, seconds, gains)), alone in zip(found.items(), unique, strict=True)
+    }
+
+
+def summarise(
+    dataset: Dataset,
+    labels: NDArray[np.int64],
+    overlaps: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    first: float,
+    unique: float | None,
+) -> Coverage:
+    """The measures of one method.
+
+    Args:
+        dataset: for the names of the classes.
+        labels: [M] of the objects.
+        overlaps: [len(COUNTS) + 1, M] best overlaps with the first boxes of an image, in the last row with all.
+        numbers: [images] boxes.
+        seconds: [images], 0 where unknown.
+        first: mean number of boxes of the first method.
+        unique: see Coverage.
+    """
+    best, boxes = overlaps[-1], float(numbers.mean())
+    abo = average_best_overlap(best, labels, len(dataset.classes))
+    known = [row for row, count in enumerate(COUNTS) if row == 0 or COUNTS[row - 1] < numbers.max(initial=0)]
+    return Coverage(
+        boxes=boxes,
+        ratio=boxes / first if first else None,
+        coverage=recall(best),
+        unique=unique,
+        average_recall=average_recall(best),
+        mabo=float(np.nanmean(abo)),
+        abo={
+            _class_name(dataset, label): None if math.isnan(value) else value
+            for label, value in enumerate(abo.tolist())
+        },
+        recall_by_iou={threshold: recall(best, threshold) for threshold in IOUS},
+        recall_by_boxes={COUNTS[row]: recall(overlaps[row]) for row in known},
+        average_recall_by_boxes={COUNTS[row]: average_recall(overlaps[row]) for row in known},
+        seconds=quartiles(seconds) if seconds.all() else None,
+    )
+
+
+def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
+    """A table of one line per method and one of ABO per class; "-" where nothing was measured."""
+    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "only here", "s/image", "quartiles")
+    lines = [heading]
+    for name, row in rows.items():
+        low, middle, high = (f"{value:.3f}" for value in row.seconds) if row.seconds else ("-", "-", "-")
+        lines.append(
+            (
+                name,
+                f"{row.boxes:.0f}",
+                _number(row.ratio),
+                f"{row.coverage:.3f}",
+                f"{row.recall_by_iou[0.7]:.3f}",
+                f"{row.average_recall:.3f}",
+                f"{row.mabo:.3f}",
+                _number(row.unique),
+                middle,
+                f"{low}-{high}" if row.seconds else "-",
+            )
+        )
+    classes = [("ABO of class", *rows)]
+    for name in next(iter(rows.values())).abo:
+        classes.append((name, *(_number(row.abo[name]) for row in rows.values())))
+    gains = [
+        f"{name}: only {source} covers {share:.3f} of the objects"
+        for name, row in rows.items()
+        for source, share in row.gains.items()
+    ]
+    objects = sum(len(record.boxes[_counts(record)]) for record in dataset.records)
+    title = f"{dataset.name}: {len(dataset)} images, {objects} objects"
+    return "\n".join([title, *columns(lines), *gains, "", *columns(classes)])
+
+
+def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: Mapping[str, Coverage]) -> None:
+    """Write data (its name), images and objects (counts), settings (Coverage by name) and config (resolved) as JSON."""
+    content = {
+        "data": dataset.name,
+        "images": len(dataset),
+        "objects": sum(len(record.boxes[_counts(record)]) for record in dataset.records),
+        "settings": {name: config_to_dict(row) for name, row in rows.items()},
+        "config": config_to_dict(config),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) -> None:
+    """Draw recall against IoU, and recall and average recall against the number of boxes.
+
+    Raises:
+        ValueError: matplotlib cannot write a file of this suffix.
+    """
+    from matplotlib.figure import Figure  # slow, and without pyplot there is no display to look for
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for name, row in rows.items():
+        label = f"{name} ({row.boxes:.0f} boxes)"
+        axes[0].plot(list(row.recall_by_iou), list(row.recall_by_iou.values()), marker=".", label=label)
+        for axis, curve in ((axes[1], row.recall_by_boxes), (axes[2], row.average_recall_by_boxes)):
+            axis.plot(list(curve), list(curve.values()), marker=".", label=label)
+    for axis, x, y in zip(
+        axes,
+        ("IoU", "boxes per image", "boxes per image"),
+        ("recall", "recall at IoU 0.5", "average recall, IoU 0.5 to 1"),
+        strict=True,
+    ):
+        axis.set(xlabel=x, ylabel=y, ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    for axis in axes[1:]:
+        axis.set_xscale("log")
+    axes[0].legend(fontsize="small")
+    figure.suptitle(f"{dataset.name}: {len(dataset)} images")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _overlaps(
+    dataset: Dataset, readable: Set[str], store: ProposalStore
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], dict[str, float]]:
+    """Overlaps, numbers and seconds as summarise takes them, and the gain of each source where there are several."""
+    overlaps, numbers, seconds = [], [], []
+    by_source: dict[int, list[NDArray[np.float64]]] = {number: [] for number in range(len(store.sources))}
+    for record in dataset.records:
+        objects = record.boxes[_counts(record)]
+        if record.image_id not in readable:
+            overlaps.append(np.zeros((len(COUNTS) + 1, len(objects))))
+            for parts in by_source.values():
+                parts.append(np.zeros(len(objects)))
+            continue
+        content = record.path.read_bytes()
+        found = store.get(record.image_id, content)
+        overlaps.append(best_overlaps_of_first(objects, found.boxes, (*COUNTS, len(found.boxes))))
+        for number, parts in by_source.items():
+            parts.append(best_overlaps(objects, found.boxes[found.sources == number]))
+        numbers.append(len(found.boxes))
+        seconds.append(store.seconds(content))
+    best = {store.sources[number]: np.concatenate(parts) for number, parts in by_source.items()}
+    present = {name: values for name, values in best.items() if values.any()}
+    shares = unique_recall(list(present.values())) if len(present) > 1 else []
+    gains = dict(zip(present, shares, strict=False))
+    return np.concatenate(overlaps, axis=1), np.array(numbers), np.array(seconds), gains
+
+
+def _counts(record: Record) -> NDArray[np.bool_]:
+    return ~(record.difficult | record.crowd)
+
+
+def _class_name(dataset: Dataset, label: int) -> str:
+    """The class's name, with its wnid where another class has the same."""
+    name = dataset.classes.names[label]
+    return name if dataset.classes.names.count(name) == 1 else f"{name} ({dataset.classes.wnids[label]})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,272 @@
+"""Region features from one pass over the image: the trunk runs once, the last Inception modules on each region.
+
+In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: logits [N, K + 1].
+R-CNN passes every region through all layers; this cuts regions out of a layer's map instead, as Fast R-CNN does (arXiv
+1504.08083), by RoIAlign (arXiv 1703.06870), and pays per region for pool4 and modules 5a and 5b alone, a twelfth of the
+network. The image is shown in several sizes, and a region cut from the one where it is nearest to the size of a warped
+region (SPP-net, arXiv 1406.4729): what the layers look for has one size. Cut before pool4, what the last modules see is
+made as in a warped region: maxima, where averages mean less to them.
+A batch of a training has regions of several images; at test it has those of one, of which there are a thousand.
+Beyond the paper; the warp is the reference. What a region shows is the same: its box with R-CNN's context around it.
+
+N boxes, C channels, h × w a map, G the side of what is cut out of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.data.image import Image
+from detector.network.folding import fold_batch_norm
+from detector.network.googlenet import GoogLeNet
+from detector.network.input import InputConvention, network_input
+from detector.regions.warp import RegionConfig, context_windows
+from detector.threads import spread
+from proposals.boxes import Boxes, check_boxes
+from proposals.compiling import compiled
+from proposals.settings import settings_hash
+
+STRIDE = 16  # px of the image from one cell of inception_4e to the next
+FIRST = 14.5  # px: where the middle of the first cell is; pools without padding look to the right of their corner
+MIXED = 256  # windows whose rows are mixed at a time, for less memory
+ABOVE = "pool4"  # the trunk runs once an image up to and without this; from it on once a region
+
+Maps = Callable[[int], tuple[Tensor, tuple[float, float]]]
+"""Level -> the trunk's map of it [1, C, h, w], and how many of its px a px of the image is, in x and in y."""
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """How an image is shown to the trunk, and how large a region's cut-out is.
+
+    Attributes:
+        pyramid: the image is scaled to the area of squares of these sides, px.
+        region: a region is cut from the level where the root of its area is nearest to this, px.
+        grid: G, cells; 14 is what pool4 sees of a warped region, and 10 cost half as much.
+    """
+
+    pyramid: list[int] = field(default_factory=lambda: [160, 224, 320, 448, 640])
+    region: int = 192
+    grid: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.pyramid or min(self.pyramid) < 64:
+            raise ValueError(f"shared.pyramid must be one or more sides of at least 64 px, not {self.pyramid}")
+        if self.region < 1:
+            raise ValueError(f"shared.region must be at least 1 px, not {self.region}")
+        if not 2 <= self.grid <= 28:
+            raise ValueError(f"shared.grid must be in 2..28, not {self.grid}")
+
+    def __hash__(self) -> int:
+        return settings_hash(self)
+
+
+def show(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
+    """The image scaled to the area of a square, and how many of its px a px of the original is, in x and in y."""
+    height, width, _ = image.shape
+    scale = side / math.sqrt(height * width)
+    size = max(32, round(width * scale)), max(32, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+    return scaled, (size[0] / width, size[1] / height)
+
+
+def choose_level(windows: Boxes, size: tuple[int, int], config: SharedConfig) -> NDArray[np.intp]:
+    """From which level of the pyramid each window is cut.
+
+    Args:
+        windows: [N, 4] px of the image, with their context.
+        size: height and width of the image, px.
+        config: the pyramid.
+
+    Returns:
+        [N] positions in the pyramid.
+    """
+    area = (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])
+    fraction = np.sqrt(np.maximum(area, 1) / (size[0] * size[1]))  # of the level's side
+    away = np.log(fraction[:, None] * np.array(config.pyramid)) - math.log(config.region)
+    result: NDArray[np.intp] = np.abs(away).argmin(axis=1)
+    return result
+
+
+def cells(windows: Boxes, scale: tuple[float, float]) -> NDArray[np.float32]:
+    """Windows [N, 4] px of the image -> [N, 4] cells of a map, 0 in the middle of the first."""
+    result: NDArray[np.float32] = ((windows * np.array(scale * 2) - FIRST) / STRIDE).astype(np.float32)
+    return result
+
+
+def map_side(side: int) -> int:
+    """Cells of the map before pool4 along an axis of so many px: conv1 at stride 2, then three pools."""
+    cells_ = (side + 1) // 2
+    for _ in range(3):
+        cells_ = -(-(cells_ - 3) // 2) + 1
+    return cells_
+
+
+def cut(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, config: SharedConfig) -> Tensor:
+    """What the trunk's maps hold of each box.
+
+    Args:
+        maps: those of the image; asked for once for each level that is needed.
+        boxes: [N, 4] px of the image, at least one.
+        size: height and width of the image, px.
+        regions: whose context a box gets.
+        config: the pyramid and G.
+
+    Returns:
+        [N, C, G, G] float32, channels last in memory.
+
+    Raises:
+        ValueError: a box is not finite, has no area or lies outside the image.
+    """
+    check_boxes(boxes, size[1], size[0])
+    windows = context_windows(boxes, regions)
+    levels = choose_level(windows, size, config)
+    order = np.argsort(levels, kind="stable")
+    parts = []
+    for level in np.unique(levels):
+        features, scale = maps(int(level))
+        parts.append(align(features, cells(windows[levels == level], scale), config.grid))
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
+
+
+def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
+    """RoIAlign: each cell of a window is the map in its middle, bilinear; 0 more than a cell outside.
+
+    Equals `torchvision.ops.roi_align(..., sampling_ratio=1, aligned=True)` of windows half a cell further. More samples
+    a cell bring nothing where the window has about as many cells as the map has under it. Where gradients are wanted or
+    the map is on another device than the CPU, rows and columns are mixed by two matrix products, whose gradients are
+    matrix products too; torchvision's add to the map value by value.
+
+    Args:
+        features: [1, C, h, w].
+        windows: [N, 4] in cells, 0 in the middle of the first.
+        grid: G.
+
+    Returns:
+        [N, C, G, G] float32 (under autocast its type where products do it), channels last in memory.
+    """
+    plane = features[0].permute(1, 2, 0)  # [h, w, C]
+    if features.device.type != "cpu" or (features.requires_grad and torch.is_grad_enabled()):
+        if not torch.is_autocast_enabled(features.device.type):
+            plane = plane.float()
+        places = torch.from_numpy(windows).to(features.device)
+        return torch.cat([_mix(plane, part, grid) for part in torch.split(places, MIXED)]).permute(0, 3, 1, 2)
+    plane = plane.float().contiguous()
+    aligned = torch.empty(len(windows), grid, grid, features.shape[1])
+    spread(partial(_align, plane.numpy()), [windows, aligned.numpy()])
+    return aligned.permute(0, 3, 1, 2)
+
+
+def _mix(plane: Tensor, windows: Tensor, grid: int) -> Tensor:
+    """Map [h, w, C], windows [N, 4] -> [N, G, G, C]."""
+    height, width, channels = plane.shape
+    rows = _shares(windows[:, 1], windows[:, 3], grid, height)  # [N, G, h]
+    columns = _shares(windows[:, 0], windows[:, 2], grid, width)  # [N, G, w]
+    mixed = (rows.flatten(0, 1) @ plane.reshape(height, width * channels)).view(-1, grid, width, channels)
+    return columns[:, None] @ mixed  # [N, 1, G, w] @ [N, G, w, C]
+
+
+def _shares(start: Tensor, stop: Tensor, grid: int, length: int) -> Tensor:
+    """How much of each of a map's rows a window's cells take: [N], [N] -> [N, G, length]."""
+    steps = torch.arange(grid, device=start.device) + 0.5
+    middle = start[:, None] + (stop - start)[:, None] / grid * steps  # [N, G]
+    inside = (middle >= -1) & (middle <= length)
+    away = (middle.clamp(0, length - 1)[:, :, None] - torch.arange(length, device=start.device)).abs()
+    return (1 - away).clamp(min=0) * inside[:, :, None]
+
+
+class SharedNetwork:
+    """A network in two parts, ready to score.
+
+    Args:
+        network: of K + 1 logits; it is not changed, a copy scores.
+        convention: how it wants its input scaled.
+        regions: whose context a box gets.
+        config: how it is shown images.
+        device: where it runs.
+        precision: what its trunk computes in.
+    """
+
+    def __init__(
+        self,
+        network: GoogLeNet,
+        convention: InputConvention,
+        regions: RegionConfig,
+        config: SharedConfig,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.convention, self.regions, self.config = convention, regions, config
+        self.device, self.precision = device, precision
+        self.network = fold_batch_norm(copy.deepcopy(network).eval()).to(device)
+        self.network.trunk.to(precision)
+
+    def look(self, image: Image, boxes: Boxes) -> Callable[[Boxes], Tensor]:
+        """Run the trunk on an image, once for each level of the pyramid that one of the boxes is cut from.
+
+        Args:
+            image: [H, W, 3] uint8 RGB.
+            boxes: [N, 4] px, all that will be asked for.
+
+        Returns:
+            what gives the logits [M, K + 1] of some of the boxes [M, 4].
+        """
+        height, width, _ = image.shape
+        maps = {}
+        levels = choose_level(context_windows(boxes, self.regions), (height, width), self.config)
+        for level in np.unique(levels).tolist():
+            shown, scale = show(image, self.config.pyramid[level])
+            x = network_input(shown[None], self.convention, self.device).to(self.precision)
+            maps[level] = self.network.trunk_slice(None, ABOVE)(x).float(), scale
+
+        def logits(some: Boxes) -> Tensor:
+            features = cut(maps.__getitem__, some, (height, width), self.regions, self.config)  # [M, C, G, G]
+            return self.network.classify(self.network.trunk_slice(ABOVE)(features.to(self.precision)))
+
+        return logits
+
+
+@compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def _align(plane: Any, windows: Any, result: Any) -> None:
+    """Map [h, w, C], windows [N, 4] -> [N, G, G, C]."""
+    height, width, channels = plane.shape
+    grid = result.shape[1]
+    for n in range(len(windows)):
+        x1, y1 = windows[n, 0], windows[n, 1]
+        step_x, step_y = (windows[n, 2] - x1) / grid, (windows[n, 3] - y1) / grid
+        for row in range(grid):
+            for column in range(grid):
+                cell = result[n, row, column]
+                y = y1 + step_y * (row + np.float32(0.5))
+                x = x1 + step_x * (column + np.float32(0.5))
+                if y < -1 or y > height or x < -1 or x > width:
+                    cell[:] = 0
+                    continue
+                y, x = max(y, np.float32(0)), max(x, np.float32(0))
+                top, left = min(int(y), height - 1), min(int(x), width - 1)
+                bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+                down = min(y - top, np.float32(1)) if bottom > top else np.float32(0)
+                along = min(x - left, np.float32(1)) if right > left else np.float32(0)
+                a, b = (1 - down) * (1 - along), (1 - down) * along
+                c, d = down * (1 - along), down * along
+                for channel in range(channels):
+                    cell[channel] = (
+                        a * plane[top, left, channel]
+                        + b * plane[top, right, channel]
+                        + c * plane[bottom, left, channel]
+                        + d * plane[bottom, right, channel]
+                    )

@@ -1,0 +1,1 @@
+"""What is shown of an evaluation: text, a page, pictures."""

@@ -1,0 +1,267 @@
+"""An evaluation as one page of HTML that needs nothing else: no network, no script, no second file.
+
+In: the config, the ground truth, the detections and the Report made of them.  Out: a file; the same arguments and
+command line give the same bytes. Numbers are the report's; curves are made here, photographs in pictures.py, from the
+same matches. Layout and texts are page.html.jinja's.
+
+K classes, D detections, M objects.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from detector.config import config_to_dict
+from detector.evaluation.average import class_curves
+from detector.evaluation.matching import match
+from detector.evaluation.results import DetectionTable
+from detector.evaluation.truth import Truth
+from detector.experiments.evaluation_run import RULES, EvaluationConfig
+from detector.report.pictures import FALSE_DRAWN, LABEL_HEIGHT, worst_and_best
+from detector.report.text import TITLES, Report
+from proposals.files import write_whole
+
+FEW_CLASSES = 30  # each gets a curve of its own; of more classes the worst and the best
+EXTREMES = 12
+RECALLS = np.linspace(0, 1, 101)
+
+# matplotlib knows no CSS variables: it draws in these three, which become the page's own, light or dark.
+INK, LINE, ACCENT = "#010203", "#010204", "#010205"
+STYLE: dict[Any, Any] = {  # Any: its stubs know each key by name
+    "svg.fonttype": "none",
+    "font.size": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": LINE,
+}
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in the table.
+
+    Attributes:
+        key: by which the evaluation names it.
+        name: what to call it.
+        ap: None without ground truth.
+        plain_ap: ilsvrc's without leniency.
+        objects: that count.
+        detections: evaluated.
+        best_f1: the greatest along its curve, in [0, 1]; None without ground truth.
+        precision: [101] at recall 0, 0.01, ..., 1 or more; None without ground truth.
+        difference: of AP from the compared file's; None where there is none.
+    """
+
+    key: str
+    name: str
+    ap: float | None
+    plain_ap: float | None
+    objects: int
+    detections: int
+    best_f1: float | None
+    precision: NDArray[np.float64] | None
+    difference: float | None
+
+
+def write_page(path: Path, config: EvaluationConfig, truth: Truth, table: DetectionTable, report: Report) -> None:
+    """Write the page.
+
+    Args:
+        path: the file; its folder is made where there is none.
+        config: of the evaluation; detections from its score on count on the photographs.
+        truth: the M objects; photographs that are not there are said not to be.
+        table: the D detections.
+        report: what analyse(config, truth, table) returned.
+
+    Raises:
+        ValueError: the table is of another split.
+        OSError: the file cannot be written.
+    """
+    evaluation = report.evaluation
+    matches = match(truth, table, RULES[config.protocol][0], evaluation.min_iou)
+    rows = _class_rows(report, class_curves(matches, table))
+    worst, best = worst_and_best(truth, table, matches, config.score)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html.jinja").render(
+        truth=truth,
+        table=table,
+        config=config,
+        report=report,
+        evaluation=evaluation,
+        title=TITLES.get(evaluation.protocol, evaluation.protocol),
+        other=_without_folders(report.other),
+        rows=rows,
+        overview=_overview(rows),
+        curves=_curves([row for row in rows if row.ap is not None]),
+        worst=worst,
+        best=best,
+        absent=all(picture.absent for picture in (*worst, *best)),
+        label_height=LABEL_HEIGHT,
+        false_drawn=FALSE_DRAWN,
+        settings=OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))),
+        versions=_versions(),
+        command=shlex.join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])]),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as part:
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
+
+
+# ---- classes
+
+
+def _class_rows(
+    report: Report, curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None]
+) -> list[ClassRow]:
+    """The K classes, the worst first, those without ground truth last."""
+    evaluation = report.evaluation
+    differences = report.comparison.by_class if report.comparison else [None] * len(curves)
+    rows = []
+    for (key, ap), curve, difference in zip(evaluation.ap.items(), curves, differences, strict=True):
+        best_f1 = precision_at = None
+        if curve is not None:
+            recall, precision = curve
+            best_f1 = float((2 * recall * precision / np.maximum(recall + precision, 1e-12)).max(initial=0))
+            envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+            precision_at = envelope[np.searchsorted(recall, RECALLS - 1e-9)]
+        rows.append(
+            ClassRow(
+                key=key,
+                name=evaluation.names.get(key, key),
+                ap=ap,
+                plain_ap=evaluation.plain_ap[key] if evaluation.plain_ap else None,
+                objects=evaluation.objects[key],
+                detections=evaluation.detections[key],
+                best_f1=best_f1,
+                precision=precision_at,
+                difference=difference,
+            )
+        )
+    return sorted(rows, key=lambda row: (row.ap is None, row.ap or 0.0))
+
+
+def _overview(rows: Sequence[ClassRow]) -> Markup:
+    """Every class as a thin line, their mean as a thick one."""
+    lines = [row.precision for row in rows if row.precision is not None]
+
+    def draw(axes: Axes) -> None:
+        axes.plot(RECALLS, np.transpose(lines), drawstyle="steps-pre", color=INK, linewidth=0.6, alpha=0.35)
+        axes.plot(RECALLS, np.mean(lines, axis=0), drawstyle="steps-pre", color=ACCENT, linewidth=2.2)
+        axes.set_xlabel("recall")
+        axes.set_ylabel("precision")
+
+    description = f"Precision over recall: {len(lines)} classes as thin lines and their mean as a thick one"
+    return _plot(draw, (5.0, 3.2), (0.1, 0.13, 0.87, 0.84), "all", description)
+
+
+def _curves(rows: Sequence[ClassRow]) -> list[tuple[str, list[tuple[ClassRow, Markup]]]]:
+    """(heading, classes with their curves): all of few classes, else the worst and the best."""
+    if len(rows) <= FEW_CLASSES:
+        groups = [("Each class, the worst first", rows)]
+    else:
+        groups = [(f"The worst {EXTREMES}", rows[:EXTREMES]), (f"The best {EXTREMES}", rows[: -EXTREMES - 1 : -1])]
+    return [
+        (heading, [(row, _curve(row, f"c{number}-{place}")) for place, row in enumerate(group)])
+        for number, (heading, group) in enumerate(groups)
+    ]
+
+
+def _curve(row: ClassRow, prefix: str) -> Markup:
+    precision = np.zeros(len(RECALLS)) if row.precision is None else row.precision
+
+    def draw(axes: Axes) -> None:
+        axes.fill_between(RECALLS, precision, step="pre", color=ACCENT, alpha=0.2, linewidth=0)
+        axes.plot(RECALLS, precision, drawstyle="steps-pre", color=ACCENT, linewidth=1.3, clip_on=False)
+
+    return _plot(draw, (2.0, 1.4), (0.13, 0.14, 0.83, 0.8), prefix, f"Precision over recall of {row.name}")
+
+
+def _plot(
+    draw: Callable[[Axes], None],
+    size: tuple[float, float],
+    place: tuple[float, float, float, float],
+    prefix: str,
+    description: str,
+) -> Markup:
+    """A square of recall and precision as an <svg> element to put into a page.
+
+    Args:
+        draw: puts the lines in.
+        size: inch.
+        place: of the axes in the figure, as left, bottom, width, height in [0, 1].
+        prefix: of all its ids, so that no two plots on a page share one.
+        description: for those who do not see it.
+    """
+    buffer = io.StringIO()
+    with rc_context({**STYLE, "svg.hashsalt": prefix}):
+        figure = Figure(figsize=size)
+        axes = figure.add_axes(place)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes.grid(linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]  # without <?xml> and the doctype
+    # Its style sheet would hold for the whole page.
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
+    for colour, name in ((INK, "ink"), (LINE, "line"), (ACCENT, "accent")):
+        text = text.replace(colour, f"var(--{name})")
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
+
+
+# ---- how it was made
+
+
+def _without_folders(argument: str) -> str:
+    """A command's argument whose absolute path, if it is one, names no more of the machine than it must."""
+    key, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    inside = path.is_relative_to(Path.cwd())
+    return key + equals + (str(path.relative_to(Path.cwd())) if inside else path.name)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"Python": platform.python_version(), "NumPy": np.__version__, "OpenCV": cv2.__version__}
+    for package in ("pycocotools", "googlenet-rcnn"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

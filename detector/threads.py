@@ -1,0 +1,35 @@
+"""The threads that share a compiled kernel's work; torch's number of threads, of this process alone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Kernel = Callable[..., None]
+
+
+def spread(kernel: Kernel, arrays: list[Array]) -> None:
+    """Run a compiled kernel over equal parts of the arrays' first axis, on as many threads as torch uses."""
+    parts = min(torch.get_num_threads(), len(arrays[0]))
+    if parts <= 1:
+        return kernel(*arrays)
+    edges = [len(arrays[0]) * i // parts for i in range(parts + 1)]
+    pieces = [[array[begin:end] for array in arrays] for begin, end in itertools.pairwise(edges)]
+    waiting = [_workers(os.getpid()).submit(kernel, *piece) for piece in pieces[1:]]
+    kernel(*pieces[0])
+    for future in waiting:
+        future.result()
+
+
+@lru_cache(maxsize=1)
+def _workers(process: int) -> ThreadPoolExecutor:
+    """Threads of this process, begun as they are needed: a forked child has none of its parent's and gets its own."""
+    return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), thread_name_prefix="kernels")

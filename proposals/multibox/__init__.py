@@ -1,0 +1,1 @@
+"""MultiBox: a network that proposes boxes; its trunk is passed in."""

@@ -1,0 +1,1 @@
+"""Selective search: image -> superpixels -> merged regions -> boxes (NumPy, numba and OpenCV only)."""

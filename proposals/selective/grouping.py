@@ -1,0 +1,211 @@
+"""Greedy hierarchical grouping: the two most similar neighbours merge until one is left (IJCV 2013, algorithm 1).
+
+In: the superpixels of one segmentation, the similarities to use.  Out: the boxes of the n - 1 merged regions, in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proposals.compiling import compiled
+from proposals.selective.features import Superpixels
+
+SIMILARITIES = "CTSF"
+"""Colour, Texture, Size, Fill: a strategy names some of them and averages those."""
+
+
+def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArray[np.int32]:
+    """Boxes of the regions that merging makes.
+
+    Args:
+        superpixels: the n regions to start from.
+        similarities: letters of "CTSF"; the similarity of two regions is the mean of the named ones, in [0, 1].
+        image_area: px², the unit of size and fill.
+
+    Returns:
+        [m, 4] int32 x1 y1 x2 y2, first merge first; m = n - 1 where all regions connect, as those of an image do.
+
+    Raises:
+        ValueError: similarities is empty or has a letter that is none of CTSF.
+    """
+    if not similarities or not set(similarities) <= set(SIMILARITIES):
+        raise ValueError(f"similarities must be some of {SIMILARITIES!r}, not {similarities!r}")
+    uses = np.array([letter in similarities for letter in SIMILARITIES])
+    boxes: NDArray[np.int32] = _group(*superpixels, uses, image_area)
+    return boxes
+
+
+@compiled(fastmath={"reassoc", "nsz"})
+def _shared(first: Any, second: Any) -> Any:
+    """Histogram intersection; reassociation lets the sum run in vector registers."""
+    total = np.float32(0)
+    for index in range(len(first)):
+        total += min(first[index], second[index])
+    return total
+
+
+@compiled()
+def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any, uses: Any, image_area: int) -> float:
+    """Mean of the similarities in use, in [0, 1] (IJCV 2013, §3.2.2). uses: [4] bool for C, T, S, F."""
+    total = 0.0
+    if uses[0]:
+        total += _shared(colour[a], colour[b])
+    if uses[1]:
+        total += _shared(texture[a], texture[b])
+    both = sizes[a] + sizes[b]
+    if uses[2]:
+        total += 1 - both / image_area
+    if uses[3]:
+        width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
+        height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
+        total += 1 - (np.int64(width) * height - both) / image_area
+    mean: float = total / uses.sum()
+    return mean
+
+
+@compiled()
+def _precedes(keys: Any, serial: Any, a: int, b: int) -> bool:
+    """The more similar pair first; of equals the one that was found first."""
+    return bool(keys[a] > keys[b] or (keys[a] == keys[b] and serial[a] < serial[b]))
+
+
+@compiled()
+def _push(heap: Any, length: int, keys: Any, serial: Any, item: int) -> None:
+    child = length
+    heap[child] = item
+    while child > 0:
+        above = (child - 1) // 2
+        if not _precedes(keys, serial, heap[child], heap[above]):
+            break
+        heap[child], heap[above] = heap[above], heap[child]
+        child = above
+
+
+@compiled()
+def _pop(heap: Any, length: int, keys: Any, serial: Any) -> int:
+    best = heap[0]
+    heap[0] = heap[length - 1]
+    length -= 1
+    above = 0
+    while True:
+        child = 2 * above + 1
+        if child >= length:
+            return int(best)
+        if child + 1 < length and _precedes(keys, serial, heap[child + 1], heap[child]):
+            child += 1
+        if not _precedes(keys, serial, heap[child], heap[above]):
+            return int(best)
+        heap[child], heap[above] = heap[above], heap[child]
+        above = child
+
+
+@compiled()
+def _current(successor: Any, region: int) -> int:
+    """The region that a region has become part of by now."""
+    while successor[region] != region:
+        successor[region] = successor[successor[region]]
+        region = successor[region]
+    return region
+
+
+@compiled()
+def _grown(array: Any, needed: int) -> Any:
+    if needed <= len(array):
+        return array
+    larger = np.empty(max(needed, 2 * len(array)), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+@compiled()
+def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int) -> Any:
+    count = len(sizes0)
+    total = 2 * count - 1
+    sizes = np.empty(total, np.int64)
+    boxes = np.empty((total, 4), np.int32)
+    colour = np.empty((total, colour0.shape[1]), np.float32)
+    texture = np.empty((total, texture0.shape[1]), np.float32)
+    sizes[:count], boxes[:count], colour[:count], texture[:count] = sizes0, boxes0, colour0, texture0
+
+    # Neighbours of region r: pool[start[r] : start[r] + degree[r]]; names in it may be outdated, _current renews them.
+    start = np.zeros(total, np.int64)
+    degree = np.zeros(total, np.int64)
+    for pair in pairs:
+        degree[pair[0]] += 1
+        degree[pair[1]] += 1
+    start[1:count] = np.cumsum(degree[: count - 1])
+    pool = np.empty(max(4 * len(pairs), 16), np.int32)
+    filled = start.copy()
+    for pair in pairs:
+        pool[filled[pair[0]]] = pair[1]
+        filled[pair[0]] += 1
+        pool[filled[pair[1]]] = pair[0]
+        filled[pair[1]] += 1
+    used = 2 * len(pairs)
+
+    # The heap holds every pair that ever was a candidate; those of regions that have merged since are passed over.
+    capacity = max(4 * len(pairs), 16)
+    heap = np.empty(capacity, np.int32)
+    keys = np.empty(capacity, np.float64)
+    left = np.empty(capacity, np.int32)
+    right = np.empty(capacity, np.int32)
+    serial = np.arange(capacity)
+    length = 0
+    candidates = 0
+    for pair in pairs:
+        keys[candidates] = similarity(pair[0], pair[1], sizes, boxes, colour, texture, uses, image_area)
+        left[candidates], right[candidates] = pair[0], pair[1]
+        _push(heap, length, keys, serial, candidates)
+        length += 1
+        candidates += 1
+
+    successor = np.arange(total)
+    seen = np.full(total, -1, np.int32)
+    new = count
+    while length > 0:
+        item = _pop(heap, length, keys, serial)
+        length -= 1
+        a, b = left[item], right[item]
+        if successor[a] != a or successor[b] != b:
+            continue
+        sizes[new] = sizes[a] + sizes[b]
+        share_a = np.float32(sizes[a] / sizes[new])
+        share_b = np.float32(sizes[b] / sizes[new])
+        for index in range(colour.shape[1]):
+            colour[new, index] = share_a * colour[a, index] + share_b * colour[b, index]
+        for index in range(texture.shape[1]):
+            texture[new, index] = share_a * texture[a, index] + share_b * texture[b, index]
+        boxes[new, 0] = min(boxes[a, 0], boxes[b, 0])
+        boxes[new, 1] = min(boxes[a, 1], boxes[b, 1])
+        boxes[new, 2] = max(boxes[a, 2], boxes[b, 2])
+        boxes[new, 3] = max(boxes[a, 3], boxes[b, 3])
+        successor[a] = successor[b] = new
+
+        needed = used + degree[a] + degree[b]
+        pool = _grown(pool, needed)
+        if candidates + degree[a] + degree[b] > len(keys):
+            wanted = candidates + degree[a] + degree[b]
+            heap, keys = _grown(heap, wanted), _grown(keys, wanted)
+            left, right = _grown(left, wanted), _grown(right, wanted)
+            serial = np.arange(len(keys))
+        start[new] = used
+        seen[new] = new
+        for part in (a, b):
+            for position in range(start[part], start[part] + degree[part]):
+                neighbour = _current(successor, pool[position])
+                if seen[neighbour] == new:
+                    continue
+                seen[neighbour] = new
+                pool[used] = neighbour
+                used += 1
+                keys[candidates] = similarity(new, neighbour, sizes, boxes, colour, texture, uses, image_area)
+                left[candidates], right[candidates] = neighbour, new
+                _push(heap, length, keys, serial, candidates)
+                length += 1
+                candidates += 1
+        degree[new] = used - start[new]
+        new += 1
+    return boxes[count:new].copy()

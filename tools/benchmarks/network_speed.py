@@ -1,0 +1,256 @@
+"""Time GoogLeNet in one process beside what others would run, taking turns: inference by batch, and a training step.
+
+    ours           this network, its compiled local response normalisation, channels last
+    bfloat16       the same in bfloat16, but for the classifier: faster where the processor multiplies that
+    plain          the same layers and weights with F.local_response_norm, channels first: what one writes at first
+    compile        torch.compile of the plain one
+    compile-ours, compile-bfloat16   torch.compile of ours, in both precisions: backend=compile of a detector
+    onnxruntime    the ONNX export
+    torchvision    its googlenet: batch normalisation, 3×3 for 5×5, no local response normalisation; another network
+
+Rates are images/s, medians with quartiles: the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from detector.device import keep_freed_memory
+from detector.measuring import peak_memory
+from detector.network.backends import build_backend
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
+from detector.network.lrn import ALPHA, BETA, SIZE, LocalResponseNorm
+from detector.network.table1 import count
+from detector.table import columns
+
+EXAMPLES = """examples:
+  python tools/benchmarks/network_speed.py --repetitions 11
+  python tools/benchmarks/network_speed.py --networks ours plain --batches 16
+  python tools/benchmarks/network_speed.py --training
+"""
+
+CONTESTANTS = ("ours", "bfloat16", "plain", "compile", "compile-ours", "compile-bfloat16", "onnxruntime", "torchvision")
+SIDE = 224  # px
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One contestant at one batch.
+
+    Attributes:
+        name: of CONTESTANTS.
+        batch: images.
+        quartiles: images/s: lower, median, upper.
+        peak: memory of a process of its own that did nothing else, MB, Python and PyTorch included; 0: not measured.
+    """
+
+    name: str
+    batch: int
+    quartiles: tuple[float, float, float]
+    peak: float = 0.0
+
+
+def plain_copy(network: GoogLeNet) -> GoogLeNet:
+    """The same layers and weights with torch's own normalisation, channels first in memory."""
+    plain = copy.deepcopy(network)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, LocalResponseNorm):
+            plain.set_submodule(name, nn.LocalResponseNorm(SIZE, ALPHA, BETA, 1.0))
+    return plain.to(memory_format=torch.contiguous_format)
+
+
+def build_contestant(name: str) -> Callable[[Tensor], object]:
+    """A function of images [N, 3, 224, 224], as each contestant likes them in memory."""
+    torch.manual_seed(0)
+    network = GoogLeNet().eval()
+    if name == "ours":
+        return lambda x: network(x.contiguous(memory_format=torch.channels_last))
+    if name in ("bfloat16", "compile-ours", "compile-bfloat16"):
+        backend = "compile" if name.startswith("compile") else "torch"
+        ready = build_backend(backend, network, precision="bfloat16" if name.endswith("bfloat16") else "float32")
+        return lambda x: ready(x.contiguous(memory_format=torch.channels_last))
+    if name == "plain":
+        return plain_copy(network)
+    if name == "compile":
+        compiled: Callable[[Tensor], object] = torch.compile(plain_copy(network))
+        return compiled
+    if name == "onnxruntime":
+        from detector.network.export import OnnxNetwork, to_onnx
+
+        return OnnxNetwork(to_onnx(network, SIDE))
+    from torchvision.models import googlenet
+
+    torchvision: Callable[[Tensor], object] = googlenet(weights=None, aux_logits=False, init_weights=False).eval()
+    return torchvision
+
+
+def time_inference(names: Sequence[str], batches: Sequence[int], repetitions: int) -> list[Rate]:
+    """Every contestant at every batch, taking turns.
+
+    Args:
+        names: of CONTESTANTS.
+        batches: images a call.
+        repetitions: timed calls of each, after one that is not.
+
+    Raises:
+        ImportError: onnxruntime is among them and not installed.
+    """
+    keep_freed_memory()
+    built = {name: build_contestant(name) for name in names}
+    rates = []
+    for batch in batches:
+        x = torch.randn(batch, 3, SIDE, SIDE)
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        with torch.inference_mode():
+            for repetition in range(repetitions + 1):
+                for name, run in built.items():
+                    started = time.perf_counter()
+                    run(x)
+                    if repetition:
+                        seconds[name].append(time.perf_counter() - started)
+        rates += [Rate(name, batch, _rates(batch, seconds[name]), _peak(name, batch)) for name in names]
+    return rates
+
+
+def time_training(batch: int, repetitions: int) -> dict[str, tuple[float, float, float]]:
+    """Images/s of a training step with auxiliary heads: our loop's, and a plain one over the same network."""
+    from detector.training.loop import Loop, Task
+    from detector.training.optimisation import OptimisationConfig
+
+    keep_freed_memory()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, SIDE, SIDE, generator=generator).to(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (batch,), generator=generator)
+    networks = [GoogLeNet(GoogLeNetConfig(auxiliary_heads=2)) for _ in range(4)]
+    config = OptimisationConfig(batch=batch, averaging="none", learning_rate=1e-4, precision="float32")
+    loop = Loop(cast(Task, _Fixed(networks[0])), config, Path())
+    half_loop = Loop(cast(Task, _Fixed(networks[3])), replace(config, precision="bfloat16"), Path())
+
+    def plain_step(network: GoogLeNet) -> Callable[[], object]:
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=2e-4)
+
+        def step() -> None:
+            network.train()
+            optimiser.zero_grad()
+            loss = training_loss(network.forward_with_auxiliary(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            loss.item()
+
+        return step
+
+    steps: dict[str, Callable[[], object]] = {
+        "our loop": lambda: loop.learn((images, labels)),
+        "our loop, bfloat16": lambda: half_loop.learn((images, labels)),
+        "plain loop, our network": plain_step(networks[1]),
+        "plain loop, plain network": plain_step(plain_copy(networks[2])),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for repetition in range(repetitions + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if repetition:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: _rates(batch, times) for name, times in seconds.items()}
+
+
+class _Fixed:
+    """What the loop asks of a `Task` for one step."""
+
+    criterion, unit, batches_per_epoch = "", "images", 1_000_000
+
+    def __init__(self, network: GoogLeNet) -> None:
+        self.network = network
+
+    def loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        return training_loss(self.network.forward_with_auxiliary(batch[0]), batch[1])
+
+
+def matrix_rate(side: int = 2048, repetitions: int = 9) -> float:
+    """What the machine's matrix product reaches, in G multiply-adds/s: the limit of all of them without tricks."""
+    a = torch.randn(side, side)
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - started)
+    return side**3 / statistics.median(seconds) / 1e9
+
+
+def format_rates(rates: Sequence[Rate], limit: float) -> str:
+    """A line per batch and contestant; limit in G multiply-adds/s."""
+    per_image = sum(row.multiply_adds for row in count(GoogLeNet())) / 1e9
+    rows: list[tuple[str, ...]] = [("network", "batch", "images/s", "quartiles", "of sgemm", "process MB")]
+    for rate in rates:
+        low, median, high = rate.quartiles
+        # torchvision's network has other multiply-adds
+        share = "" if rate.name == "torchvision" else f"{median * per_image / limit:.0%}"
+        peak = f"{rate.peak:.0f}" if rate.peak else ""
+        rows.append((rate.name, str(rate.batch), f"{median:.1f}", f"{low:.1f}-{high:.1f}", share, peak))
+    return "\n".join([*columns(rows), f"sgemm: {limit:.0f} G multiply-adds/s; an image: {per_image:.2f} G"])
+
+
+def _rates(batch: int, seconds: Sequence[float]) -> tuple[float, float, float]:
+    # Inclusive: of few rounds the default method gives quartiles beyond what was measured, even below 0.
+    low, median, high = statistics.quantiles([batch / value for value in seconds], n=4, method="inclusive")
+    return low, median, high
+
+
+def _peak(name: str, batch: int) -> float:
+    if name.startswith("compile"):  # its compiler's memory is not its own
+        return 0.0
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_process, name, batch).result()
+
+
+def _process(name: str, batch: int) -> float:
+    run = build_contestant(name)
+    x = torch.randn(batch, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        for _ in range(2):
+            run(x)
+    return peak_memory()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, measure, print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, help="(default: all)")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 64], help="(default: 1 16 64)")
+    parser.add_argument("--repetitions", type=int, default=7, help="timed calls of each (default: %(default)s)")
+    parser.add_argument("--training", action="store_true", help="time a training step of 32 images instead")
+    options = parser.parse_args(arguments)
+    if min(options.batches) < 1 or options.repetitions < 2:
+        parser.error("batches count from 1, repetitions from 2")
+
+    from detector.commands.run import run
+
+    return run("network_speed", lambda: _work(options), stopped="nothing is kept of a benchmark", printed_only=True)
+
+
+def _work(options: argparse.Namespace) -> None:
+    if options.training:
+        for name, (low, median, high) in time_training(32, options.repetitions).items():
+            print(f"{name:26} {median:6.2f} images/s ({low:.2f}-{high:.2f})")
+    else:
+        print(format_rates(time_inference(options.networks, options.batches, options.repetitions), matrix_rate()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
