@@ -2,8 +2,8 @@
 
 In: labelled images of two splits.  Out: runs/<name>/ with the classifier and a row of metrics per epoch.
 
-Patches are drawn as detector/classification/augment.py says. Image n of the stream of passes is in batch n // B, each pass
-in an order of its own, so nothing is left out and every process knows its share by numbers alone.
+Patches are drawn as detector/classification/augment.py says. Image n of the stream of passes is in batch n // B, each
+pass in an order of its own, so nothing is left out and every process knows its share by numbers alone.
 """
 
 from __future__ import annotations
