@@ -19,9 +19,10 @@ from skimage import data
 
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
+from detector.evaluation.protocols import Protocol
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import HALF_OPEN, VOC, Truth, convert
-from detector.experiments.evaluation_run import EvaluationConfig, Protocol, analyse
+from detector.experiments.evaluation_run import EvaluationConfig, analyse
 from detector.report.page import write_page
 from detector.report.text import Report
 
@@ -318,7 +319,7 @@ def test_refuses_a_table_of_another_split(tmp_path: Path) -> None:
 
 
 def test_starts_without_torch() -> None:
-    program = "import sys, detector.evaluation.page; print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    program = "import sys, detector.report.page; print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     root = Path(__file__).parent.parent
     result = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout == "False False\n"
