@@ -1,0 +1,185 @@
+"""The pages: links, paths, commands and Python of every Markdown file, and the comments of every config."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    path.relative_to(ROOT)
+    for pattern in ("*.md", "docs/*.md", "configs/*.md", "proposals/*.md", "detector/**/*.md", "examples/*.md")
+    for path in ROOT.glob(pattern)
+)
+COMMENTED = [*PAGES, *sorted(path.relative_to(ROOT) for path in ROOT.glob("configs/*.yaml"))]
+CODE_PATH = re.compile(
+    r"\b(?:detector|proposals|tools|configs|tests|docs|examples)/[\w/.-]*\.(?:py|yaml|md|jpg|safetensors)\b"
+)
+PAST = Path("CHANGELOG.md")  # names what is gone
+
+
+def text_of(page: Path) -> str:
+    return (ROOT / page).read_text()
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of its headings, as GitHub makes them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (ROOT / page).parent / name if name else ROOT / page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors_of(linked.resolve().relative_to(ROOT)), target
+
+
+@pytest.mark.parametrize("page", [page for page in COMMENTED if page != PAST], ids=str)
+def test_paths(page: Path) -> None:
+    for name in CODE_PATH.findall(text_of(page)):
+        assert (ROOT / name).exists(), name
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The `python tools/...` lines of a page or a config's comments, as words without what stands before the tool."""
+    text = text_of(page)
+    if page.suffix == ".md":
+        text = "\n".join([*blocks_of(page, "sh"), *re.findall(r"`(python tools/[^`]*)`", text.replace("\n", " "))])
+    else:
+        text = "\n".join(re.findall(r"^# (python tools/.*)$", text, re.MULTILINE))
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        tools = [number for number, word in enumerate(words) if re.fullmatch(r"tools/[\w/]+\.py", word)]
+        if tools:
+            end = next((number for number, word in enumerate(words) if word == "&&" and number > tools[0]), len(words))
+            found.append(words[tools[0] : end])
+    return found
+
+
+@cache
+def help_of(tool: str) -> str:
+    done = subprocess.run([sys.executable, tool, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def schema_of(tool: str, config: str | None, overrides: list[str]) -> type | None:
+    """The dataclass that a command reads its settings into."""
+    from detector.config import peek
+    from detector.experiments.ablation import AblationConfig
+    from detector.experiments.coverage import CoverageConfig
+    from detector.experiments.evaluation_run import EvaluationConfig
+    from detector.experiments.extraction import ExtractionConfig
+    from detector.settings import DetectorConfig
+    from detector.training.multibox import MultiBoxTrainingConfig
+    from detector.training.run import SCHEMAS
+
+    if tool == "train_classifier":
+        return SCHEMAS[str(peek(config, overrides, "task") or "regions")]
+    return {
+        "ablate": AblationConfig,
+        "detect": DetectorConfig,
+        "eval_map": EvaluationConfig,
+        "eval_proposals": CoverageConfig,
+        "extract_proposals": ExtractionConfig,
+        "train_multibox": MultiBoxTrainingConfig,
+    }.get(tool)
+
+
+BARE = {"train_classifier": "ilsvrc_regions", "eval_map": "ilsvrc_val2", "detect": "default"}
+
+
+@pytest.mark.parametrize("page", COMMENTED, ids=str)
+def test_commands(page: Path) -> None:
+    """Each names a tool, options that it has and settings that load."""
+    from detector.config import load_config
+
+    for tool, *words in commands_of(page):
+        assert (ROOT / tool).is_file(), tool
+        for word in words:
+            if re.match(r"--[a-z]", word):
+                assert re.search(rf"{re.escape(word.partition('=')[0])}\b", help_of(tool)), (tool, word)
+        if "--settings" in words or "--help" in words or "FILE" in words or "--set" in words:
+            continue
+        name = Path(tool).stem
+        config = words[words.index("--config") + 1] if "--config" in words else BARE.get(name)
+        overrides = [word for word in words if re.match(r"[a-z_.]+=", word)]
+        schema = schema_of(name, config, overrides)
+        if schema and (config or overrides) and "--detections" not in words:
+            load_config(schema, config and (ROOT / config if "/" in config else config), overrides)
+
+
+def run_python(code: str, folder: Path) -> None:
+    (folder / "examples").symlink_to(ROOT / "examples")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+PYTHON = [(page, number, code) for page in PAGES for number, code in enumerate(blocks_of(page, "python"), 1)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, id=f"{page} {number}")
+        for page, number, code in PYTHON
+        if " import " in code and "found\n" not in code
+    ],
+)
+def test_python(code: str, tmp_path: Path) -> None:
+    """Every block runs as it is written, in an empty folder with the examples."""
+    for package in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    if not code.startswith("from detector") and "found" in code:
+        code = (
+            'from detector import Detector, read_image\nimage = read_image("examples/chelsea.jpg")\nfound = Detector.load("fast")(image)\n'
+            + code
+        )
+    run_python(code, tmp_path)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of(Path("README.md")).splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "NOTICE.md"], ids=str)
+def test_prose_fits_a_screen(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    long = [line for line in text.splitlines() if len(line) > 160 and not line.startswith("|")]
+    assert not long
+
+
+def test_a_cell_holds_one_number() -> None:
+    for page in ("README.md", "docs/experiments.md", "docs/benchmarks.md", "docs/ilsvrc.md", "docs/training.md"):
+        for line in text_of(Path(page)).splitlines():
+            for cell in line.split("|")[1:-1] if line.startswith("|") else []:
+                assert not re.search(r"^ *[\d.,]+[^|`a-z]*[;/] *[\d.,]+", cell), (page, cell)
+
+
+def test_configs_are_listed() -> None:
+    listed = text_of(Path("configs/README.md"))
+    for path in ROOT.glob("configs/*.yaml"):
+        assert f"]({path.name})" in listed, path.name
