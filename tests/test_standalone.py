@@ -92,15 +92,6 @@ def test_compiling_is_announced_once(tmp_path):
     assert second.stderr == ""
 
 
-def test_the_example_of_the_readme_runs():
-    """The code block that imports from proposals, on an image."""
-    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
-    (block,) = [block.split("```")[0] for block in blocks if "from proposals import" in block]
-    done = python(block + "\nprint(len(boxes) == len(scores) > 0, boxes.shape[1], boxes.dtype)\n")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "True 4 float32"
-
-
 @pytest.mark.parametrize("name", ["Ranked", "selective_search"])
 def test_exports(name):
     import proposals
