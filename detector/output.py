@@ -17,6 +17,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,7 @@ def write_result(
     """Write <name>.json and <name>_detections.jpg, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     photograph = io.BytesIO()
-    drawn = draw_detections(image, run.detections, classes.names)
+    drawn = draw_detections(image, replace(run.detections, names=classes.names))
     PIL.Image.fromarray(drawn).save(photograph, "JPEG", quality=92, comment=MARK)
     text = json.dumps(result_record(path, image, run, classes, models), indent=1, ensure_ascii=False) + "\n"
     with (
