@@ -25,7 +25,9 @@ from detector.data.ilsvrc import det_classes
 from detector.data.image import Image
 from detector.evaluation import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.bootstrap import Interval
+from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate
 from detector.evaluation.reading import read_results
+from detector.evaluation.truth_files import read_truth
 from detector.experiments.ablation import (
     ALL,
     AblationConfig,
@@ -37,7 +39,7 @@ from detector.experiments.ablation import (
     format_markdown,
     write_table,
 )
-from detector.experiments.evaluation_run import EvaluationConfig, Protocol, configured_truth, evaluate, run_detector
+from detector.experiments.evaluation_run import EvaluationConfig, run_detector
 from detector.experiments.extraction import dataset_proposals
 from detector.experiments.score_store import ScoreStore
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, placed_features
@@ -151,10 +153,10 @@ def experiment(config: AblationConfig, name: str) -> Evaluation:
         precision="float32",
     )
     evaluation = EvaluationConfig(
-        config.data, name, protocol=config.protocol, min_iou=config.min_iou, detector=detector, cache="boxes"
+        config.protocol, config.min_iou, data=config.data, name=name, detector=detector, cache="boxes"
     )
-    truth = configured_truth(evaluation)
-    return evaluate(evaluation, truth, read_results(run_detector(evaluation, "cpu"), truth).table)
+    truth = read_truth(config.data)
+    return evaluate(truth, read_results(run_detector(evaluation, "cpu"), truth).table, evaluation)
 
 
 # ---- the numbers
@@ -239,9 +241,8 @@ def test_an_ensemble_is_the_mean_of_the_softmax(config: AblationConfig, table: T
         scores = [detector.score(record.read(), boxes) for detector in detectors]
         assert np.abs(scores[0] - scores[1]).max() > 0.1
         found[record.image_id] = suppress(boxes, (scores[0] + scores[1]) / 2, SuppressionConfig())
-    evaluation = EvaluationConfig(config.data)
-    truth = configured_truth(evaluation)
-    expected = evaluate(evaluation, truth, DetectionTable.from_images(truth, found)).mean_ap
+    truth = read_truth(config.data)
+    expected = evaluate(truth, DetectionTable.from_images(truth, found), ScoringConfig()).mean_ap
     values = {name: row.mean_ap[ALL].value for name, row in table.rows.items()}
     assert values["both"] == pytest.approx(expected, abs=1e-9)
     assert len({values["both"], values["first"], values["another"]}) == 3

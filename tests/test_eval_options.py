@@ -17,17 +17,10 @@ from detector.data.ground_truth import DataError
 from detector.data.ilsvrc import det_classes
 from detector.evaluation import DetectionTable, ResultsError, evaluate_ilsvrc, read_results
 from detector.evaluation.names import UNKNOWN, UNLISTED, Names
-from detector.evaluation.truth import ILSVRC, Truth, read_coco_truth
-from detector.experiments.evaluation_run import (
-    EvaluationConfig,
-    Protocol,
-    analyse,
-    configured_truth,
-    detector_warnings,
-    evaluate,
-    listed_part,
-    open_truth,
-)
+from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate
+from detector.evaluation.truth import ILSVRC, Truth
+from detector.evaluation.truth_files import listed_part, open_truth, read_coco_truth, read_truth
+from detector.experiments.evaluation_run import EvaluationConfig, analyse, detector_warnings
 from detector.experiments.stages import FOUND, Fate
 from detector.report.text import write_report
 
@@ -173,31 +166,28 @@ def test_options_that_exclude_each_other(tool: Callable[[str], Main], coco: Path
 
 
 def test_classes_are_not_for_ilsvrcs_xml(tmp_path: Path) -> None:
-    config = EvaluationConfig(protocol=Protocol.ilsvrc)
+    config = ScoringConfig(protocol=Protocol.ilsvrc)
     with pytest.raises(DataError, match="--classes"):
-        open_truth(config, tmp_path, tmp_path / "list.txt", ["cat"])
+        open_truth(tmp_path, tmp_path / "list.txt", config, ["cat"])
     with pytest.raises(DataError, match="--image-list"):
-        open_truth(config, tmp_path, None)
+        open_truth(tmp_path, None, config)
     with pytest.raises(DataError, match="nowhere"):
-        open_truth(config, tmp_path / "nowhere", tmp_path / "list.txt", ["cat"])
+        open_truth(tmp_path / "nowhere", tmp_path / "list.txt", config, ["cat"])
 
 
 def test_a_blacklist_is_for_ilsvrc(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="blacklist"):
         load_config(EvaluationConfig, None, ["protocol=voc", "blacklist=ilsvrc2014"])
-    config = EvaluationConfig(
-        DataConfig(DatasetKind.coco, str(tmp_path)), protocol=Protocol.ilsvrc, blacklist="ilsvrc2014"
-    )
     with pytest.raises(DataError, match="blacklist"):
-        configured_truth(config)
+        read_truth(DataConfig(DatasetKind.coco, str(tmp_path)), "ilsvrc2014")
 
 
 @pytest.mark.parametrize("setting", [{"classes": ["cat"]}, {"one_based": False}, {"boxes_per_class": 5}])
 def test_settings_of_another_kind_of_data_are_refused(coco: Path, setting: dict[str, Any]) -> None:
     data = DataConfig(DatasetKind.coco, str(coco), annotations="truth.json", images=".")
-    assert len(configured_truth(EvaluationConfig(data))) == 4
+    assert len(read_truth(data)) == 4
     with pytest.raises(DataError, match=next(iter(setting))):
-        configured_truth(EvaluationConfig(replace(data, **setting)))
+        read_truth(replace(data, **setting))
 
 
 # ---- groups, reports, fates
@@ -234,19 +224,19 @@ def test_groups_by_name_or_wnid(names: list[str]) -> None:
     truth = ilsvrc_truth()
     table = table_of(truth, [0, 3, 1])
     config = EvaluationConfig(protocol=Protocol.ilsvrc, groups={"music": names})
-    assert evaluate(config, truth, table).summary["mean of music"] == pytest.approx((1 + 1 / 2) / 2)
+    assert evaluate(truth, table, config).summary["mean of music"] == pytest.approx((1 + 1 / 2) / 2)
     with pytest.raises(ResultsError, match=r"groups.music.*bee hive"):
-        evaluate(replace(config, groups={"music": ["bee hive"]}), truth, table)
+        evaluate(truth, table, replace(config, groups={"music": ["bee hive"]}))
 
 
 def test_an_evaluation_is_not_written_into(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = ilsvrc_truth()
     table = table_of(truth, [0])
     before = evaluate_ilsvrc(truth, table)
-    monkeypatch.setattr("detector.experiments.evaluation_run.evaluate_ilsvrc", lambda *_, **__: before)
+    monkeypatch.setattr("detector.evaluation.protocols.evaluate_ilsvrc", lambda *_, **__: before)
     summary = dict(before.summary)
     config = EvaluationConfig(protocol=Protocol.ilsvrc, groups={"music": ["accordion"]})
-    assert evaluate(config, truth, table).summary == {**summary, "mean of music": 0.5}
+    assert evaluate(truth, table, config).summary == {**summary, "mean of music": 0.5}
     assert before.summary == summary
 
 

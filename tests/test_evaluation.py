@@ -25,8 +25,6 @@ from detector.evaluation import (
     evaluate_coco,
     evaluate_ilsvrc,
     evaluate_voc,
-    format_report,
-    write_report,
 )
 from detector.evaluation.average import (
     average_precision,
@@ -38,7 +36,7 @@ from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.coco import SUMMARY
 from detector.evaluation.matching import match, nearest_objects
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth, convert
-from detector.report.text import Report
+from detector.report.text import Report, format_report, write_report
 from proposals.boxes import from_inclusive, from_xywh, iou
 
 Box = Sequence[float]

@@ -59,7 +59,7 @@ def config(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Eva
     save_boxes(tmp_path / "boxes.safetensors")
     proposals = ProposalConfig(width=0, min_width=8, max_boxes=4, multibox=MultiBoxSettings("boxes.safetensors"))
     result = EvaluationConfig(
-        DataConfig(DatasetKind.voc, "data", "val", SHAPES),
+        data=DataConfig(DatasetKind.voc, "data", "val", SHAPES),
         name="toy",
         detector=DetectorConfig(["net.safetensors"], proposals, precision="float32", backend="torch"),
         cache="cache",

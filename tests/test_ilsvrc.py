@@ -17,7 +17,8 @@ from detector.evaluation import evaluate_coco, evaluate_ilsvrc, evaluate_voc, re
 from detector.evaluation.average import average_precisions, coco_average_precision
 from detector.evaluation.matching import match, relaxed_thresholds
 from detector.evaluation.results import DetectionTable
-from detector.evaluation.truth import ILSVRC, VOC, Truth, read_ilsvrc_truth
+from detector.evaluation.truth import ILSVRC, VOC, Truth
+from detector.evaluation.truth_files import read_ilsvrc_truth
 
 Main = Callable[[list[str]], int]
 CLASSES = 5

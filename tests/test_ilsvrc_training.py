@@ -18,7 +18,7 @@ from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import DataError, Dataset, exhaustive_part
 from detector.data.ilsvrc import det_classes, read_ilsvrc_det, split_entries
-from detector.evaluation.truth import read_truth
+from detector.evaluation.truth_files import read_truth
 from detector.experiments.extraction import ExtractionConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.multibox_run import train_multibox

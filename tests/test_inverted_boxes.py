@@ -18,7 +18,7 @@ from detector.data.ilsvrc import det_classes
 from detector.evaluation import ResultsError, evaluate_coco, evaluate_ilsvrc, evaluate_voc, read_results
 from detector.evaluation.average import average_precisions, coco_average_precision
 from detector.evaluation.matching import match
-from detector.evaluation.truth import read_coco_truth, read_ilsvrc_truth
+from detector.evaluation.truth_files import read_coco_truth, read_ilsvrc_truth
 from detector.evaluation.writing import write_results
 
 Main = Callable[[list[str]], int]

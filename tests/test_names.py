@@ -16,7 +16,7 @@ from detector.data.coco import read_coco
 from detector.data.files import Files
 from detector.data.ilsvrc import read_image_list
 from detector.data.voc import VOC_CLASSES, VOC_WNIDS, class_table, read_annotation, read_voc
-from detector.evaluation.truth import read_coco_truth, read_voc_truth
+from detector.evaluation.truth_files import read_coco_truth, read_voc_truth
 
 COMPOSED, DECOMPOSED = "Vélo 1", unicodedata.normalize("NFD", "Vélo 1")
 OBJECT = "<object><name>{}</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>{}</object>"

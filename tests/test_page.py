@@ -19,9 +19,10 @@ from skimage import data
 
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
+from detector.evaluation.protocols import Protocol
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import HALF_OPEN, VOC, Truth, convert
-from detector.experiments.evaluation_run import EvaluationConfig, Protocol, analyse
+from detector.experiments.evaluation_run import EvaluationConfig, analyse
 from detector.report.page import write_page
 from detector.report.text import Report
 

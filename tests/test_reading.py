@@ -14,7 +14,8 @@ import pytest
 from detector.data.ground_truth import ClassTable, DataError
 from detector.evaluation import DetectionTable, ResultsError, Truth, evaluate_coco, evaluate_voc, read_results
 from detector.evaluation.matching import match
-from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, read_coco_truth, read_voc_truth
+from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC
+from detector.evaluation.truth_files import read_coco_truth, read_voc_truth
 from detector.evaluation.writing import write_coco, write_results
 
 WNIDS = ("n02672831", "n02691156", "n02219486")

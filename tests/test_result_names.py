@@ -14,10 +14,11 @@ import pytest
 
 from detector.data.ground_truth import ClassTable
 from detector.detections import Detections
-from detector.evaluation import DetectionTable, Journal, ResultsError, Truth, evaluate_coco, evaluate_voc, read_results
+from detector.evaluation import DetectionTable, ResultsError, Truth, evaluate_coco, evaluate_voc, read_results
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Convention
 from detector.evaluation.voc_names import labels_of_files, quoted
 from detector.evaluation.writing import write_results
+from detector.experiments.journal import Journal
 
 Main = Callable[[list[str]], int]
 

@@ -12,10 +12,10 @@ import pytest
 
 from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.detections import Detections
-from detector.evaluation import DetectionTable, Journal, ResultsError, Truth, evaluate_voc, write_coco
+from detector.evaluation import DetectionTable, ResultsError, Truth, evaluate_voc, write_coco
 from detector.evaluation.reading import read_results as read_with_warnings
 from detector.evaluation.results import class_keys
-from detector.experiments.journal import check_journals
+from detector.experiments.journal import Journal, check_journals
 
 CRANES = ClassTable(("cat", "crane", "crane", "dog"), (None, "n02012849", "n03126707", None), (1, 7, 8, 90))
 

@@ -72,18 +72,19 @@ def main(arguments: list[str] | None = None) -> int:
 def _work(options: argparse.Namespace) -> int:
     from detector.commands.run import say
     from detector.config import ConfigError, load_config
-    from detector.evaluation import format_report, write_report
     from detector.evaluation.reading import read_results
+    from detector.evaluation.truth_files import open_truth, read_truth
     from detector.evaluation.writing import check_format, write_results
     from detector.experiments import evaluation_run as experiment
+    from detector.report.text import format_report, write_report
 
     config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
     _check_targets(options, config.folder)
     if options.annotations:
         classes = [name.strip() for name in options.classes.split(",")] if options.classes else []
-        truth = experiment.open_truth(config, options.annotations, options.image_list, classes)
+        truth = open_truth(options.annotations, options.image_list, config, classes)
     elif config.data:
-        truth = experiment.configured_truth(config)
+        truth = read_truth(config.data, config.blacklist)
     else:
         raise ConfigError("no ground truth: give --annotations, or data.kind=... data.root=...")
     if options.save:

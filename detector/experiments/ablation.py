@@ -30,9 +30,10 @@ from detector.device import choose_device, choose_precision
 from detector.evaluation.bootstrap import Interval, bootstrap, compare
 from detector.evaluation.matching import Matches, match
 from detector.evaluation.names import labels_of
+from detector.evaluation.protocols import RULES, Protocol, ScoringConfig
 from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.truth import Truth
-from detector.experiments.evaluation_run import RULES, EvaluationConfig, Protocol, configured_truth
+from detector.evaluation.truth_files import read_truth
 from detector.experiments.extraction import dataset_proposals, with_proposals
 from detector.experiments.score_store import ScoreStore
 from detector.postprocess import suppress
@@ -110,7 +111,7 @@ class AblationConfig:
         if ALL in self.groups:
             raise ValueError(f"groups: {ALL!r} is the name of the mean over all of them")
         DetectorConfig(batch=self.batch, precision=self.precision)  # refuses what it refuses
-        EvaluationConfig(protocol=self.protocol, min_iou=self.min_iou)
+        ScoringConfig(protocol=self.protocol, min_iou=self.min_iou)
         if self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, not {self.resamples}")
         for name, row in self.rows.items():
@@ -171,10 +172,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     dataset = open_dataset(config.data)
     for warning in dataset.warnings:
         print(f"ablate: warning: {warning}", file=sys.stderr)
-    evaluation = EvaluationConfig(
-        data=config.data, protocol=config.protocol, min_iou=config.min_iou, groups=config.groups
-    )
-    truth = configured_truth(evaluation)
+    truth = read_truth(config.data)
     groups = {ALL: list(range(len(truth.classes)))}
     groups |= {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
     members = {

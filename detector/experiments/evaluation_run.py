@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,27 +20,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detector.config import config_to_dict, save_config
-from detector.data.dataset import DataConfig, DatasetKind, open_dataset, refuse_foreign
-from detector.data.ground_truth import DataError, Dataset, read_lines
-from detector.data.voc import VOC_CLASSES
+from detector.data.dataset import DataConfig, open_dataset
+from detector.data.ground_truth import DataError, Dataset
 from detector.detections import Detections
-from detector.evaluation.average import (
-    Measure,
-    average_precision,
-    coco_average_precision,
-    eleven_point_average_precision,
-)
 from detector.evaluation.bootstrap import bootstrap, compare
-from detector.evaluation.checking import unknown_image
-from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.diagnosis import diagnose
-from detector.evaluation.ilsvrc import evaluate_ilsvrc
 from detector.evaluation.matching import match
-from detector.evaluation.names import Names, labels_of
+from detector.evaluation.protocols import RULES, Protocol, ScoringConfig, evaluate
 from detector.evaluation.reading import read_results
-from detector.evaluation.results import DetectionTable, Evaluation
-from detector.evaluation.truth import Truth, read_coco_truth, read_ilsvrc_truth, read_truth, read_voc_truth
-from detector.evaluation.voc import evaluate_voc
+from detector.evaluation.results import DetectionTable
+from detector.evaluation.truth import Truth
 from detector.evaluation.writing import write_coco, write_ilsvrc
 from detector.experiments.journal import Journal, check_journals
 from detector.report.text import Report
@@ -57,185 +45,29 @@ if TYPE_CHECKING:
     from proposals.boxes import Boxes
 
 
-class Protocol(Enum):
-    """By whose rules detections are matched and precision is averaged; the values differ, never mix them."""
-
-    ilsvrc = "ilsvrc"
-    voc = "voc"
-    voc07 = "voc07"
-    coco = "coco"
-
-
 LOW_SCORE = 0.05  # a threshold above this cuts the curve of precision and recall where it still rises
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
-    """An experiment.
+class EvaluationConfig(ScoringConfig):
+    """An evaluation of a detector on a data set, or of a file of detections.
 
     Attributes:
-        data: images and ground truth; None where a command was given files.
-        name: its folder is runs/<name>.
-        protocol: ilsvrc: the contest's, small objects found sooner; voc: area under the curve, difficult objects
-            ignored (VOC 2010 on); voc07: 11 points; coco: 101 points, by pycocotools.
-        min_iou: overlap that makes a detection right (coco reports its own set).
-        groups: classes whose mean AP is reported apart, by the name of the group.
-        detector: what to evaluate.
-        cache: folder of the proposals.
-        blacklist: ilsvrc: file of pairs that do not count, or "ilsvrc2014" for the contest's own.
-        backend: coco: pycocotools, or hotcoco where it is installed.
-        resamples: of the images for the interval of mean AP; 0 for none.
-        score: what a detection must reach to be shown: for the confusion of classes and the stage that lost an object.
+        data: Images and ground truth. None where the command names files of ground truth instead.
+        name: Name of the run, which is recorded in runs/<name>.
+        detector: The detector to evaluate.
+        cache: Folder in which proposals are kept between runs.
     """
 
     data: DataConfig | None = None
     name: str = "evaluation"
-    protocol: Protocol = Protocol.voc
-    min_iou: float = 0.5  # the contest's 50 % Jaccard
-    groups: dict[str, list[str]] = field(default_factory=dict)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     cache: str = ".cache/proposals"
-    blacklist: str = ""
-    backend: str = "pycocotools"
-    resamples: int = 1000
-    score: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_iou <= 1:
-            raise ValueError(f"min_iou must be in (0, 1], not {self.min_iou}")
-        if self.protocol is Protocol.coco and self.min_iou != 0.5:
-            raise ValueError("protocol coco has overlaps of its own, 0.50 to 0.95; leave min_iou out")
-        if self.resamples < 0:
-            raise ValueError(f"resamples must not be negative, but is {self.resamples}")
-        if not 0 <= self.score <= 1:
-            raise ValueError(f"score must be in [0, 1], not {self.score}")
-        if self.backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
-        if self.backend != BACKENDS[0] and self.protocol is not Protocol.coco:
-            raise ValueError(f"backend={self.backend} is for protocol coco; leave it out with {self.protocol.value}")
-        if self.blacklist and self.protocol is not Protocol.ilsvrc:
-            raise ValueError(f"blacklist is for protocol ilsvrc; leave it out with {self.protocol.value}")
 
     @property
     def folder(self) -> Path:
         """Where the run is recorded."""
         return Path("runs") / self.name
-
-
-RULES: dict[Protocol, tuple[str, Measure, str]] = {
-    Protocol.ilsvrc: ("ilsvrc", average_precision, "area"),
-    Protocol.voc: ("voc", average_precision, "area"),
-    Protocol.voc07: ("voc", eleven_point_average_precision, "11 points"),
-    Protocol.coco: ("coco", coco_average_precision, "101 points"),
-}
-"""Of each protocol: how detections are matched, how a curve becomes a number, and that measure's name in bootstrap."""
-
-
-def evaluate(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Evaluation:
-    """Score detections by the config's protocol and add the mean of each group of classes to the summary.
-
-    Raises:
-        ResultsError: a group names a class that the truth does not have, or there is no ground truth at all.
-        BackendError: the backend is not installed.
-    """
-    groups = {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
-    match config.protocol:
-        case Protocol.ilsvrc:
-            evaluation = evaluate_ilsvrc(truth, table, min_iou=config.min_iou)
-        case Protocol.coco:
-            evaluation = evaluate_coco(truth, table, backend=config.backend)
-        case _:
-            eleven = config.protocol is Protocol.voc07
-            evaluation = evaluate_voc(truth, table, min_iou=config.min_iou, eleven_point=eleven)
-    ap = list(evaluation.ap.values())
-    means: dict[str, float | None] = {}
-    for group, labels in groups.items():
-        values = [value for label in labels if (value := ap[label]) is not None]
-        means[f"mean of {group}"] = float(np.mean(values)) if values else None
-    return replace(evaluation, summary={**evaluation.summary, **means})
-
-
-def open_truth(
-    config: EvaluationConfig, annotations: Path, image_list: Path | None, classes: Sequence[str] = ()
-) -> Truth:
-    """Ground truth that a command names by its files: an XML folder and a list of images, or a COCO file.
-
-    Args:
-        config: its protocol says how XML is read, ILSVRC's or VOC's; a COCO file is one under any.
-        annotations: a folder, or a COCO file.
-        image_list: the images that count, for a COCO file all of them where absent.
-        classes: names for XML of other classes than VOC's 20.
-
-    Raises:
-        DataError: see detector.evaluation.truth; an option that the files or the protocol do not have; a list that
-            names an image which the COCO file does not have, or one twice.
-    """
-    if not annotations.exists():
-        raise DataError(f"{annotations}: no such folder of XML, nor COCO file")
-    of_xml = annotations.is_dir()
-    if classes and (not of_xml or config.protocol is Protocol.ilsvrc):
-        owner = "ILSVRC DET has its own 200" if of_xml else f"{annotations} names its own"
-        raise DataError(f"--classes are for XML of VOC's form, and {owner}; leave them out")
-    if config.blacklist and not of_xml:
-        raise DataError(f"--blacklist is for ILSVRC's XML, and {annotations} is a COCO file; leave it out")
-    if not of_xml:
-        truth = read_coco_truth(annotations)
-        return truth if image_list is None else listed_part(truth, image_list)
-    if image_list is None:
-        raise DataError(f"{annotations} is a folder of XML: give --image-list, the images that count")
-    if config.protocol is Protocol.ilsvrc:
-        return read_ilsvrc_truth(annotations, image_list, config.blacklist or None)
-    return read_voc_truth(annotations, image_list, tuple(classes) or VOC_CLASSES)
-
-
-def listed_part(truth: Truth, image_list: Path) -> Truth:
-    """The images of a list, in the truth's order.
-
-    Args:
-        truth: a whole file.
-        image_list: a text with an id or a file name a line; a number behind it, as other lists have, is left out.
-
-    Raises:
-        DataError: the list cannot be read or is empty, or names an image that is not there, or one twice.
-    """
-    names = Names(truth)
-    line_of: dict[int, int] = {}
-    for number, line in enumerate(read_lines(image_list), 1):
-        if not line.strip():
-            continue
-        texts = (line.strip(), line.rsplit(maxsplit=1)[0].strip())
-        index = next((place for text in texts if (place := names.image(text)) >= 0), None)
-        if index is None:
-            raise DataError(f"{image_list}, line {number}: {unknown_image(line.strip(), truth)}")
-        if index in line_of:
-            raise DataError(f"{image_list}, line {number}: {line.strip()} is on line {line_of[index]} too")
-        line_of[index] = number
-    if not line_of:
-        raise DataError(f"{image_list}: no images in this list")
-    kept = np.array(sorted(line_of), np.int64)
-    of_kept = np.isin(truth.image_index, kept)
-    columns = ("labels", "boxes", "difficult", "crowd", "areas")
-    return replace(
-        truth,
-        name=f"{truth.name} {image_list.stem}",
-        image_ids=tuple(truth.image_ids[index] for index in kept.tolist()),
-        paths=tuple(truth.paths[index] for index in kept.tolist()),
-        sizes=truth.sizes[kept],
-        numbers=None if truth.numbers is None else truth.numbers[kept],
-        image_index=np.searchsorted(kept, truth.image_index[of_kept]).astype(np.int64),
-        **{column: getattr(truth, column)[of_kept] for column in columns},
-        whole=truth,
-    )
-
-
-def configured_truth(config: EvaluationConfig) -> Truth:
-    """The ground truth of the config's data, as written."""
-    if config.data is None:
-        raise DataError("no data to evaluate on; set data.kind=... data.root=...")
-    refuse_foreign(config.data)
-    if config.blacklist and config.data.kind is not DatasetKind.ilsvrc:
-        raise DataError(f"blacklist is for data.kind=ilsvrc; leave it out with {config.data.kind.value}")
-    return read_truth(config.data, config.blacklist)
 
 
 def detector_warnings(config: EvaluationConfig) -> tuple[str, ...]:
@@ -285,7 +117,7 @@ def analyse(
         other_name: what to call them.
         warnings: to keep with the numbers.
     """
-    evaluation = evaluate(config, truth, table)
+    evaluation = evaluate(truth, table, config)
     rule, measure, name = RULES[config.protocol]
     matches = match(truth, table, rule, config.min_iou)
     interval = comparison = found = None
@@ -311,7 +143,7 @@ def analyse(
             )
             for stage in ORACLES:
                 ideal = read_results(oracle_path(config, stage), truth).table
-                perfect[stage] = evaluate(config, truth, ideal).mean_ap
+                perfect[stage] = evaluate(truth, ideal, config).mean_ap
         else:
             warnings += (
                 f"stages are left out: {config.folder} does not hold them of every image at score {config.score:g} and "

@@ -33,9 +33,9 @@ from omegaconf import OmegaConf
 from detector.config import config_to_dict
 from detector.evaluation.average import class_curves
 from detector.evaluation.matching import match
+from detector.evaluation.protocols import RULES, ScoringConfig
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
-from detector.experiments.evaluation_run import RULES, EvaluationConfig
 from detector.report.pictures import FALSE_DRAWN, LABEL_HEIGHT, worst_and_best
 from detector.report.text import TITLES, Report
 from proposals.files import write_whole
@@ -89,7 +89,7 @@ class ClassRow:
     difference: float | None
 
 
-def write_page(path: Path, config: EvaluationConfig, truth: Truth, table: DetectionTable, report: Report) -> None:
+def write_page(path: Path, config: ScoringConfig, truth: Truth, table: DetectionTable, report: Report) -> None:
     """Write the page.
 
     Args:

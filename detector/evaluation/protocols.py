@@ -1,0 +1,111 @@
+"""Score detections by one protocol: ILSVRC, PASCAL VOC (area or 11 points) or COCO.
+
+In: a Truth, a DetectionTable and a ScoringConfig.  Out: an Evaluation.
+Average precision differs between protocols by several points on the same detections; never compare across them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import numpy as np
+
+from detector.evaluation.average import (
+    Measure,
+    average_precision,
+    coco_average_precision,
+    eleven_point_average_precision,
+)
+from detector.evaluation.coco import BACKENDS, evaluate_coco
+from detector.evaluation.ilsvrc import evaluate_ilsvrc
+from detector.evaluation.names import labels_of
+from detector.evaluation.results import DetectionTable, Evaluation
+from detector.evaluation.truth import Truth
+from detector.evaluation.voc import evaluate_voc
+
+
+class Protocol(Enum):
+    """The benchmark whose rules match detections to objects and turn a curve into average precision."""
+
+    ilsvrc = "ilsvrc"
+    voc = "voc"
+    voc07 = "voc07"
+    coco = "coco"
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How detections are scored, whichever program made them.
+
+    Attributes:
+        protocol: Rules of the score. ilsvrc: ILSVRC DET, lower IoU thresholds for small objects. voc: PASCAL VOC 2010
+            and later, area under the curve, difficult objects ignored. voc07: PASCAL VOC 2007, precision at 11 recalls.
+            coco: precision at 101 recalls, computed by pycocotools.
+        min_iou: IoU from which a detection matches an object, in (0, 1]. coco uses its own ten thresholds.
+        groups: Lists of classes, keyed by a name for the list; the mean AP of each list is reported too.
+        blacklist: File of (image, class) pairs that ILSVRC excludes from scoring, or "ilsvrc2014" for the contest's
+            own. Protocol ilsvrc only.
+        backend: Program that computes COCO's numbers: pycocotools, or hotcoco (faster, installed separately). Protocol
+            coco only.
+        resamples: Bootstrap resamples of the images for the confidence interval of mean AP. 0 disables the interval.
+        score: Minimum score, in [0, 1], of the detections that are shown on images, counted as confusions between
+            classes, and required for an object to count as found by the detector's stages. AP uses all scores.
+    """
+
+    protocol: Protocol = Protocol.voc
+    min_iou: float = 0.5  # the contest's 50 % Jaccard
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    blacklist: str = ""
+    backend: str = "pycocotools"
+    resamples: int = 1000
+    score: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_iou <= 1:
+            raise ValueError(f"min_iou must be in (0, 1], not {self.min_iou}")
+        if self.protocol is Protocol.coco and self.min_iou != 0.5:
+            raise ValueError("protocol coco has its own IoU thresholds, 0.50 to 0.95; leave min_iou out")
+        if self.resamples < 0:
+            raise ValueError(f"resamples must not be negative, but is {self.resamples}")
+        if not 0 <= self.score <= 1:
+            raise ValueError(f"score must be in [0, 1], not {self.score}")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
+        if self.backend != BACKENDS[0] and self.protocol is not Protocol.coco:
+            raise ValueError(f"backend={self.backend} is for protocol coco; leave it out with {self.protocol.value}")
+        if self.blacklist and self.protocol is not Protocol.ilsvrc:
+            raise ValueError(f"blacklist is for protocol ilsvrc; leave it out with {self.protocol.value}")
+
+
+RULES: dict[Protocol, tuple[str, Measure, str]] = {
+    Protocol.ilsvrc: ("ilsvrc", average_precision, "area"),
+    Protocol.voc: ("voc", average_precision, "area"),
+    Protocol.voc07: ("voc", eleven_point_average_precision, "11 points"),
+    Protocol.coco: ("coco", coco_average_precision, "101 points"),
+}
+"""Per protocol: the matching rule, the function from curve to AP, and the name of that measure in bootstrap."""
+
+
+def evaluate(truth: Truth, table: DetectionTable, config: ScoringConfig) -> Evaluation:
+    """Score detections by the config's protocol and add the mean AP of each group of classes to the summary.
+
+    Raises:
+        ResultsError: a group names a class that the truth does not have, or there is no ground truth at all.
+        BackendError: the backend is not installed.
+    """
+    groups = {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
+    match config.protocol:
+        case Protocol.ilsvrc:
+            evaluation = evaluate_ilsvrc(truth, table, min_iou=config.min_iou)
+        case Protocol.coco:
+            evaluation = evaluate_coco(truth, table, backend=config.backend)
+        case _:
+            eleven = config.protocol is Protocol.voc07
+            evaluation = evaluate_voc(truth, table, min_iou=config.min_iou, eleven_point=eleven)
+    ap = list(evaluation.ap.values())
+    means: dict[str, float | None] = {}
+    for group, labels in groups.items():
+        values = [value for label in labels if (value := ap[label]) is not None]
+        means[f"mean of {group}"] = float(np.mean(values)) if values else None
+    return replace(evaluation, summary={**evaluation.summary, **means})
