@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detector.data.image import read_image
     from detector.detections import Detection, Detections
+    from detector.evaluation.entry import evaluate
+    from detector.evaluation.results import Evaluation
     from detector.pipeline import Detector
     from detector.settings import DetectorConfig
 
@@ -25,10 +27,12 @@ _MODULES = {
     "Detections": "detections",
     "Detector": "pipeline",
     "DetectorConfig": "settings",
+    "Evaluation": "evaluation.results",
+    "evaluate": "evaluation.entry",
     "read_image": "data.image",
 }
 
-__all__ = ["Detection", "Detections", "Detector", "DetectorConfig", "read_image"]
+__all__ = ["Detection", "Detections", "Detector", "DetectorConfig", "Evaluation", "evaluate", "read_image"]
 
 
 def __getattr__(name: str) -> Any:
