@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detector.detections import Detection, Detections
     from detector.evaluation.entry import evaluate
     from detector.evaluation.results import Evaluation
-    from detector.pipeline import Detector
+    from detector.pipeline import Detector, ScoredImage
     from detector.settings import DetectorConfig
 
 _MODULES = {
@@ -28,11 +28,21 @@ _MODULES = {
     "Detector": "pipeline",
     "DetectorConfig": "settings",
     "Evaluation": "evaluation.results",
+    "ScoredImage": "pipeline",
     "evaluate": "evaluation.entry",
     "read_image": "data.image",
 }
 
-__all__ = ["Detection", "Detections", "Detector", "DetectorConfig", "Evaluation", "evaluate", "read_image"]
+__all__ = [
+    "Detection",
+    "Detections",
+    "Detector",
+    "DetectorConfig",
+    "Evaluation",
+    "ScoredImage",
+    "evaluate",
+    "read_image",
+]
 
 
 def __getattr__(name: str) -> Any:
