@@ -21,11 +21,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import MISSING
 from opencv_search import MODES, SEARCHES
 from tqdm import tqdm
 
-from detector.config import config_to_dict
+from detector.config import MISSING, config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import Image
@@ -38,7 +37,7 @@ from proposals.settings import ProposalConfig
 
 EXAMPLES = """OpenCV's selective search is in its contrib build only, which cannot stand beside this project's:
   python -m venv .venv-contrib
-  .venv-contrib/bin/pip install opencv-contrib-python numba omegaconf pillow tqdm pycocotools selectivesearch
+  .venv-contrib/bin/pip install opencv-contrib-python numba msgspec pyyaml pillow tqdm pycocotools selectivesearch
   PYTHONPATH=. .venv-contrib/bin/python tools/benchmarks/proposal_speed.py --config tools/benchmarks/opencv.yaml
 
 examples:
