@@ -53,7 +53,7 @@ def store_settings(config: ProposalConfig, files: Mapping[str, str] | None = Non
         config: the settings.
         files: hashes of what they name: MultiBox's weights, sources of one's own.
     """
-    return {"code": CODE, **asdict(config), "files": dict(files or {})}
+    return {"code": CODE, **config.RETIRED, **asdict(config), "files": dict(files or {})}
 
 
 def digest(content: bytes) -> str:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -215,7 +216,7 @@ def test_other_settings_are_refused_by_name(tmp_path, settings, message):
 
 def test_every_setting_of_proposals_counts():
     config = ProposalConfig()
-    assert store_settings(config).keys() == {"code", "files", *config.__dataclass_fields__}
+    assert store_settings(config).keys() == {"code", "files", *config.RETIRED, *asdict(config)}
     assert store_settings(config, {"multibox": "a"}) != store_settings(config, {"multibox": "b"})
 
 
