@@ -20,6 +20,7 @@ from detector.suppression import suppress
 from proposals import ProposalConfig, Proposals, propose
 from proposals.errors import UserError
 
+EXAMPLE = Path(__file__).parent.parent / "examples" / "chelsea.jpg"
 SETTINGS = ["proposals.width=0", "proposals.min_width=8", "proposals.max_boxes=20", "suppression.min_score=0"]
 
 
@@ -38,6 +39,28 @@ def model(preset: Path) -> Detector:
 @pytest.fixture(scope="module")
 def photo(shapes: Path) -> Path:
     return shapes / "JPEGImages" / "val0.png"
+
+
+def test_the_whole_tour(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a newcomer types it, with a shipped preset."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").symlink_to(EXAMPLE)
+
+    model = Detector.load("fast", device="auto", overrides=["suppression.min_score=0.3"])
+    assert "fast" in Detector.presets()
+    found = model("photo.jpg")
+    for one in found:
+        print(one.name, round(one.score, 2), one.box)
+    assert capsys.readouterr().out.startswith("cat ")
+    image = PIL.Image.open("photo.jpg")
+    found.plot(image).save("out.jpg")
+    assert len(found[found.scores > 0.8]) == 1
+    assert found.to_coco(image_id=7)[0]["category_id"] == 1 + model.classes.names.index("cat")
+    assert found.names is model.classes.names
+    for path, same in model.stream(["photo.jpg"]):
+        assert (path, same) == (Path("photo.jpg"), found)
+    scored = model.score(image)
+    assert len(scored.detections(min_score=0.1, max_iou=0.5)) >= len(found)
 
 
 # ---- load
