@@ -1,15 +1,12 @@
-"""The pages: links, paths, commands and Python of every Markdown file, and the comments of every config."""
+"""The pages: links, paths and commands of every Markdown file, and the comments of every config."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
 import subprocess
 import sys
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -129,41 +126,6 @@ def test_commands(page: Path) -> None:
         schema = schema_of(name, config, overrides)
         if schema and (config or overrides) and "--detections" not in words:
             load_config(schema, config and (ROOT / config if "/" in config else config), overrides)
-
-
-TRUTH = {
-    "images": [{"id": 1, "file_name": "chelsea.jpg", "width": 451, "height": 300}],
-    "categories": [{"id": 1, "name": "cat"}],
-    "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [100, 20, 300, 270], "area": 81000, "iscrowd": 0}
-    ],
-}
-FOUND = """
-from detector import Detector, read_image
-image = read_image("examples/chelsea.jpg")
-found = Detector.load("fast")(image)
-"""
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python")], ids=str)
-def test_python(page: Path, tmp_path: Path) -> None:
-    """Every block runs as it is written, in a folder with the examples; one without a detector gets `found`."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "instances.json").write_text(json.dumps(TRUTH))
-    program = ""
-    for code in blocks_of(page, "python"):
-        packages = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
-        if all(map(find_spec, packages)):
-            needs_found = "found" in code and "Detector" not in code
-            program += f"exec({FOUND * needs_found + code!r}, {{}})\n"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_readme_is_short() -> None:
