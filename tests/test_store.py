@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from proposals import store as store_module
+from proposals import store_writer as store_module
 from proposals.result import Proposals
 from proposals.settings import ProposalConfig
-from proposals.store import ProposalStore, StoreError, StoreWriter, digest, shard_of, store_settings
+from proposals.store import ProposalStore, StoreError, digest, store_settings
+from proposals.store_writer import StoreWriter, shard_of
 
 NAMES = tuple(f"image {number}.jpg" for number in range(9))
 SETTINGS = {"method": "mine", "size": 2.0, "list": [1, 2]}
