@@ -7,9 +7,13 @@ import shlex
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from detector.commands.arguments import parse
+from detector.config import load_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -82,50 +86,25 @@ def help_of(tool: str) -> str:
     return done.stdout
 
 
-def schema_of(tool: str, config: str | None, overrides: list[str]) -> type | None:
-    """The dataclass that a command reads its settings into."""
-    from detector.config import peek
-    from detector.experiments.ablation import AblationConfig
-    from detector.experiments.coverage import CoverageConfig
-    from detector.experiments.evaluation_run import EvaluationConfig
-    from detector.experiments.extraction import ExtractionConfig
-    from detector.settings import DetectorConfig
-    from detector.training.multibox import MultiBoxTrainingConfig
-    from detector.training.run import SCHEMAS
-
-    if tool == "train_classifier":
-        return SCHEMAS[str(peek(config, overrides, "task") or "regions")]
-    return {
-        "ablate": AblationConfig,
-        "detect": DetectorConfig,
-        "eval_map": EvaluationConfig,
-        "eval_proposals": CoverageConfig,
-        "extract_proposals": ExtractionConfig,
-        "train_multibox": MultiBoxTrainingConfig,
-    }.get(tool)
-
-
-BARE = {"train_classifier": "ilsvrc_regions", "eval_map": "ilsvrc_val2", "detect": "default"}
-
-
 @pytest.mark.parametrize("page", COMMENTED, ids=str)
-def test_commands(page: Path) -> None:
+def test_commands(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each names a tool, options that it has and settings that load."""
-    from detector.config import load_config
-
+    monkeypatch.chdir(ROOT)
     for tool, *words in commands_of(page):
-        assert (ROOT / tool).is_file(), tool
-        for word in words:
-            if re.match(r"--[a-z]", word):
-                assert re.search(rf"{re.escape(word.partition('=')[0])}\b", help_of(tool)), (tool, word)
-        if "--settings" in words or "--help" in words or "FILE" in words or "--set" in words:
+        assert Path(tool).is_file(), tool
+        if Path(tool).parent != Path("tools"):
+            for word in words:
+                assert not word.startswith("--") or word in help_of(tool), (tool, word)
             continue
-        name = Path(tool).stem
-        config = words[words.index("--config") + 1] if "--config" in words else BARE.get(name)
-        overrides = [word for word in words if re.match(r"[a-z_.]+=", word)]
-        schema = schema_of(name, config, overrides)
-        if schema and (config or overrides) and "--detections" not in words:
-            load_config(schema, config and (ROOT / config if "/" in config else config), overrides)
+        parser = import_module(f"detector.commands.{Path(tool).stem}").parser()
+        options = parse(
+            parser, [word for word in words if word not in ("--config", "FILE")] if "FILE" in words else words
+        )
+        schema = options.schema if isinstance(options.schema, str) else options.schema(options)
+        if schema and hasattr(options, "overrides"):
+            module, _, name = schema.partition(":")
+            if options.config or options.overrides:
+                load_config(getattr(import_module(module), name), options.config, options.overrides)
 
 
 def test_the_readme_is_short() -> None:
