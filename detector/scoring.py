@@ -26,6 +26,7 @@ from torch import Tensor
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.data.image import Image
 from detector.device import choose_precision, free_cached_memory, out_of_memory
+from detector.invocation import command
 from detector.network.backends import Network, build_backend
 from detector.network.input import InputConvention, network_input
 from detector.regions.maps import SharedNetwork
@@ -62,7 +63,7 @@ class RegionScorer:
             if without:
                 raise CheckpointError(
                     f"regression=true, and model {without[0]} of {len(self.members)} has no regression layer; fit one: "
-                    "python tools/train_classifier.py --config configs/regression_voc.yaml init=MODEL; "
+                    f"{command('train_classifier')} --config regression_voc init=MODEL; "
                     "or take regression=false"
                 )
             self.width += 4 * len(self.members[0].classes)
