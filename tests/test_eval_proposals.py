@@ -19,7 +19,8 @@ from detector.experiments.extraction import extract
 from proposals.merging import propose
 from proposals.result import Proposals
 from proposals.settings import ProposalConfig
-from proposals.store import StoreWriter, digest
+from proposals.store import digest
+from proposals.store_writer import StoreWriter
 
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "eval_proposals.py"

@@ -51,7 +51,8 @@ from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
 from proposals.multibox.loss import MATCHES, multibox_loss
 from proposals.own import SourceError
 from proposals.settings import ProposalConfig
-from proposals.store import StoreError, StoreWriter, digest, store_settings
+from proposals.store import StoreError, digest, store_settings
+from proposals.store_writer import StoreWriter
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
@@ -627,7 +628,8 @@ def test_a_store_is_written_and_memory_is_asked_for_without_unix_modules(tmp_pat
         "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
         "import numpy as np, pathlib\n"
         "from proposals.result import Proposals\n"
-        "from proposals.store import ProposalStore, StoreWriter, digest\n"
+        "from proposals.store import ProposalStore, digest\n"
+        "from proposals.store_writer import StoreWriter\n"
         f"folder = pathlib.Path({str(tmp_path / 'store')!r})\n"
         "some = Proposals(np.ones((1, 4), 'f4'), np.ones(1, 'f4'), np.zeros(1, 'u1'))\n"
         "with StoreWriter(folder, {}, ['a']) as writer:\n"

@@ -34,7 +34,8 @@ from proposals.merging import propose
 from proposals.own import identity
 from proposals.result import Proposals, Source, source_names
 from proposals.settings import MultiBoxSettings, ProposalConfig
-from proposals.store import ProposalStore, StoreError, StoreWriter, digest, store_settings
+from proposals.store import ProposalStore, StoreError, digest, store_settings
+from proposals.store_writer import StoreWriter
 
 STORE_FILES = ("boxes.npy", "scores.npy", "sources.npy", "offsets.npy", "manifest.json")
 JOURNAL_BEGINS = b'{"store": '

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from omegaconf import MISSING
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -37,6 +36,7 @@ from detector.checkpoint import (
 )
 from detector.class_order import in_order_of
 from detector.classification.augment import distort
+from detector.config import MISSING
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.data.image import Image
