@@ -3,9 +3,9 @@
 In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: logits [N, K + 1] and box offsets [N, K, 4].
 R-CNN passes every region through all layers. This cuts regions from a layer's map instead, as Fast R-CNN does (arXiv
 1504.08083), by RoIAlign (arXiv 1703.06870), so that a region costs pool4 and modules 5a and 5b alone, a twelfth of the
-network. The image is scaled to several sizes, and each region is cut at the scale where it is nearest to 192 px (SPP-net,
-arXiv 1406.4729), because the filters expect objects of one size. It is cut before pool4, so that pool4's maximum sees the
-same statistics as in a warped region.
+network. The image is scaled to several sizes, and each region is cut at the scale where it is nearest to 192 px
+(SPP-net, arXiv 1406.4729), because the filters expect objects of one size. It is cut before pool4, so that pool4's
+maximum sees the same statistics as in a warped region.
 Beyond the paper; the warp is the reference. A region shows the same: its box with R-CNN's context around it.
 
 N boxes, C channels, h × w cells of a map, G × G cells of a region.
@@ -51,7 +51,7 @@ class SharedConfig:
 
     Attributes:
         pyramid: Scales of the image: sides of the squares whose area it is resized to, px.
-        region: Size at which regions are cut, px: the level is chosen where the root of a region's area is nearest to it.
+        region: Size at which regions are cut, px. The level is chosen where the root of a region's area is nearest.
         grid: Side G of a region in cells. A warped region has 14 before pool4; 10 cost half as much.
     """
 
