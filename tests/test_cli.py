@@ -553,7 +553,7 @@ def test_a_journal_of_other_settings_is_refused_and_its_config_stays(
         (["detectors.batch=3"], "no key 'detectors.batch'. Did you mean 'detector'?"),
         (["protocol=pascal"], "protocol must be one of ilsvrc, voc, voc07, coco, not 'pascal'"),
         (["min_iou=0"], "min_iou must be in (0, 1], not 0"),
-        (["protocol=coco", "min_iou=0.7"], "protocol coco has overlaps of its own, 0.50 to 0.95; leave min_iou out"),
+        (["protocol=coco", "min_iou=0.7"], "0.50 to 0.95; leave min_iou out"),
         (["--detections", "none.json"], "none.json: cannot read: no such file or directory"),
         (["--detections", "toy.yaml"], "toy.yaml: line 1: expected 7 numbers, image number, class number, confidence"),
         (["--detections", "empty.json", "groups.odd=[cone]"], "groups.odd: shapes val has no class cone"),
