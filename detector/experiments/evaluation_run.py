@@ -118,16 +118,16 @@ def analyse(
         warnings: to keep with the numbers.
     """
     evaluation = evaluate(truth, table, config)
-    rule, measure, name = RULES[config.protocol]
+    rule, points = RULES[config.protocol]
     matches = match(truth, table, rule, config.min_iou)
     interval = comparison = found = None
     if config.resamples:
-        interval = bootstrap(truth, matches, table, measure=name, resamples=config.resamples)
+        interval = bootstrap(truth, matches, table, points=points, resamples=config.resamples)
         if other is not None:
             tables = [(matches, table), (match(truth, other, rule, config.min_iou), other)]
-            comparison = compare(truth, tables, measure=name, resamples=config.resamples)
+            comparison = compare(truth, tables, points=points, resamples=config.resamples)
     if diagnosis:
-        found = diagnose(truth, table, matches, measure=measure, score=config.score)
+        found = diagnose(truth, table, matches, points=points, score=config.score)
     fates: dict[str, int] | None = None
     perfect: dict[str, float] = {}
     if stages:
