@@ -13,8 +13,9 @@ import torch
 from network_speed import Rate, format_rates, plain_copy, time_inference, time_training
 from torch import Tensor
 
-from detector import Detector, DetectorConfig, backends
+from detector import Detector, DetectorConfig
 from detector.checkpoint import load_checkpoint
+from detector.network import backends
 from detector.network.backends import build_backend
 from detector.network.export import OnnxNetwork, largest_difference, to_onnx
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detector import Detector, DetectorConfig, lrn
+from detector import Detector, DetectorConfig
+from detector import threads as kernel_threads
 from detector.checkpoint import (
     CheckpointError,
     ImageClassifier,
@@ -577,7 +578,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     before = torch.get_num_threads()
     monkeypatch.setattr(ThreadPoolExecutor, "__init__", counted)
-    lrn._workers.cache_clear()
+    kernel_threads._workers.cache_clear()
     yield made
     torch.set_num_threads(before)
 
@@ -656,7 +657,8 @@ def test_kernels_compile_where_no_cache_can_be_written() -> None:
         "import numpy as np, torch\n"
         "from detector.network.lrn import local_response_norm\n"
         "from detector.nms import class_nms\n"
-        "import detector.regions, detector.shared, detector.evaluation, proposals.colour, proposals.segmentation\n"
+        "import detector.regions.warp, detector.regions.maps, detector.evaluation\n"
+        "import proposals.selective.colour, proposals.selective.segmentation\n"
         "x = torch.ones(1, 5, 2, 2)\n"
         "expected = torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)\n"
         "print(torch.allclose(local_response_norm(x), expected))\n"
