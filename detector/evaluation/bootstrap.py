@@ -7,9 +7,10 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap". Resampling its
 drawn twice bring their hits twice, so for many images the percentiles of the resamples lie above the value. The
 resamples therefore give the standard error s only. The interval is the normal one on an unbounded scale,
 log(v / (1 - v)) of a mean AP and atanh(d) of a difference, where the delta method gives the errors s / (v (1 - v)) and
-s / (1 - d²); transformed back, it contains the value and stays within [0, 1] or [-1, 1] (chapter 12.6
-there; for proportions, Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001, section 4.1.1). A value at an end of its scale
-has no spread. The p-value compares a difference with the resampled differences, shifted to have a mean of 0.
+s / (1 - d²); transformed back, it contains the value and stays within [0, 1] or [-1, 1] (chapter 12.6 there; for
+proportions, Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001, section 4.1.1). A value at
+an end of its scale has no spread. The p-value compares a difference with the resampled differences, shifted to have a
+mean of 0.
 """
 
 from __future__ import annotations
