@@ -1,7 +1,12 @@
-"""What are they? Image and boxes -> detections -> mAP (paper §5-§8).
+"""R-CNN-style object detection with GoogLeNet. Start with `Detector.load()`.
 
-`Detector` and `read_image` are all a user needs; the names are resolved when asked for, because torch takes seconds to
-import.
+>>> from detector import Detector
+>>> model = Detector.load("fast")
+>>> model("examples/chelsea.jpg")[0].name
+'cat'
+
+`evaluate` scores any program's detections against ground truth, without torch. Names are imported when first used,
+because torch takes seconds to import.
 """
 
 from __future__ import annotations
@@ -11,21 +16,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detector.data.image import read_image
-    from detector.detections import Detections
-    from detector.pipeline import Detector
+    from detector.detections import Detection, Detections
+    from detector.evaluation.entry import evaluate
+    from detector.evaluation.results import Evaluation
+    from detector.pipeline import Detector, ScoredImage
     from detector.settings import DetectorConfig
 
-_WHERE = {
-    "Detections": "detector.detections",
-    "Detector": "detector.pipeline",
-    "DetectorConfig": "detector.settings",
-    "read_image": "detector.data.image",
+_MODULES = {
+    "Detection": "detections",
+    "Detections": "detections",
+    "Detector": "pipeline",
+    "DetectorConfig": "settings",
+    "Evaluation": "evaluation.results",
+    "ScoredImage": "pipeline",
+    "evaluate": "evaluation.entry",
+    "read_image": "data.image",
 }
 
-__all__ = ["Detections", "Detector", "DetectorConfig", "read_image"]
+__all__ = [
+    "Detection",
+    "Detections",
+    "Detector",
+    "DetectorConfig",
+    "Evaluation",
+    "ScoredImage",
+    "evaluate",
+    "read_image",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'detector' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

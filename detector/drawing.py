@@ -1,7 +1,7 @@
 """Detections drawn on their image: a coloured frame per object with its class and score.
 
-In: image [H, W, 3] uint8 RGB and its Detections. Out: a new image of the same shape. Lines and letters grow with the
-image, a class has the same colour everywhere, and the best detection lies on top.
+In: an image and its Detections.  Out: a new image of the same shape. Lines and letters scale with the image, a class
+has the same colour in every image, and the best detection lies on top.
 """
 
 from __future__ import annotations
@@ -13,45 +13,42 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.image import Image
+from detector.data.image import Image, ImageSource, read_image
 from detector.detections import Detections
-from proposals.selective.colour import to_rgb
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_detections(image: Image, detections: Detections, names: Sequence[str]) -> Image:
-    """A copy of the image with a frame and a label such as "cat 0.97" for each detection, the best drawn last.
+def draw_detections(image: ImageSource, detections: Detections) -> Image:
+    """Copy an image and draw a frame and a label such as "cat 0.97" for each detection, the best last.
 
     Args:
-        image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them; it stays as it is.
-        detections: D detections in the image's pixels; those partly outside are drawn as far as they are inside.
-        names: K class names; a detection's label is a position in them.
+        image: The image, as read_image takes it; an array stays unchanged.
+        detections: D detections in the image's pixels; boxes are cut at the image's edge.
 
     Returns:
         [H, W, 3] uint8 RGB.
 
     Raises:
-        ValueError: the image is none that to_rgb takes, or a label has no name.
+        ImageError: The file cannot be read.
+        ValueError: The array is rejected by proposals.selective.colour.to_rgb.
     """
-    if len(detections) and not 0 <= detections.labels.min() <= detections.labels.max() < len(names):
-        raise ValueError(f"a label is outside 0..{len(names) - 1}, the {len(names)} class names")
-    rgb = to_rgb(image)
-    result = rgb.copy() if np.may_share_memory(rgb, image) else rgb
+    rgb = read_image(image)
+    result = rgb.copy() if isinstance(image, np.ndarray) else rgb
     height, width = result.shape[:2]
     limit = np.array([width - 1, height - 1, width - 1, height - 1])
     worst_first = detections[np.argsort(detections.scores, kind="stable")]
     frames = np.clip(np.rint(worst_first.boxes) - [0, 0, 1, 1], 0, limit).astype(int).tolist()
     thickness = max(1, round(min(height, width) / 200))
-    for frame, label in zip(frames, worst_first.labels.tolist(), strict=True):
-        cv2.rectangle(result, frame[:2], frame[2:], class_colour(label), thickness)
-    for frame, label, score in zip(frames, worst_first.labels.tolist(), worst_first.scores.tolist(), strict=True):
-        _draw_label(result, f"{names[label]} {score:.2f}", frame, class_colour(label), thickness)
+    for frame, one in zip(frames, worst_first, strict=True):
+        cv2.rectangle(result, frame[:2], frame[2:], class_colour(one.label), thickness)
+    for frame, one in zip(frames, worst_first, strict=True):
+        _draw_label(result, f"{one.name} {one.score:.2f}", frame, class_colour(one.label), thickness)
     return result
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
-    """The colour of a class, RGB 0..255: hues one golden angle apart, so that neighbours differ most."""
+    """Give each class a colour, RGB 0..255: hues one golden angle apart, so that neighbouring labels differ most."""
     hue, saturation, value = (0.36 + label * 0.618034) % 1.0, (0.85, 0.6)[label % 2], (0.95, 1.0)[label % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)

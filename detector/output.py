@@ -1,6 +1,6 @@
 """What tools/detect.py shows and writes of an image: a table, a JSON file, the annotated photograph.
 
-In: an image and the detector's Run.  Out: text, or <name>.json and <name>_detections.jpg in a folder.
+In: the detector's ScoredImage and Detections.  Out: text, or <name>.json and <name>_detections.jpg in a folder.
 
 A file that no detect wrote, or that holds the results of another image, is never replaced: our JSON is known by its
 keys, our photograph by a comment that it carries.
@@ -24,9 +24,9 @@ import PIL.Image
 from tqdm import tqdm
 
 from detector.data.ground_truth import ClassTable
-from detector.data.image import Image, ImageError, read_image
-from detector.drawing import draw_detections
-from detector.pipeline import Detector, Run
+from detector.data.image import ImageError
+from detector.detections import Detections
+from detector.pipeline import Detector, ScoredImage
 from proposals.errors import UserError
 from proposals.files import write_whole
 
@@ -59,9 +59,9 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
     bar = tqdm(paths, unit="image", disable=len(paths) == 1, dynamic_ncols=True)
     for path, name in zip(bar, names, strict=True):
         try:
-            image = read_image(path)
-            run = detector.run(image, content=path.read_bytes())
-            write_result(folder, name, path, image, run, detector.classes, models)
+            scored = detector.score(path)
+            found = scored.detections()
+            write_result(folder, name, path, scored, found, detector.classes, models)
         except (UserError, OSError) as error:
             if isinstance(error, ImageError):
                 failed.append(str(error))  # it names the file
@@ -75,7 +75,7 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
                 raise OSError(error.errno, error.strerror, str(folder)) from error
             tqdm.write(f"detect: {failed[-1]}", file=sys.stderr)
             continue
-        tqdm.write(format_run(path, image, run, detector.classes), file=sys.stdout)
+        tqdm.write(format_run(path, scored, found), file=sys.stdout)
     done = len(paths) - len(failed)
     tqdm.write(f"{done} of {len(paths)} images done, results in {folder}/", file=sys.stderr)
     if failed and len(paths) > 1:
@@ -179,20 +179,19 @@ def _same_file(before: object, path: Path) -> bool:
     return before == str(path) or os.path.realpath(str(before)) == os.path.realpath(path)
 
 
-def format_run(path: Path, image: Image, run: Run, classes: ClassTable) -> str:
+def format_run(path: Path, scored: ScoredImage, found: Detections) -> str:
     """A few lines for a person: what was found, where, and how long each stage took."""
-    height, width, _ = image.shape
-    stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in run.seconds.items())
-    lines = [f"{path}  {width}×{height}, {len(run.boxes)} regions, {sum(run.seconds.values()):.2f} s ({stages})"]
-    found = run.detections
+    height, width, _ = scored.image.shape
+    stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in scored.seconds.items())
+    total = sum(scored.seconds.values())
+    lines = [f"{path}  {width}×{height}, {len(scored.boxes)} regions, {total:.2f} s ({stages})"]
     if len(found):
         lines.append(f"  {'class':<14}{'score':>6}  {'x1':>6} {'y1':>6} {'x2':>6} {'y2':>6}")
-        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
-            corners = " ".join(f"{corner:6.0f}" for corner in box)
-            lines.append(f"  {classes.names[label]:<14}{score:6.3f}  {corners}")
-    elif len(run.boxes):
-        score = float(run.scores.probabilities[:, 1:].max())
-        name = classes.names[int(run.scores.probabilities[:, 1:].max(axis=0).argmax())]
+        for one in found:
+            lines.append(f"  {one.name:<14}{one.score:6.3f}  {' '.join(f'{corner:6.0f}' for corner in one.box)}")
+    elif len(scored.boxes):
+        scores = scored.scores.probabilities[:, 1:].max(axis=0)
+        name, score = scored.names[int(scores.argmax())], float(scores.max())
         lines.append(
             f"  nothing above the threshold; the best was {name} {score:.3f} (lower suppression.min_score to see it)"
         )
@@ -201,38 +200,44 @@ def format_run(path: Path, image: Image, run: Run, classes: ClassTable) -> str:
     return "\n".join(lines)
 
 
-def result_record(path: Path, image: Image, run: Run, classes: ClassTable, models: Sequence[str]) -> dict[str, Any]:
+def result_record(
+    path: Path, scored: ScoredImage, found: Detections, classes: ClassTable, models: Sequence[str]
+) -> dict[str, Any]:
     """The content of <name>.json; boxes in px of the upright image, far edge exclusive."""
-    height, width, _ = image.shape
-    found = run.detections
+    height, width, _ = scored.image.shape
     return {
         "image": str(path),
         "width": width,
         "height": height,
         "detections": [
             {
-                "label": classes.names[label],
-                "wnid": classes.wnids[label],
-                "score": round(float(score), 6),
-                "box": [round(float(corner), 2) for corner in box],
+                "label": one.name,
+                "wnid": classes.wnids[one.label],
+                "score": round(one.score, 6),
+                "box": [round(corner, 2) for corner in one.box],
             }
-            for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+            for one in found
         ],
-        "regions": len(run.boxes),
-        "seconds": {stage: round(seconds, 4) for stage, seconds in run.seconds.items()},
+        "regions": len(scored.boxes),
+        "seconds": {stage: round(seconds, 4) for stage, seconds in scored.seconds.items()},
         "model": list(models),
     }
 
 
 def write_result(
-    folder: Path, name: str, path: Path, image: Image, run: Run, classes: ClassTable, models: Sequence[str]
+    folder: Path,
+    name: str,
+    path: Path,
+    scored: ScoredImage,
+    found: Detections,
+    classes: ClassTable,
+    models: Sequence[str],
 ) -> None:
     """Write <name>.json and <name>_detections.jpg, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     photograph = io.BytesIO()
-    drawn = draw_detections(image, run.detections, classes.names)
-    PIL.Image.fromarray(drawn).save(photograph, "JPEG", quality=92, comment=MARK)
-    text = json.dumps(result_record(path, image, run, classes, models), indent=1, ensure_ascii=False) + "\n"
+    found.plot(scored.image).save(photograph, "JPEG", quality=92, comment=MARK)
+    text = json.dumps(result_record(path, scored, found, classes, models), indent=1, ensure_ascii=False) + "\n"
     with (
         write_whole(folder / f"{name}{RECORD}") as record,  # both are on the disk before either has its name
         write_whole(folder / f"{name}{PHOTOGRAPH}") as picture,

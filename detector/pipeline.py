@@ -1,80 +1,122 @@
 """START HERE: the whole detector, image -> proposals -> warped regions -> scores -> NMS -> detections (paper §8).
 
-In: image [H, W, 3] uint8 RGB.  Out: Detections, best first.
+In: an image, as a path, bytes, a PIL image or an array.  Out: Detections, best first.
 Each proposed box is classified on its own, as in R-CNN: warped to a square, or cut from maps of the whole image.
 Several classifiers make the paper's ensemble by the mean of their softmax, followed by one suppression. Beyond the
-paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, all off unless a preset asks
-for them; configs/default.yaml does.
+paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, all off unless a preset
+asks for them; configs/default.yaml does.
 
 N boxes, K classes, S side of a region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
 from detector.class_order import in_order_of
-from detector.config import load_config
+from detector.config import PRESETS, ConfigError, load_config
 from detector.data.ground_truth import ClassTable
+from detector.data.image import Image, ImageError, ImageSource, read_image
 from detector.detections import Detections
 from detector.device import choose_device
 from detector.members import timed
 from detector.multibox import load_source
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer
-from detector.settings import DetectorConfig
+from detector.settings import DetectorConfig, SuppressionConfig
 from detector.suppression import suppress
 from proposals.boxes import Boxes, floating
+from proposals.errors import UserError
 from proposals.merging import propose
 from proposals.own import check_source
-from proposals.result import Proposals
-from proposals.selective.colour import to_rgb
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """What each stage of the detector made of one image.
+class ScoredImage:
+    """An image's proposals and their scores, from which `detections` takes milliseconds.
 
     Attributes:
+        image: [H, W, 3] uint8 RGB, upright.
         boxes: [N, 4] px, the proposals.
         scores: Mean over the members, of each proposal.
-        class_boxes: [N, K, 4] px, the box of each class: moved by box regression, or the proposals themselves.
-        detections: What suppression left.
-        seconds: Time spent in each stage: proposals, warp, network, suppression.
+        suppression: The preset's thresholds.
+        names: The K class names.
+        seconds: Time spent in each stage so far: proposals, warp, network, suppression.
     """
 
-    boxes: NDArray[np.float32]
+    image: Image
+    boxes: Boxes
     scores: RegionScores
-    class_boxes: Boxes
-    detections: Detections
+    suppression: SuppressionConfig
+    names: tuple[str, ...]
     seconds: dict[str, float]
+
+    @cached_property
+    def class_boxes(self) -> Boxes:
+        """[N, K, 4] px, the box of each class: moved by box regression, or the proposals themselves."""
+        height, width, _ = self.image.shape
+        return self.scores.boxes(self.boxes, width, height)
+
+    def detections(
+        self,
+        *,
+        min_score: float | None = None,
+        max_iou: float | None = None,
+        soft_sigma: float | None = None,
+        limit: int | None = None,
+    ) -> Detections:
+        """Turn the scores into detections, any number of times with other thresholds (see SuppressionConfig).
+
+        A threshold that is left out is the preset's. Soft-NMS has no use for max_iou: giving max_iou without soft_sigma
+        selects greedy suppression.
+
+        Raises:
+            ValueError: A threshold outside its range.
+        """
+        if max_iou is not None and soft_sigma is None:
+            soft_sigma = 0.0
+        given: dict[str, Any] = {"min_score": min_score, "max_iou": max_iou, "soft_sigma": soft_sigma, "limit": limit}
+        config = replace(self.suppression, **{name: value for name, value in given.items() if value is not None})
+        with timed(self.seconds, "suppression"):
+            found = suppress(self.class_boxes, self.scores.probabilities, config)
+        return replace(found, names=self.names)
 
 
 class Detector:
-    """Finds objects of K classes in photographs.
+    """A detector of K classes of objects, made by `Detector.load` or from region classifiers in memory.
+
+    Images are paths, bytes of image files, PIL images, or arrays [H, W, 3] uint8 RGB, grey, RGBA, or in uint16, bool or
+    float in [0, 1] (detector.data.image.read_image).
 
     Args:
-        members: the region classifiers of the ensemble, at least one, all of the same classes, in any order.
-        config: proposals, suppression and batch size.
-        device: where the networks run.
-
-    The members stay as they are: copies of their networks score, so that two detectors may share them.
+        members: Region classifiers of the ensemble, at least one, all with the same classes in any order. They stay
+            unchanged and may be shared between detectors.
+        config: Proposals, suppression and batch size.
+        device: Where the networks run.
 
     Raises:
-        ValueError: no member.
-        CheckpointError: members that know different classes, or one without what the config asks of it; MultiBox
-            weights that are not there.
-        DeviceError: a backend or precision that the device does not have.
-        SourceError, StoreError: no such source of own boxes.
-        ImportError: the config wants onnxruntime, which is not installed.
+        ValueError: There is no member.
+        CheckpointError: The members' classes differ, a member lacks what the config asks for, or MultiBox's weights are
+            missing.
+        DeviceError: The device lacks the backend or the precision.
+        SourceError, StoreError: A source of own boxes does not exist.
+        ImportError: The config asks for onnxruntime, which is not installed.
+
+    >>> model = Detector.load("fast", overrides=["suppression.min_score=0.3"])
+    >>> for one in model("examples/chelsea.jpg"):
+    ...     print(one.name)
+    cat
     """
 
     def __init__(
@@ -99,73 +141,127 @@ class Detector:
         self.config = config
 
     @classmethod
-    def load(cls, config: DetectorConfig | str | Path = "default", *, device: str = "auto") -> Detector:
-        """A detector ready to use.
+    def load(
+        cls, config: DetectorConfig | str | Path = "default", *, device: str = "auto", overrides: Sequence[str] = ()
+    ) -> Detector:
+        """Load a detector that is ready to use.
 
         Args:
-            config: settings, a YAML file of them, or the name of a preset; the default needs nothing but this package.
+            config: Name of a preset (`Detector.presets()`), a YAML file, or settings. The default preset needs nothing
+                but this package.
             device: auto, cpu, cuda, cuda:N or mps.
+            overrides: Settings that differ, such as "suppression.min_score=0.3"; for a preset or a file.
 
         Raises:
-            ConfigError, CheckpointError, DeviceError: one line that says what is missing and what to do.
-
-        >>> from detector import Detector, read_image
-        >>> found = Detector.load()(read_image("photo.jpg"))  # doctest: +SKIP
+            ConfigError, CheckpointError, DeviceError: One line that says what is missing and what to do.
         """
-        settings = config if isinstance(config, DetectorConfig) else load_config(DetectorConfig, config)
+        if not isinstance(config, DetectorConfig):
+            config = load_config(DetectorConfig, config, overrides)
+        elif overrides:
+            raise ConfigError("overrides are for a preset or a file; of a DetectorConfig use dataclasses.replace")
         members = []
-        for number, name in enumerate(settings.models, 1):
+        for number, name in enumerate(config.models, 1):
             try:
-                members.append(load_checkpoint(find_checkpoint(name, len(settings.models))))
+                members.append(load_checkpoint(find_checkpoint(name, len(config.models))))
             except CheckpointError as error:
-                if len(settings.models) == 1:
+                if len(config.models) == 1:
                     raise
-                raise CheckpointError(f"model {number} of {len(settings.models)}: {error}") from error
-        return cls(members, settings, choose_device(device))
+                raise CheckpointError(f"model {number} of {len(config.models)}: {error}") from error
+        return cls(members, config, choose_device(device))
+
+    @staticmethod
+    def presets() -> list[str]:
+        """List the names that `load` accepts: the shipped presets of detectors whose weights are present.
+
+        >>> Detector.presets()
+        ['default', 'fast']
+        """
+        found = []
+        for file in sorted(next(folder for folder in PRESETS if folder.is_dir()).glob("*.yaml")):
+            try:
+                config = load_config(DetectorConfig, file)
+                for name in (*config.models, config.proposals.multibox.weights):
+                    if name:
+                        find_checkpoint(name, len(config.models))
+                found.append(file.stem)
+            except (ConfigError, CheckpointError):  # a preset of another command, or weights to be trained
+                continue
+        return found
 
     @property
     def classes(self) -> ClassTable:
-        """The classes that labels refer to."""
+        """The K classes that labels are numbers of."""
         return self.members[0].classes
 
-    def __call__(self, image: NDArray[Any], *, content: bytes | None = None) -> Detections:
-        """Detect the objects of an image; see run."""
-        return self.run(image, content=content).detections
+    def __call__(self, image: ImageSource) -> Detections:
+        """Detect the objects in an image; the errors are those of `score`."""
+        return self.score(image).detections()
 
-    def run(self, image: NDArray[Any], boxes: Boxes | None = None, *, content: bytes | None = None) -> Run:
-        """Detect, and keep what happened on the way.
+    def score(self, image: ImageSource, boxes: Boxes | None = None) -> ScoredImage:
+        """Propose boxes and score them, which takes seconds; the result gives detections in milliseconds.
 
         Args:
-            image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them.
+            image: A path, bytes, a PIL image or an array.
             boxes: [N, 4] px, proposals to use instead of the detector's own.
-            content: the bytes of the image's file, by which a store of own boxes (proposals.own) knows it.
 
         Raises:
-            ValueError: the image is none that to_rgb takes, or a box is not finite, has no area or lies outside it.
-            SourceError, StoreError: a source of own boxes does not know the image, or gives no boxes.
+            ImageError: The file cannot be read; the message names it.
+            ValueError: The array is no image, or a box is not finite, has no area or lies outside the image.
+            SourceError, StoreError: A source of own boxes does not know the image, or gives no boxes.
+
+        >>> scored = Detector.load("fast").score("examples/chelsea.jpg")
+        >>> len(scored.detections(min_score=0.01)) > len(scored.detections(min_score=0.01, max_iou=0.1))
+        True
         """
-        image = to_rgb(image)
-        height, width, _ = image.shape
+        pixels = read_image(image)
         seconds: dict[str, float] = {}
         if boxes is None:
             with timed(seconds, "proposals"):
-                boxes = self.propose(image, content=content).boxes  # [N, 4]
-        boxes = floating(np.asarray(boxes))
-        scores = self.score(image, boxes, seconds)
-        with timed(seconds, "suppression"):
-            class_boxes = scores.boxes(boxes, width, height)  # [N, K, 4]
-            detections = suppress(class_boxes, scores.probabilities, self.config.suppression)
-        return Run(boxes.astype(np.float32), scores, class_boxes, detections, seconds)
+                boxes = self._propose(pixels, image)
+        boxes = floating(np.asarray(boxes))  # [N, 4]
+        scores = self._scorer(pixels, boxes, seconds)
+        return ScoredImage(pixels, boxes, scores, self.config.suppression, self.classes.names, seconds)
 
-    def propose(self, image: NDArray[Any], *, content: bytes | None = None) -> Proposals:
-        """The boxes to classify, of all the sources that the config names; arguments as run takes them."""
+    def stream(
+        self, paths: Iterable[str | Path], *, on_error: Callable[[Path, Exception], None] | None = None
+    ) -> Iterator[tuple[Path, Detections]]:
+        """Detect in many files, in order; a file that fails is left out and does not stop the others.
+
+        Args:
+            paths: The image files.
+            on_error: Called with the path and the error of each file that fails; by default a warning is logged.
+
+        Yields:
+            (path, detections) of each file that could be read.
+
+        >>> failed = {}
+        >>> model = Detector.load("fast")
+        >>> for path, found in model.stream(["examples/chelsea.jpg", "nothing.jpg"], on_error=failed.__setitem__):
+        ...     print(path, found[0].name)
+        examples/chelsea.jpg cat
+        >>> print(failed)
+        {PosixPath('nothing.jpg'): ImageError('nothing.jpg: no such file')}
+        """
+        for path in map(Path, paths):
+            try:
+                found = self(path)
+            except (UserError, OSError) as error:
+                if on_error is not None:
+                    on_error(path, error)
+                else:
+                    _LOG.warning("%s", error if isinstance(error, ImageError) else f"{path}: {error}")
+                continue
+            yield path, found
+
+    def _propose(self, pixels: Image, source: ImageSource) -> Boxes:
+        """Boxes [N, 4] px of all the sources that the config names; a store of own boxes knows an image by its file."""
+        content = None
+        if self.config.proposals.own:
+            content = source if isinstance(source, bytes) else None
+            content = Path(source).read_bytes() if isinstance(source, str | Path) else content
         return propose(
-            image, self.config.proposals, multibox=self._multibox, content=content, threads=torch.get_num_threads()
-        )
-
-    def score(self, image: NDArray[Any], boxes: Boxes, seconds: dict[str, float] | None = None) -> RegionScores:
-        """Score boxes [N, 4] px of an image; time spent is added to seconds["warp"] and seconds["network"]."""
-        return self._scorer(to_rgb(image), floating(np.asarray(boxes)), seconds)
+            pixels, self.config.proposals, multibox=self._multibox, content=content, threads=torch.get_num_threads()
+        ).boxes
 
 
 def _name(config: DetectorConfig, index: int) -> str:

@@ -121,7 +121,7 @@ def entries(one: RegionClassifier) -> dict[str, Callable[[NDArray[Any]], Any]]:
         "MultiBox": lambda image: model.propose([image])[0][1],
         "whole image": lambda image: classify(whole, image, 1),
         "warp": lambda image: warp(image, BOXES, one.regions, (0.0, 0.0, 0.0)),
-        "draw": lambda image: draw_detections(image, found, CLASSES.names),
+        "draw": lambda image: draw_detections(image, found),
     }
 
 

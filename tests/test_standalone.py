@@ -101,9 +101,17 @@ def test_the_example_of_the_readme_runs():
     assert done.stdout.splitlines()[-1] == "True 4 float32"
 
 
-@pytest.mark.parametrize("name", ["Ranked", "selective_search"])
-def test_exports(name):
-    import proposals
-
-    assert name in proposals.__all__
-    assert getattr(proposals, name)
+@pytest.mark.parametrize("package", ["proposals", "detector"])
+def test_exports_are_found_and_listed_without_importing_them(package):
+    code = (
+        f"import {package}, sys\n"
+        f"assert set({package}.__all__) <= set(dir({package}))\n"
+        "assert not {'torch', 'cv2', 'numba'} & set(sys.modules)\n"
+        f"print(*(getattr({package}, name).__name__ for name in {package}.__all__))\n"
+        f"try: {package}.nothing\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    done = python(code)
+    names, error = done.stdout.splitlines()
+    assert sorted(names.split()) == sorted(__import__(package).__all__)
+    assert "'nothing'" in error

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import PIL.features
@@ -39,6 +39,8 @@ from proposals.errors import UserError
 
 Image = NDArray[np.uint8]
 """[H, W, 3] uint8 RGB."""
+ImageSource: TypeAlias = str | Path | bytes | PIL.Image.Image | NDArray[Any]
+"""What read_image takes: a path, the bytes of a file, a PIL image, or an array as proposals.to_rgb takes it."""
 
 IMAGE_SUFFIXES: tuple[str, ...] = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".jpg_large", ".jpeg_large", ".mpo"),
@@ -79,21 +81,36 @@ class ImageError(UserError):
     """A file that is no readable image; the message names the file and the reason."""
 
 
-def read_image(source: str | Path | bytes) -> Image:
-    """Decode an image file, whatever its format, to upright RGB.
+def read_image(source: ImageSource) -> Image:
+    """Decode an image, whatever its form and format, to upright RGB.
 
     Args:
-        source: a path, or the content of an image file.
+        source: A path, the bytes of an image file, a PIL image, or an array as proposals.selective.colour.to_rgb takes
+            it: grey, RGB or RGBA in uint8, uint16, bool, or float in [0, 1].
 
     Returns:
-        [H, W, 3] uint8 RGB, contiguous and writable.
+        [H, W, 3] uint8 RGB, contiguous. It may share memory with an array that has this form already; it is writable
+        otherwise.
 
     Raises:
         ImageError: "PATH: reason" in one line ("<bytes>: reason" for bytes): no such file, a folder, empty, no image,
             cut short, more pixels than Pillow opens (178,956,970 unless PIL.Image.MAX_IMAGE_PIXELS was changed), or
             numbers for which no white is agreed: signed, 32-bit, floating point.
+        ValueError: to_rgb rejects the array.
+
+    >>> read_image("examples/chelsea.jpg").shape
+    (300, 451, 3)
     """
-    return _with_opened(source, _pixels)
+    if isinstance(source, str | Path | bytes):
+        return _with_opened(source, _pixels)
+    if isinstance(source, PIL.Image.Image):
+        try:
+            return _pixels(source, negative=False)
+        except Exception as error:  # a file is decoded here if it was not before
+            raise ImageError(f"{getattr(source, 'filename', '') or '<PIL image>'}: {_reason(error)}") from error
+    from proposals.selective.colour import to_rgb  # numba takes long to import
+
+    return to_rgb(source)
 
 
 def read_size(source: str | Path | bytes) -> tuple[int, int]:

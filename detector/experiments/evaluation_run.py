@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from detector.data.ground_truth import Record
     from detector.data.image import Image
-    from detector.pipeline import Detector, Run
+    from detector.pipeline import Detector, ScoredImage
     from proposals.boxes import Boxes
 
 
@@ -222,11 +222,12 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unre
                 failed.append(str(error))
                 continue
             kept = config.detector.proposals.max_boxes or len(boxes)
-            run = detector.run(image, boxes[:kept])
-            _diagnose(config, detector, record, image, boxes, run, oracles, labels)
-            journal.append(record.image_id, _relabelled(run.detections, labels))  # last: what it has, the others have
-            regions += len(run.boxes)
-            for stage, spent in run.seconds.items():
+            scored = detector.score(image, boxes[:kept])
+            found = scored.detections()
+            _diagnose(config, detector, record, image, boxes, scored, oracles, labels)
+            journal.append(record.image_id, _relabelled(found, labels))  # last: what it has, the others have
+            regions += len(scored.boxes)
+            for stage, spent in scored.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
     if unread is not None:
         unread += failed
@@ -314,7 +315,7 @@ def _diagnose(
     record: Record,
     image: Image,
     boxes: Boxes,
-    run: Run,
+    scored: ScoredImage,
     oracles: Mapping[str, Journal],
     labels: NDArray[np.int64],
 ) -> None:
@@ -329,12 +330,13 @@ def _diagnose(
     known = np.array([label in label_of for label in record.labels.tolist()], np.bool_)
     objects = record.boxes[counts & known]
     own_labels = np.array([label_of[label] for label in record.labels[counts & known].tolist()], np.int64)
-    trace = stages.Trace(boxes, run.scores.probabilities, run.class_boxes, config.detector.suppression, config.score)
+    trace = stages.Trace(
+        boxes, scored.scores.probabilities, scored.class_boxes, config.detector.suppression, config.score
+    )
 
     def proposed() -> Detections:
-        scores = detector.score(image, objects)
-        class_boxes = scores.boxes(objects, image.shape[1], image.shape[0])
-        return perfect_proposals(trace, class_boxes, scores.probabilities)
+        ideal = detector.score(image, objects)
+        return perfect_proposals(trace, ideal.class_boxes, ideal.scores.probabilities)
 
     perfect: dict[str, Callable[[], Detections]] = {
         "proposals": proposed,

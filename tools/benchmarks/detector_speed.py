@@ -150,8 +150,9 @@ def _build(name: str) -> Detect:
     detector = Detector.load(name)
 
     def detect(image: Image) -> tuple[int, dict[str, float]]:
-        run = detector.run(image)
-        return len(run.boxes), run.seconds
+        scored = detector.score(image)
+        scored.detections()
+        return len(scored.boxes), scored.seconds
 
     return detect
 
