@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
+from detector.postprocess import suppress
 from numpy.typing import NDArray
 from torch import nn
 
@@ -39,13 +40,13 @@ from detector.experiments.ablation import (
     format_markdown,
     write_table,
 )
-from detector.experiments.evaluation_run import EvaluationConfig, run_detector
+from detector.experiments.detection_run import run_detector
+from detector.experiments.evaluation_run import EvaluationConfig
 from detector.experiments.extraction import dataset_proposals
 from detector.experiments.score_store import ScoreStore
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, placed_features
 from detector.network.input import InputConvention
 from detector.pipeline import Detector
-from detector.postprocess import suppress
 from detector.regions.offsets import place
 from detector.regions.warp import RegionConfig
 from detector.scoring import RegionScorer, Rows

@@ -263,7 +263,7 @@ def test_blacklisted_objects_have_no_fate(tmp_path: Path, monkeypatch: pytest.Mo
         for name in truth.image_ids
     }
     monkeypatch.setattr("detector.experiments.stages.read_fates", lambda *_: fates)
-    monkeypatch.setattr("detector.experiments.stages.ORACLES", ())
+    monkeypatch.setattr("detector.experiments.evaluation_run.ORACLES", ())
     report = analyse(config, truth, table, stages=True)
     assert report.fates is not None
     assert {stage: count for stage, count in report.fates.items() if count} == {FOUND: 2, "never proposed": 3}

@@ -93,14 +93,18 @@ def _work(options: argparse.Namespace) -> int:
     if options.detections is None:
         _warn(experiment.detector_warnings(config))
     unread: list[str] = []
-    detections = options.detections or experiment.run_detector(config, options.device, unread)
+    detections = options.detections
+    if detections is None:
+        from detector.experiments.detection_run import run_detector
+
+        detections = run_detector(config, options.device, unread)
     table, warnings = read_results(detections, truth)
     _warn(warnings)
     other = None
     if options.compare:
         other, others_warnings = read_results(options.compare, truth)
         _warn(others_warnings)
-    of_a_run = detections == config.folder / "detections.jsonl"  # beside it lies what its stages did
+    of_a_run = detections == config.journal  # beside it lies what its stages did
     report = experiment.analyse(
         config,
         truth,
