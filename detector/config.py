@@ -1,37 +1,51 @@
-"""Settings: YAML file and key=value overrides -> a frozen dataclass, checked.
+"""Settings: a YAML file and key=value overrides -> a frozen dataclass, checked.
 
-In: a dataclass that states every setting with its type and default, a YAML file that states what differs, and overrides
-from the command line. Out: an instance of the dataclass, or a ConfigError: one line with the file, section and key.
+In: a dataclass that declares every setting with its type and default, a YAML file with the settings that differ, and
+overrides from the command line.  Out: an instance of the dataclass, or a ConfigError: one line with file, section, key.
 
-The types and the merging are OmegaConf's; the reading and the messages are ours. A setting that is text takes the word
-as it is written: YAML would read no as False, 010 as 8 and 12:30 as 750, which class names do not mean. A file may
-begin with `extends: other.yaml` (relative to itself) and then states only what differs from that one. So may a section,
-with a file or preset of that section alone: `detector: {extends: fast.yaml}`, or detector.extends=fast on the command
-line.
+A text stays as it is written (words.py). A file may begin with `extends: other.yaml`, a path relative to itself, and
+then states only what differs from that file. So may a section, with a file or preset of that section alone:
+`detector: {extends: fast.yaml}`, or detector.extends=fast on the command line. A dataclass may list settings of earlier
+versions in RETIRED, with the value that is now the only one: files that state it still load.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import yaml  # type: ignore[import-untyped]
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from detector.words import QUOTING, Unquoted, Word, as_typed, parse_yaml, unquoted, without_none
+from detector.words import (
+    QUOTING,
+    Misfit,
+    Unquoted,
+    Word,
+    hints_of,
+    is_section,
+    parse_yaml,
+    typed,
+    unquoted,
+    without_none,
+)
 from proposals.errors import UserError
 from proposals.files import write_whole
 
 T = TypeVar("T")
 
 PRESETS = (Path(__file__).parent / "presets", Path(__file__).parent.parent / "configs")
-"""Where the shipped presets are: inside the package of a wheel, beside it in a checkout."""
+"""Folders of the shipped presets: inside the package of a wheel, beside it in a checkout."""
+
+COMMAND_LINE = "command line"
+
+MISSING: Any = "???"
+"""Default of a setting that has none and stands behind settings that have one."""
 
 
 class ConfigError(UserError):
@@ -39,53 +53,47 @@ class ConfigError(UserError):
 
 
 def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:
-    """The settings of a schema: its defaults, then the file's, then the overrides'.
+    """Load settings: the defaults of a dataclass, then a file's, then the overrides.
 
     Args:
-        schema: a frozen dataclass; its fields are numbers, texts, enums, paths, lists, tuples, dicts, dataclasses.
-        path: a YAML file or the name of a preset (see find_config), or None for the defaults alone.
-        overrides: texts such as "proposals.limit=500"; the value is read as YAML. A backslash before a dot
-            says that it belongs to the key.
+        schema: A frozen dataclass; its fields are numbers, texts, enums, paths, lists, tuples, dicts and dataclasses.
+        path: A YAML file or the name of a preset (see find_config), or None for the defaults alone.
+        overrides: Texts such as "proposals.limit=500"; the value is read as YAML. A backslash before a dot makes it
+            part of the key.
 
     Raises:
-        ConfigError: no such file, malformed or repeated YAML, an unknown key, a value of the wrong type or one that the
-            dataclass refuses, a setting without a value, an override without "=".
+        ConfigError: there is no such file; malformed YAML or a repeated key; an unknown key; a value of the wrong type
+            or one that the dataclass rejects; a setting without a value; an override without "=".
     """
-    config = OmegaConf.structured(schema)
-    sources = [] if path is None else _layers(find_config(path), ())
-    for source, layer in sources:
-        for key, value in _leaves(layer, ()):
-            config = _merged(config, schema, key, value, source=source)
-    for override in overrides:
-        layer = _with_sections(_parse_override(override), Path(), "command line", ())
-        for key, value in _leaves(layer, ()):
-            config = _merged(config, schema, key, value, source="command line")
-    where = " + ".join([source for source, _ in sources[-1:]] + ["command line"] * bool(overrides)) or "defaults"
+    file = None if path is None else find_config(path)
+    where = " + ".join([str(file)] * (file is not None) + [COMMAND_LINE] * bool(overrides)) or "defaults"
+    tree: dict[str, Any] = {}
+    for source, key, value in _settings(file, overrides):
+        _set(tree, schema, key, value, source)
+    missing: list[str] = []
     try:
-        missing = sorted(OmegaConf.missing_keys(config))
-        result = None if missing else OmegaConf.to_object(config)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:  # a broken ${...}, or a dataclass's own check
+        result = _built(schema, tree, (), missing)
+    except ValueError as error:  # a dataclass's own check
         raise ConfigError(f"{where}: {_first_line(error)}") from error
     if missing:
-        names = ", ".join(repr(key) for key in missing)
-        raise ConfigError(f"{where}: no value for {names}. Give it as {missing[0]}=...")
+        names = ", ".join(map(repr, sorted(missing)))
+        raise ConfigError(f"{where}: no value for {names}. Give it as {min(missing)}=...")
     return cast(T, result)
 
 
 def peek(path: str | Path, overrides: Sequence[str], key: str) -> object:
-    """The value of one top-level key before a schema is chosen; None where neither file nor overrides state it.
+    """Return the value of one top-level key before a schema is chosen; None where neither file nor overrides state it.
 
     Raises:
-        ConfigError: as load_config, as far as it is read.
+        ConfigError: the file or an override cannot be read.
     """
-    value: object = None
-    for content in (*(layer for _, layer in _layers(find_config(path), ())), *map(_parse_override, overrides)):
-        value = content.get(key, value)
+    found = [value for _, where, value in _settings(find_config(path), overrides) if where == (key,)]
+    value = found[-1] if found else None
     return value.value if isinstance(value, Word) else value
 
 
 def find_config(name: str | Path) -> Path:
-    """The YAML file of that path, else the shipped preset of that name ("detect" or "detect.yaml").
+    """Find a YAML file by its path, else the shipped preset of that name ("detect" or "detect.yaml").
 
     Raises:
         ConfigError: neither exists; the message lists those that do.
@@ -110,66 +118,66 @@ def find_config(name: str | Path) -> Path:
 
 
 def config_to_dict(config: object) -> dict[str, Any]:
-    """A dataclass instance -> nested dicts and lists of what YAML and JSON can hold; enums by name, paths as text."""
+    """Convert a dataclass instance to dicts and lists that YAML and JSON can hold; enums by name, paths as text."""
     if not is_dataclass(config) or isinstance(config, type):
         raise TypeError(f"expected a dataclass instance, not {type(config).__name__}")
     return {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
 
 
+def to_yaml(config: object) -> str:
+    """Return every setting as YAML, which `load_config` with the same schema reads back as an equal instance."""
+    return cast(str, yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True))
+
+
 def save_config(config: object, path: Path) -> None:
-    """Write every setting as YAML; load_config with the same schema reads back an equal instance."""
+    """Write every setting to a YAML file; load_config with the same schema reads back an equal instance."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as temporary:
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
+        temporary.write_text(to_yaml(config), encoding="utf-8")
 
 
-def _layers(path: Path, inner: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """(name to show, content) of a file and of those it extends, the base first."""
+Setting = tuple[str, tuple[str, ...], Any]
+"""The file that states a setting, or the command line; the path of keys; the value."""
+
+
+def _settings(file: Path | None, overrides: Sequence[str]) -> Iterator[Setting]:
+    """Yield what a file, the files it extends and the overrides state; a later value replaces an earlier one."""
+    if file is not None:
+        yield from _in_file(file, (), ())
+    for override in overrides:
+        yield from _in_mapping(_parse_override(override), (), Path(), COMMAND_LINE, ())
+
+
+def _in_file(path: Path, above: tuple[str, ...], inner: tuple[Path, ...]) -> Iterator[Setting]:
     if path.resolve() in inner:
         chain = " -> ".join(file.name for file in (*inner, path))
         raise ConfigError(f"{path}: 'extends' goes round in a circle: {chain}")
-    content = _read_yaml(path)
-    base = content.pop("extends", None)
-    content = _with_sections(content, path.parent, str(path), (*inner, path.resolve()))
-    if base is None:
-        return [(str(path), content)]
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: 'extends' must be one file name, not {base!r}")
-    if not (path.parent / base).is_file():
-        raise ConfigError(f"{path}: extends {base!r}, and there is no {path.parent / base}")
-    return [*_layers(path.parent / base, (*inner, path.resolve())), (str(path), content)]
+    yield from _in_mapping(_read_yaml(path), above, path.parent, str(path), (*inner, path.resolve()))
 
 
-def _with_sections(content: Mapping[str, Any], folder: Path, source: str, inner: tuple[Path, ...]) -> dict[str, Any]:
-    """The content with each section's `extends` replaced by what that file states and the section does not."""
-    result: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            value = _with_sections(value, folder, source, inner)
-            base = value.pop("extends", None)
-            if base is not None:
-                if not isinstance(base, str):
-                    raise ConfigError(f"{source}: {key}.extends must be one file name, not {base!r}")
-                beside = folder / base
-                layers = _layers(beside if beside.is_file() else find_config(base), inner)
-                for _, layer in reversed(layers):
-                    value = _filled(value, layer)
-        result[str(key)] = value
-    return result
-
-
-def _filled(content: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The content, and what a base states beside it."""
-    result = dict(base)
-    for key, value in content.items():
-        below = base.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[key] = _filled(value, cast(Mapping[str, Any], below)) if both else value
-    return result
+def _in_mapping(
+    content: Mapping[str, Any], above: tuple[str, ...], folder: Path, source: str, inner: tuple[Path, ...]
+) -> Iterator[Setting]:
+    """Yield the settings of a mapping, below those of the file that it extends."""
+    base = content.get("extends")
+    if base is not None:
+        label = ".".join((*above, "extends"))
+        if not isinstance(base, str):
+            raise ConfigError(f"{source}: {label} must be one file name, not {base!r}")
+        try:
+            path = folder / base if (folder / base).is_file() else find_config(base)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {label} {error}") from error
+        yield from _in_file(path, above, inner)
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _in_mapping(value, (*above, name), folder, source, inner)
+        elif name != "extends":
+            yield source, (*above, name), value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """The top-level mapping of a YAML file."""
+    """Return the top-level mapping of a YAML file."""
     try:
         content = parse_yaml(path.read_bytes().decode("utf-8-sig"))
     except yaml.MarkedYAMLError as error:
@@ -187,47 +195,40 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse_override(override: str) -> dict[str, Any]:
-    """One "section.key=value" -> {"section": {"key": value}}."""
+    """Parse "section.key=value" to {"section": {"key": value}}."""
     name, equals, text = override.strip().partition("=")
     key = tuple(part.replace("\\.", ".").strip() for part in re.split(r"(?<!\\)\.", name))
     if not equals or not all(key):
-        raise ConfigError(f"command line: expected key=value, not {override!r}")
+        raise ConfigError(f"{COMMAND_LINE}: expected key=value, not {override!r}")
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
         hint = QUOTING if re.search(r": |[#&*!@%`|>]", text) else ""
         problem = f"{override!r}: the value is malformed YAML: {_first_line(error)}{hint}"
-        raise ConfigError(f"command line: {problem}") from error
-    except UnicodeError as error:  # a byte of the command line that is no text
-        raise ConfigError(f"command line: {override!r}: the value is no text in UTF-8") from error
+        raise ConfigError(f"{COMMAND_LINE}: {problem}") from error
+    except UnicodeError as error:  # bytes that are no text
+        raise ConfigError(f"{COMMAND_LINE}: {override!r}: the value is no text in UTF-8") from error
     return cast(dict[str, Any], _nested(key, value))
 
 
 def _quoting(path: Path, mark: Any) -> str:
-    """Advice for a malformed line that holds what YAML reads as its own."""
+    """Return advice for a malformed line that contains characters with a meaning in YAML."""
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     return QUOTING if re.search(r": .*: |[&*!@%`]", line) else ""
 
 
-def _leaves(content: Mapping[Any, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path of keys, value) of every value that is not itself a non-empty mapping."""
-    for name, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, (*above, str(name)))
-        else:
-            yield (*above, str(name)), value
-
-
-def _merged(config: DictConfig, schema: type, key: tuple[str, ...], value: Any, *, source: str) -> DictConfig:
-    """The config with one value replaced; a value that does not fit becomes a ConfigError that names its key."""
-    is_override = source == "command line"
+def _set(tree: dict[str, Any], schema: type, key: tuple[str, ...], value: Any, source: str) -> None:
+    """Put one value into the tree of settings; a value that does not fit becomes a ConfigError that names its key."""
+    is_override = source == COMMAND_LINE
     hint: Any = schema
     for depth, name in enumerate(key):
         section = without_none(hint)
-        if is_dataclass(section):
-            known = get_type_hints(section)
+        if is_section(section):
+            known = hints_of(section)
             if name not in known:
+                if (name, value) in getattr(section, "RETIRED", {}).items():
+                    return
                 label = f"no key {'.'.join(key)!r}" if is_override else f"{_section(key[:depth])}has no key {name!r}"
                 suggestion = _suggestion(name, list(known), ".".join((*key[:depth], "")) if is_override else "")
                 raise ConfigError(f"{source}: {label}.{suggestion or ' Known: ' + ', '.join(known)}")
@@ -239,17 +240,40 @@ def _merged(config: DictConfig, schema: type, key: tuple[str, ...], value: Any, 
             break
     label = ".".join(key) if is_override else f"{_section(key[:-1])}{key[-1]}"
     if is_override and value is None and hint is str:
-        value = ""  # what is written behind the "="
+        value = ""  # nothing behind the "="
+    for name in key[:-1]:
+        if not isinstance(tree.get(name), dict):
+            tree[name] = {}
+        tree = tree[name]
+    kind = without_none(hint)
+    if value == {} and (is_section(kind) or get_origin(kind) is dict):
+        tree[key[-1]] = tree.get(key[-1]) or {}
+        return
     try:
-        value = as_typed(hint, value)
+        tree[key[-1]] = typed(hint, value)
     except Unquoted as error:
         problem = unquoted(label, value, error.args[0], is_override=is_override)
         raise ConfigError(f"{source}: {label} {problem}") from error
-    try:
-        result = OmegaConf.merge(config, OmegaConf.create(_nested(key, value)))
-    except (OmegaConfBaseException, TypeError) as error:  # the latter for a mapping in place of a list
+    except (Misfit, TypeError) as error:  # the latter: an item without a value that it needs
         raise ConfigError(f"{source}: {label} must be {_describe(hint)}, not {value!r}") from error
-    return cast(DictConfig, result)
+    except ValueError as error:  # an item's own check
+        raise ConfigError(f"{source}: {label}: {_first_line(error)}") from error
+
+
+def _built(hint: Any, node: Any, key: tuple[str, ...], missing: list[str]) -> Any:
+    """Make the dataclasses of a tree of settings; settings without a value are added to `missing`."""
+    kind = without_none(hint)
+    if not isinstance(node, dict):
+        return node
+    if not is_section(kind):
+        return {name: _built(get_args(kind)[1], item, (*key, name), missing) for name, item in node.items()}
+    values = {}
+    for field in fields(kind):
+        if field.name in node:
+            values[field.name] = _built(hints_of(kind)[field.name], node[field.name], (*key, field.name), missing)
+        elif field.default in (dataclasses.MISSING, MISSING) and field.default_factory is dataclasses.MISSING:
+            missing.append(".".join((*key, field.name)))
+    return None if missing else kind(**values)
 
 
 def _nested(key: tuple[str, ...], value: Any) -> Any:
@@ -260,14 +284,14 @@ def _nested(key: tuple[str, ...], value: Any) -> Any:
 
 
 def _describe(hint: Any) -> str:
-    """What a value of that type looks like, for a message."""
+    """Describe the values of a type, for a message."""
     kind = without_none(hint)
     ending = "" if kind is hint else " or null"
-    if is_dataclass(kind):
+    if is_section(kind):
         return f"a section with keys {', '.join(field.name for field in fields(kind))}{ending}"
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"one of {', '.join(member.name for member in kind)}{ending}"
-    if get_origin(kind) in (list, tuple) and is_dataclass(get_args(kind)[0]):
+    if get_origin(kind) in (list, tuple) and is_section(get_args(kind)[0]):
         return f"a list, each {_describe(get_args(kind)[0])}"
     name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
     return f"{name}{ending}"

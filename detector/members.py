@@ -29,6 +29,8 @@ from proposals.boxes import Boxes
 
 Result = TypeVar("Result")
 
+BATCH_CPU, BATCH_GPU = 8, 256
+"""Regions scored at a time unless set: more than 8 are no faster on a CPU; a GPU without memory for 256 halves them."""
 CUTS = 8  # a region cut from maps costs a twelfth of a warped one: this many times as many make a batch
 
 
@@ -59,7 +61,7 @@ class WarpedMember:
         self.networks = len(classifiers)
         self.device, self.offsets = device, config.regression
         self.regions, self.convention = classifiers[0].regions, classifiers[0].convention
-        self._batch = Batch(config.batch, device)
+        self._batch = Batch(batch_size(config, device), device)
         size = self.regions.size
         self._run = [
             build_backend(config.backend, one.network, device, size=size, precision=config.precision)
@@ -95,7 +97,7 @@ class SharedMember:
     def __init__(self, classifier: RegionClassifier, config: DetectorConfig, device: torch.device) -> None:
         assert classifier.shared is not None
         self.offsets = config.regression
-        self._batch = Batch(CUTS * config.batch, device)
+        self._batch = Batch(CUTS * batch_size(config, device), device)
         precision = choose_precision(config.precision, device)
         self._network = SharedNetwork(
             classifier.network, classifier.convention, classifier.regions, classifier.shared, device, precision
@@ -129,6 +131,11 @@ def scores_of(batches: Sequence[Heads], offsets: bool) -> RegionScores:
         return RegionScores(probabilities)
     moves = [heads.offsets for heads in batches if heads.offsets is not None]
     return RegionScores(probabilities, torch.cat(moves).float().cpu().numpy())
+
+
+def batch_size(config: DetectorConfig, device: torch.device) -> int:
+    """Number of warped regions to score at a time: as set, or what suits the device."""
+    return config.batch or (BATCH_CPU if device.type == "cpu" else BATCH_GPU)
 
 
 class Batch:

@@ -73,7 +73,7 @@ class DetectorConfig:
             have one. The paper has none.
         mirror: score each region's mirror image too, and take the mean, at twice the price. The paper mentions none.
         cascade: which regions the members after the first look at.
-        batch: regions scored at a time.
+        batch: Warped regions scored at a time. null: 8 on a CPU; on a GPU 256, or as many as its memory holds.
         backend: What runs the networks: torch, or onnxruntime, an optional extra that computes in float32 on a CPU.
         precision: Number format of the convolutions: float32, bfloat16, or auto, which is bfloat16 where the device
             multiplies it faster.
@@ -85,14 +85,14 @@ class DetectorConfig:
     regression: bool = False
     mirror: bool = False
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
-    batch: int = 8  # on a CPU 16 and 32 are no faster in whole detectors, and take more memory
+    batch: int | None = None  # on a CPU 16 and 32 are no faster in whole detectors, and take more memory
     backend: str = "torch"
     precision: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("models must name at least one region classifier")
-        if self.batch < 1:
+        if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch must be at least 1, not {self.batch}")
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")

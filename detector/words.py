@@ -1,7 +1,8 @@
-"""YAML whose words keep how they are written, so that a text is what its author typed.
+"""YAML whose words keep their spelling, and their conversion to the type of a setting.
 
-In: YAML.  Out: mappings, lists, texts, and a Word for each word that YAML reads as a number, a bool or null; as_typed
-then takes it as its setting's type says. YAML alone would turn the class names no, 010, 1e3 and 12:30 into others.
+In: YAML.  Out: mappings, lists, texts, and a Word for each word that YAML reads as a number, a bool or null; `typed`
+converts them to the setting's type. A text stays as it is written: YAML alone would turn the class names no, 010, 1e3
+and 12:30 into other values.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import re
 import shlex
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import msgspec
 import yaml  # type: ignore[import-untyped]
 
 QUOTING = ". A text with one of : # & * ! @ % ` | > [ ] { } , in it belongs in quotes"
@@ -23,11 +26,11 @@ QUOTING = ". A text with one of : # & * ! @ % ` | > [ ] { } , in it belongs in q
 
 @dataclass(frozen=True)
 class Word:
-    """A word that YAML reads as something else than text; which is meant depends on the setting.
+    """A word that YAML does not read as text.
 
     Attributes:
-        text: as it is written.
-        value: as YAML reads it: a number, a bool or None.
+        text: The word as it is written.
+        value: The number, bool or None that YAML reads.
     """
 
     text: str
@@ -37,8 +40,16 @@ class Word:
         return repr(self.value)
 
 
+class Misfit(Exception):
+    """A value that does not fit the type of its setting."""
+
+
+class Unquoted(Exception):
+    """A value that YAML does not read as text, in place of a text; the argument is the value."""
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Plain values, words that are no text as Word, and keys as they are written."""
+    """Plain values, a Word for each word that is no text, and keys as they are written."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
         self.flatten_mapping(node)  # "<<"
@@ -61,11 +72,11 @@ _Loader.add_implicit_resolver(  # 1e-3 and 1.5e3, which YAML 1.1 takes for texts
 )
 
 
-def parse_yaml(text: str) -> Any:  # what YAML can state
-    """A YAML document; its keys are texts.
+def parse_yaml(text: str) -> Any:  # whatever YAML can state
+    """Parse a YAML document; its keys are texts.
 
     Raises:
-        yaml.YAMLError: it is malformed, or a key stands twice, is no word, or an alias holds itself.
+        yaml.YAMLError: the document is malformed, or a key occurs twice, is not one word, or an alias contains itself.
     """
     loader = _Loader(text)
     try:
@@ -80,7 +91,7 @@ def parse_yaml(text: str) -> Any:  # what YAML can state
 
 def _check_nodes(node: Any, above: tuple[Any, ...], checked: set[int]) -> None:
     if node in above:
-        raise yaml.constructor.ConstructorError(None, None, "an alias holds itself", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, "an alias contains itself", node.start_mark)
     if id(node) in checked or isinstance(node, yaml.ScalarNode):
         return
     checked.add(id(node))
@@ -98,42 +109,103 @@ def _check_nodes(node: Any, above: tuple[Any, ...], checked: set[int]) -> None:
         _check_nodes(child, (*above, node), checked)
 
 
-def as_typed(hint: Any, value: Any, *, top: bool = True) -> Any:
-    """A value in which each word is what its setting's type says: text as written, else as YAML reads it.
+def typed(hint: Any, value: Any, *, top: bool = True) -> Any:
+    """Convert a value of YAML to a setting's type.
+
+    Args:
+        hint: The type: a number, bool, text, path, enum (by name), a list, tuple or dict of these, a dataclass, or one
+            of them "| None".
+        value: What parse_yaml gave.
+        top: Whether the value is a setting of its own and not an item: an unquoted null is then no text.
 
     Raises:
-        Unquoted: where text belongs there is something that cannot be meant as one.
+        Unquoted: a text is needed, and YAML reads something else.
+        Misfit: the value does not fit the type.
     """
     kind = without_none(hint)
-    if isinstance(value, Word):
-        takes_none = kind is not hint
-        is_text = kind is Path or (isinstance(kind, type) and issubclass(kind, (str, Enum)))
-        if not is_text or (takes_none and value.value is None):
-            return value.value
-        if not value.text or (top and value.value is None):  # [null] can only be a text; "name: null" could be neither
-            raise Unquoted(value)
-        return value.text
-    if isinstance(value, Mapping):
-        if kind is str or kind is Path:
-            raise Unquoted(value)
-        known = get_type_hints(kind) if is_dataclass(kind) else {}
-        below = get_args(kind)[1] if get_origin(kind) is dict else Any
-        return {name: as_typed(known.get(name, below), item, top=False) for name, item in value.items()}
-    if isinstance(value, list):
-        if kind is str or kind is Path:
-            raise Unquoted(value)
-        items = get_args(kind) if get_origin(kind) in (list, tuple) else ()
-        hints = items if len(items) == len(value) and Ellipsis not in items else (*items[:1], Any)[:1] * len(value)
-        return [as_typed(one, item, top=False) for one, item in zip(hints, value, strict=True)]
-    return value
+    is_none = value is None or (isinstance(value, Word) and value.value is None)
+    if is_none and kind is not hint:
+        return None
+    if isinstance(kind, type) and issubclass(kind, (str, Path, Enum)):
+        if isinstance(value, Word):
+            if not value.text or (top and is_none):
+                raise Unquoted(value)
+            value = value.text
+        if not isinstance(value, str):
+            raise Misfit if value is None or issubclass(kind, Enum) else Unquoted(value)
+        if issubclass(kind, Enum):
+            if value not in kind.__members__:
+                raise Misfit
+            return kind[value]
+        return kind(value)
+    if is_section(kind):
+        hints = hints_of(kind)
+        if not isinstance(value, Mapping) or not value.keys() <= hints.keys():
+            raise Misfit
+        return kind(**{name: typed(hints[name], item, top=False) for name, item in value.items()})
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            raise Misfit
+        return {name: typed(get_args(kind)[1], item, top=False) for name, item in value.items()}
+    if get_origin(kind) in (list, tuple):
+        if not isinstance(value, list):
+            raise Misfit
+        items = get_args(kind)
+        items = items if get_origin(kind) is tuple and Ellipsis not in items else items[:1] * len(value)
+        if len(items) != len(value):
+            raise Misfit
+        return get_origin(kind)(typed(one, item, top=False) for one, item in zip(items, value, strict=True))
+    try:
+        return msgspec.convert(value.value if isinstance(value, Word) else value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Misfit from error
 
 
-class Unquoted(Exception):
-    """Something of YAML's own where a text belongs; the argument is it."""
+def is_section(kind: Any) -> bool:
+    """Whether a type is a dataclass, a section of settings."""
+    return is_dataclass(kind)
+
+
+@cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    """Return the type of each field of a dataclass by name, in their order."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def without_none(hint: Any) -> Any:
+    """Return X of "X | None", else the hint itself."""
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not type(None)]
+        return options[0] if len(options) == 1 else hint
+    return hint
+
+
+def unquoted(label: str, value: Any, found: Any, *, is_override: bool) -> str:
+    """Say that a setting needs a text in quotes, and how to write it.
+
+    Args:
+        label: Name of the setting.
+        value: The whole value of the setting.
+        found: The part of it that YAML does not read as text.
+        is_override: Whether the setting is on the command line, where the advice is quoted for the shell too.
+    """
+    text = _written(found)
+    if isinstance(found, Word):
+        problem = f"must be text, {f'not {text}' if text else 'and nothing is stated'}"
+    else:
+        problem = f"must be text, and YAML reads {'a list' if isinstance(found, list) else 'a key and its value'} here"
+    texts = [_written(item) for item in value] if isinstance(value, list) else []
+    if is_override and texts and None not in texts:
+        return f"{problem}. Put it in quotes: {list_override(label, [str(item) for item in texts])}"
+    quoted = "" if text is None else json.dumps(text, ensure_ascii=False)
+    if is_override and quoted:
+        return f"{problem}. Put it in quotes: {shlex.quote(f'{label}={quoted}')}"
+    return f"{problem}. Put it in quotes{f': {quoted}' * bool(quoted)}"
 
 
 def _written(value: Any) -> str | None:
-    """The text that a value of YAML was probably meant as; None where there is no telling."""
+    """Return the text that a value of YAML was probably meant as; None where that is unknown."""
     if isinstance(value, Word):
         return value.text or None
     if isinstance(value, Mapping) and len(value) == 1:
@@ -143,25 +215,8 @@ def _written(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def unquoted(label: str, value: Any, found: Any, *, is_override: bool) -> str:
-    """What to say of YAML's own where a text belongs."""
-    if isinstance(found, Word):
-        problem = "must be text, and nothing is stated" if not found.text else f"must be text, not {found.text}"
-        quoted = f'"{found.text}"'
-    else:
-        kind = "a list" if isinstance(found, list) else "a key and its value"
-        problem, text = f"must be text, and YAML reads {kind} here", _written(found)
-        quoted = "" if text is None else json.dumps(text, ensure_ascii=False)
-    texts = [_written(item) for item in value] if isinstance(value, list) else []
-    if is_override and texts and None not in texts:
-        return f"{problem}. Put it in quotes: {list_override(label, cast(list[str], texts))}"
-    if is_override and quoted:
-        return f"{problem}. Put it in quotes: {shlex.quote(f'{label}={quoted}')}"
-    return f"{problem}. Put it in quotes{f': {quoted}' * bool(quoted)}"
-
-
 def list_override(key: str, texts: Sequence[str]) -> str:
-    """The words that set a list of texts on a command line, quoted for YAML and the shell where they must be.
+    """Return the command-line words that set a list of texts, quoted for YAML and the shell where needed.
 
     >>> list_override("data.classes", ["cat", "dog"])
     'data.classes=[cat,dog]'
@@ -172,11 +227,3 @@ def list_override(key: str, texts: Sequence[str]) -> str:
     plain = all(re.fullmatch(r"[\w./+-]+", item) for item in items)
     override = f"{key}=[{','.join(items)}]"
     return override if plain else shlex.quote(override)
-
-
-def without_none(hint: Any) -> Any:
-    """X of "X | None", else the hint itself."""
-    if get_origin(hint) in (Union, types.UnionType):
-        options = [option for option in get_args(hint) if option is not type(None)]
-        return options[0] if len(options) == 1 else hint
-    return hint

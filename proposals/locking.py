@@ -1,4 +1,7 @@
-"""Files of which one process at a time is the owner: a lock ends with its process, however that ends."""
+"""Lock files, each held by one process at a time.
+
+In: a path.  Out: a lock, which ends with its process however that ends.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,20 @@ except ImportError:  # everywhere else
 
 
 class InUseError(UserError):
-    """Another process has the lock."""
+    """Another process holds the lock."""
 
 
 class Lock:
-    """A lock file, held from the beginning until `release` or the end of the process; it disappears with the former.
+    """A lock file, held until `release`, which removes the file, or until the process ends.
 
-    The system's own locks are used. Where a platform or a network's folder has none, the file holds the number of its
-    process, and counts as long as a process of that number runs here.
+    The system's own locks are used. Where a platform or a network folder has none, the file holds the number of its
+    process and counts as long as a process with that number runs on this machine.
 
     Args:
-        path: the lock file, used for nothing else; its folder must exist.
+        path: The lock file, used for nothing else; its folder must exist.
 
     Raises:
-        InUseError: another Lock holds it, in this process or in another.
+        InUseError: another Lock holds the file, in this process or in another one.
         OSError: the file cannot be made.
     """
 
@@ -43,7 +46,7 @@ class Lock:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 self._take(file)
-                # The one before may have removed the file after it was opened here: then the lock is on no name.
+                # The previous holder may have removed the file after it was opened here; then the lock is on no name.
                 if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
                     self._file = file
             finally:
@@ -51,7 +54,7 @@ class Lock:
                     os.close(file)
 
     def release(self) -> None:
-        """Let others have it; a second time does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -63,21 +66,16 @@ class Lock:
                 self.path.unlink(missing_ok=True)
 
     def _take(self, file: int) -> None:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError as error:
+        try:
+            if fcntl is not None:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if msvcrt is not None:
+                return msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if msvcrt is not None or isinstance(error, BlockingIOError):
                 raise InUseError(f"{self.path}: another process is at work here") from error
-            except OSError:  # a folder without locks, as some of networks are
-                pass
-        elif msvcrt is not None:
-            try:
-                msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-                return
-            except OSError as error:
-                raise InUseError(f"{self.path}: another process is at work here") from error
-        owner = os.pread(file, 32, 0) if hasattr(os, "pread") else os.read(file, 32)
+            # else a folder without locks, as on some network file systems
+        owner = os.read(file, 32)
         if owner.isdigit() and _runs(int(owner)):
             raise InUseError(f"{self.path}: process {int(owner)} is at work here")
         os.ftruncate(file, 0)
@@ -86,12 +84,11 @@ class Lock:
 
 
 def _runs(process: int) -> bool:
-    if os.name == "nt":  # where the number 0 would be a signal
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    if os.name != "nt":  # where the number 0 would be a signal
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
     return True

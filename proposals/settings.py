@@ -1,24 +1,27 @@
-"""What can be set about proposals: methods, modes, rankings. Pure Python: commands refuse wrong settings at once.
+"""The settings of proposals: which sources take part, and how each of them works.
 
-Sources of the modes: Uijlings et al., IJCV 2013, the code released with it, R-CNN's, and OpenCV's ximgproc module.
+Pure Python, so that commands reject wrong settings before anything slow is imported.
+Sources of the modes: Uijlings et al., IJCV 2013, the code released with it, and R-CNN's.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 
 class Mode(NamedTuple):
-    """Which segmentations and hierarchies: every k in every colour space, every set of similarities over each.
+    """The segmentations and hierarchies of a selective search.
+
+    Each threshold in each colour space gives a segmentation; each set of similarities gives one hierarchy over it.
 
     Attributes:
-        ks: thresholds of the segmentation.
-        colour_spaces: names in proposals.colour.
-        similarities: sets of letters of "CTSF".
-        min_size: smallest superpixel, px²; None is k.
-        neighbours: of a pixel in the segmentation's graph.
+        ks: Thresholds k of the segmentation.
+        colour_spaces: Names in proposals.selective.colour.COLOUR_SPACES.
+        similarities: Sets of the letters of "CTSF" (colour, texture, size, fill).
+        min_size: Area of the smallest superpixel, px²; None uses k.
+        neighbours: Neighbours of a pixel in the segmentation's graph, 8 (the authors') or 4.
     """
 
     ks: tuple[int, ...]
@@ -28,41 +31,31 @@ class Mode(NamedTuple):
     neighbours: int = 8
 
 
-_ALL = ("hsv", "lab", "rgi", "h", "i")
 MODES = {
     "fast": Mode((50, 100), ("hsv", "lab"), ("CTSF", "TSF")),
-    "quality": Mode((50, 100, 150, 300), _ALL, ("CTSF", "TSF", "F", "S")),
+    "quality": Mode((50, 100, 150, 300), ("hsv", "lab", "rgi", "h", "i"), ("CTSF", "TSF", "F", "S")),
     "single": Mode((200,), ("hsv",), ("CTSF",)),
-    "opencv-fast": Mode((150, 300, 450), ("opencv-hsv", "opencv-lab"), ("CTSF", "TSF"), min_size=100, neighbours=4),
-    "opencv-quality": Mode(
-        (150, 300, 450, 600, 750),
-        tuple(f"opencv-{name}" for name in _ALL),
-        ("CTSF", "TSF", "F", "S"),
-        min_size=100,
-        neighbours=4,
-    ),
 }
-"""The authors' three, and the settings of OpenCV's two."""
+"""The three modes of the authors' code."""
 
-METHODS = {"native": tuple(MODES), "opencv": ("fast", "quality", "single"), "selectivesearch": ("fast",)}
-"""Whose selective search, and its modes: this package's, OpenCV's, or the PyPI package's, which has one only."""
-
-RANKINGS = ("large-first", "small-first")
+METHODS = ("native", "selectivesearch")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class MultiBoxSettings:
-    """Which boxes MultiBox adds.
+    """Which boxes the MultiBox network adds.
 
     Attributes:
-        weights: a file, or the name of shipped ones; empty for no MultiBox.
-        limit: at most so many boxes an image.
-        max_iou: overlap with a better one above this drops a box, in (0, 1]; 1 keeps all.
-        crops: what it looks at beside the whole image: 0: nothing; 1: overlapping squares of two thirds of the shorter
-            side, six of a photograph of 4:3; 2: of a third too, 35 more.
-        precision: what its trunk computes in: float32, bfloat16, or auto: bfloat16 where the device multiplies it
-            faster.
+        weights: File of a trained MultiBox, or the name of shipped weights such as multibox_voc. Empty turns MultiBox
+            off. Only `detector` can load the file; `proposals.propose` takes the loaded network as its argument
+            `multibox`.
+        limit: Most boxes per image.
+        max_iou: A box that overlaps a better one by more than this IoU is dropped, in (0, 1]; 1 keeps all.
+        crops: Parts of the image the network sees. 0: the whole image only. 1: overlapping squares of 2/3 of the
+            shorter side too (six for an image of 4:3). 2: squares of 1/3 too (35 more).
+        precision: Number type of the trunk: float32, bfloat16, or auto, which takes bfloat16 where the device
+            multiplies it faster.
     """
 
     weights: str = ""
@@ -86,23 +79,28 @@ class MultiBoxSettings:
 
 @dataclass(frozen=True)
 class ProposalConfig:
-    """How boxes are proposed: by selective search, by MultiBox, by sources of one's own, or by several together.
+    """How boxes are proposed: by selective search, by MultiBox, by your own sources, or by several of these together.
 
     Attributes:
-        selective_search: whether it takes part.
-        multibox: whether and how MultiBox does.
-        own: further sources by name: "package.module:function" (image [H, W, 3] uint8 RGB -> boxes [N, 4] px and scores
-            [N], best first), or the folder of a store (proposals.store), which holds boxes of image files.
-        near: a box that overlaps one of an earlier source by more than this is left out, in (0, 1]; 1 keeps all.
-        method: native (this package's selective search), or a baseline: opencv, selectivesearch (proposals.baselines).
-        mode: fast (R-CNN's), quality, single, opencv-fast, opencv-quality.
-        superpixel_scale: 1 is R-CNN's selective search, 2 GoogLeNet's (§8).
-        ranking: large-first (the authors') or small-first; baselines keep their own order.
-        width: images are resized to this width first, px; 0 keeps their own (R-CNN: 500 on ILSVRC).
-        min_width: boxes narrower or lower than this in the resized image are dropped, px (R-CNN: 20).
-        max_boxes: of all sources together; selective search, whose boxes come last, is cut. 0 keeps all.
-        seed: of the random ranking.
+        selective_search: Whether selective search takes part.
+        multibox: The MultiBox network; off by default.
+        own: Your own sources by name. A value is either "package.module:function", a function that takes an image
+            [H, W, 3] uint8 RGB and returns boxes [N, 4] px and scores [N], best first; or the folder of a proposal
+            store (proposals.store), which holds the boxes of image files.
+        near: A box that overlaps a box of an earlier source by more than this IoU is dropped, in (0, 1]; 1 keeps all.
+            The order is MultiBox, own sources, selective search.
+        method: Implementation of selective search: native (this package's), or selectivesearch (the PyPI package,
+            slow, for comparison; it has one mode and ranks nothing).
+        mode: Mode of the native search: fast (R-CNN's, 8 hierarchies), quality (80) or single (1).
+        superpixel_scale: Factor for the threshold k and the smallest superpixel; 1 is R-CNN's, 2 is GoogLeNet's (§8).
+        width: Selective search resizes the image to this width first, px (R-CNN on ILSVRC: 500); 0 keeps its own size.
+        min_width: Boxes of selective search narrower or lower than this in the resized image are dropped, px
+            (R-CNN: 20).
+        max_boxes: Most boxes per image, all sources together; the last boxes of selective search are cut. 0 keeps all.
+        seed: Seed of selective search's random ranking.
     """
+
+    RETIRED: ClassVar[dict[str, object]] = {"ranking": "large-first"}  # settings that files of version 0.1 may state
 
     selective_search: bool = True
     multibox: MultiBoxSettings = field(default_factory=MultiBoxSettings)
@@ -111,7 +109,6 @@ class ProposalConfig:
     method: str = "native"
     mode: str = "fast"
     superpixel_scale: float = 2.0
-    ranking: str = "large-first"
     width: int = 500
     min_width: int = 20
     max_boxes: int = 0
@@ -125,7 +122,9 @@ class ProposalConfig:
                 raise ValueError(f"proposals.own cannot be called {name!r}: that is another source's name")
         if not 0 < self.near <= 1:
             raise ValueError(f"proposals.near must be in (0, 1], not {self.near}")
-        check_search(self.method, self.mode, self.superpixel_scale, self.ranking, "proposals.")
+        if self.method not in METHODS:
+            raise ValueError(f"proposals.method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        check_search(self.mode, self.superpixel_scale, "proposals.")
         for name in ("width", "min_width", "max_boxes", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"proposals.{name} must not be negative, but is {getattr(self, name)}")
@@ -135,7 +134,7 @@ class ProposalConfig:
 
 
 def settings_hash(settings: Any) -> int:
-    """A hash of a dataclass of settings, whose fields may be lists and dicts; the same for equal ones."""
+    """Hash a dataclass of settings whose fields may be lists and dicts; equal settings have equal hashes."""
     return hash(_hashable(asdict(settings)))
 
 
@@ -147,16 +146,9 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-def check_search(method: str, mode: str, superpixel_scale: float, ranking: str, prefix: str = "") -> None:
-    """Raise ValueError, naming the setting behind the prefix, unless they are a search that exists."""
-    if method not in METHODS:
-        raise ValueError(f"{prefix}method must be one of {', '.join(METHODS)}, not {method!r}")
-    if mode not in METHODS[method]:
-        of = "" if method == "native" else f" of method {method}"
-        raise ValueError(f"{prefix}mode{of} must be one of {', '.join(METHODS[method])}, not {mode!r}")
+def check_search(mode: str, superpixel_scale: float, prefix: str = "") -> None:
+    """Raise ValueError, naming the setting behind the prefix, unless the native search has such a mode and scale."""
+    if mode not in MODES:
+        raise ValueError(f"{prefix}mode must be one of {', '.join(MODES)}, not {mode!r}")
     if not 0 < superpixel_scale < math.inf:
         raise ValueError(f"{prefix}superpixel_scale must be above 0 and finite, not {superpixel_scale}")
-    if ranking not in RANKINGS:
-        raise ValueError(f"{prefix}ranking must be one of {', '.join(RANKINGS)}, not {ranking!r}")
-    if method != "native" and ranking != RANKINGS[0]:
-        raise ValueError(f"{prefix}ranking cannot be set for method {method}, which has an order of its own")

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from detector import Detections, Detector, DetectorConfig, read_image
 from detector.config import ConfigError
 from detector.data.image import Image, ImageError
+from detector.members import batch_size
 from detector.settings import SuppressionConfig
 from detector.suppression import suppress
 from proposals import ProposalConfig, Proposals, propose
@@ -77,6 +79,13 @@ def test_overrides_change_the_preset(preset: Path) -> None:
 
 def test_presets_are_those_that_load() -> None:
     assert Detector.presets() == ["default", "fast"]
+
+
+@pytest.mark.parametrize(("batch", "device", "expected"), [(None, "cpu", 8), (None, "cuda:1", 256), (5, "cuda", 5)])
+def test_the_batch_suits_the_device(batch: int | None, device: str, expected: int) -> None:
+    assert batch_size(DetectorConfig(batch=batch), torch.device(device)) == expected
+    with pytest.raises(ValueError, match="batch"):
+        DetectorConfig(batch=0)
 
 
 # ---- images

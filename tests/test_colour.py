@@ -83,7 +83,7 @@ def test_grey_has_no_colour():
     assert (np.diff(to_lab(greys)[0, :, 0].astype(int)) >= 0).all()
 
 
-def test_the_other_spaces_are_the_authors_and_opencvs():
+def test_the_other_spaces_are_the_authors():
     image = np.random.default_rng(3).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     found = {name: space.convert(image).astype(int) for name, space in COLOUR_SPACES.items()}
     grey = np.rint(image @ np.array([0.299, 0.587, 0.114]))[..., None]
@@ -93,16 +93,6 @@ def test_the_other_spaces_are_the_authors_and_opencvs():
     assert np.abs(found["rgi"][..., 0] - red).max() <= 0.5 + 1e-3
     assert np.abs(found["rgi"][..., 1] - green).max() <= 0.5 + 1e-3
     assert np.array_equal(found["rgi"][..., 2:], found["i"])
-
-    saturated = found["hsv"][..., 1] > 40
-    hue = np.abs(found["opencv-hsv"][..., 0] / 180 - found["hsv"][..., 0] / 255)[saturated]
-    assert np.minimum(hue, 1 - hue).max() < 1 / 90
-    assert found["opencv-hsv"][..., 0].max() < 180
-    assert np.abs(found["opencv-hsv"][..., 1:] - found["hsv"][..., 1:]).max() <= 1
-    assert np.abs(found["opencv-lab"] - found["lab"]).mean() < 8  # its white is D65
-    assert np.array_equal(found["opencv-h"], found["opencv-hsv"][..., :1])
-    assert np.array_equal(found["opencv-i"], found["i"])
-    assert np.array_equal(found["opencv-rgi"], np.concatenate([image[..., :2], found["i"]], axis=2))
 
 
 def test_black_has_the_chromaticity_of_grey():

@@ -19,7 +19,8 @@ from detector.experiments.extraction import extract
 from proposals.merging import propose
 from proposals.result import Proposals
 from proposals.settings import ProposalConfig
-from proposals.store import StoreWriter, digest
+from proposals.store import digest
+from proposals.store_writer import StoreWriter
 
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "eval_proposals.py"
@@ -260,4 +261,5 @@ def test_examples_of_the_help_name_settings_that_exist(monkeypatch):
     assert examples
     for example in examples:
         words = shlex.split(example)[2:]
-        load_config(CoverageConfig, words[words.index("--config") + 1], [w for w in words if "=" in w])
+        config = words[words.index("--config") + 1] if "--config" in words else "proposals_voc"
+        load_config(CoverageConfig, config, [w for w in words if "=" in w])

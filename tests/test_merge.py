@@ -18,7 +18,8 @@ from proposals.merging import merge, propose
 from proposals.own import identity, own_boxes
 from proposals.result import MULTIBOX, SELECTIVE_SEARCH, Found, Proposals, source_names
 from proposals.settings import MultiBoxSettings, ProposalConfig
-from proposals.store import StoreError, StoreWriter, digest
+from proposals.store import StoreError, digest
+from proposals.store_writer import StoreWriter
 
 Floats32 = NDArray[np.float32]
 Part = tuple[int, Floats32, Floats32]

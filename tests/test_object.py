@@ -31,6 +31,7 @@ from detector.checkpoint import (
     save_checkpoint,
 )
 from detector.classification.ensemble import Predictions, PredictionsError, classify
+from detector.commands.results import detect_files
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
 from detector.detections import Detections
@@ -40,7 +41,6 @@ from detector.multibox import MultiBoxModel, load_multibox, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
-from detector.output import detect_files
 from detector.regions.maps import SharedConfig, SharedNetwork
 from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig
@@ -51,7 +51,8 @@ from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
 from proposals.multibox.loss import MATCHES, multibox_loss
 from proposals.own import SourceError
 from proposals.settings import ProposalConfig
-from proposals.store import StoreError, StoreWriter, digest, store_settings
+from proposals.store import StoreError, digest, store_settings
+from proposals.store_writer import StoreWriter
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
@@ -632,7 +633,8 @@ def test_a_store_is_written_and_memory_is_asked_for_without_unix_modules(tmp_pat
         "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
         "import numpy as np, pathlib\n"
         "from proposals.result import Proposals\n"
-        "from proposals.store import ProposalStore, StoreWriter, digest\n"
+        "from proposals.store import ProposalStore, digest\n"
+        "from proposals.store_writer import StoreWriter\n"
         f"folder = pathlib.Path({str(tmp_path / 'store')!r})\n"
         "some = Proposals(np.ones((1, 4), 'f4'), np.ones(1, 'f4'), np.zeros(1, 'u1'))\n"
         "with StoreWriter(folder, {}, ['a']) as writer:\n"

@@ -48,7 +48,7 @@ def forms(image):
     }
 
 
-@pytest.mark.parametrize("mode", ["fast", "single", "opencv-fast"])
+@pytest.mark.parametrize("mode", ["fast", "single", "quality"])
 def test_odd_images(mode):
     generator = np.random.default_rng(0)
     tried = 0

@@ -92,6 +92,7 @@ def test_shipped_benchmarks_compare_like_with_like(name):
     [
         ("contestants.two.threads=0", "contestants.two.threads must be at least 1, not 0"),
         ("contestants.two.thread=1", "no key 'contestants.two.thread'. Did you mean 'contestants.two.threads'?"),
+        ("contestants.two.search=opencv", "contestants.two.search must be one of opencv fast"),
         ("contestants.two.proposals.mode=x", "proposals.mode must be one of fast"),
     ],
 )
@@ -109,9 +110,9 @@ def test_a_missing_baseline_is_one_line(shapes, tool, tmp_path, capsys):
 
     path = tmp_path / "bench.yaml"
     save_config(config(shapes), path)
-    assert tool("proposal_speed")(["--config", str(path), "contestants.one.proposals.method=opencv"]) == 1
+    assert tool("proposal_speed")(["--config", str(path), "contestants.one.search=opencv fast"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("proposal_speed: method opencv needs cv2.ximgproc")
+    assert error.startswith("proposal_speed: opencv needs cv2.ximgproc")
     assert error.count("\n") == 1
 
 

@@ -4,15 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from proposals import store as store_module
+from proposals import store_writer as store_module
 from proposals.result import Proposals
 from proposals.settings import ProposalConfig
-from proposals.store import ProposalStore, StoreError, StoreWriter, digest, shard_of, store_settings
+from proposals.store import ProposalStore, StoreError, digest, store_settings
+from proposals.store_writer import StoreWriter, shard_of
 
 NAMES = tuple(f"image {number}.jpg" for number in range(9))
 SETTINGS = {"method": "mine", "size": 2.0, "list": [1, 2]}
@@ -215,7 +217,7 @@ def test_other_settings_are_refused_by_name(tmp_path, settings, message):
 
 def test_every_setting_of_proposals_counts():
     config = ProposalConfig()
-    assert store_settings(config).keys() == {"code", "files", *config.__dataclass_fields__}
+    assert store_settings(config).keys() == {"code", "files", *config.RETIRED, *asdict(config)}
     assert store_settings(config, {"multibox": "a"}) != store_settings(config, {"multibox": "b"})
 
 

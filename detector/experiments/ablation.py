@@ -56,7 +56,9 @@ class RowConfig:
         proposals: which of the named settings.
         models: its classifiers, whose softmax is averaged: files, or names of shipped weights.
         suppression: which scored boxes become detections.
-        regression: as a detector's; so are mirror and cascade.
+        regression: As a detector's setting of that name.
+        mirror: As a detector's.
+        cascade: As a detector's.
         against: the row that this one is compared with; the first where empty.
     """
 

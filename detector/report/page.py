@@ -28,9 +28,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from detector.config import config_to_dict
+from detector.config import to_yaml
 from detector.evaluation.average import class_curves, precision_at
 from detector.evaluation.matching import match
 from detector.evaluation.protocols import RULES, ScoringConfig
@@ -130,7 +129,7 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
         absent=all(picture.absent for picture in (*worst, *best)),
         label_height=LABEL_HEIGHT,
         false_drawn=FALSE_DRAWN,
-        settings=OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))),
+        settings=to_yaml(config),
         versions=_versions(),
         command=shlex.join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])]),
     )

@@ -23,14 +23,13 @@ import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import MISSING
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from detector.classification.augment import Distortion
-from detector.config import config_to_dict
+from detector.config import MISSING, config_to_dict
 from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record

@@ -1,8 +1,8 @@
 """The colour spaces in which selective search segments an image, as its authors' MATLAB code quantises them.
 
 In: image [H, W, 3] uint8 RGB (to_rgb makes it from other arrays).  Out: [H, W, C] uint8, C = 1 or 3, every channel
-over the full 0-255, where OpenCV's hue stops at 180.
-Source: Uijlings et al., IJCV 2013, and the code released with it. Segmentation and histograms read the quantised image.
+over the full range 0-255 (OpenCV's hue stops at 180).
+Source: Uijlings et al., IJCV 2013, and the code released with it. Segmentation and histograms use the quantised image.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _XYZ = (_XYZ / _XYZ.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def to_rgb(image: NDArray[Any]) -> Image:
-    """An image in any of the forms that NumPy users have -> [H, W, 3] uint8 RGB, contiguous.
+    """Convert an image array of any common form to [H, W, 3] uint8 RGB, contiguous.
 
     Args:
         image: [H, W] or [H, W, 1] grey, [H, W, 2] grey and alpha, [H, W, 3] RGB, or [H, W, 4] RGB and alpha; uint8,
-            uint16 (its high byte counts), bool, or floating point in [0, 1]. What is transparent is laid over white;
-            alpha that is 0 everywhere says nothing and is dropped.
+            uint16 (the high byte is taken), bool, or floating point in [0, 1]. Transparent pixels are laid over white;
+            an alpha channel that is 0 everywhere is dropped.
 
     Raises:
-        ValueError: another shape or type, no pixels, or a number that is not in [0, 1].
+        ValueError: another shape or type, no pixels, or a float that is not in [0, 1].
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"image must be a NumPy array, not {type(image).__module__}.{type(image).__qualname__}")
@@ -71,7 +71,7 @@ def to_rgb(image: NDArray[Any]) -> Image:
 
 @compiled()
 def to_hsv(image: Image) -> Image:
-    """MATLAB's rgb2hsv times 255, rounded; [H, W, 3] uint8 RGB -> [H, W, 3] uint8. Grey has hue 0."""
+    """Convert to HSV as MATLAB's rgb2hsv times 255, rounded; [H, W, 3] uint8 RGB -> [H, W, 3] uint8. Grey has hue 0."""
     height, width, _ = image.shape
     result = np.empty((height, width, 3), np.uint8)
     for y in range(height):
@@ -117,39 +117,35 @@ def _to_lab(image: Image, linear: NDArray[np.float32], matrix: NDArray[np.float3
 
 
 def to_lab(image: Image) -> Image:
-    """CIE L*a*b* as MATLAB's applycform quantises it; [H, W, 3] RGB -> [H, W, 3] uint8 L 255/100, a+128, b+128."""
+    """Convert to L*a*b* as MATLAB's applycform quantises it; [H, W, 3] RGB -> uint8 L * 255 / 100, a + 128, b + 128."""
     result: Image = _to_lab(image, _LINEAR, _XYZ)
     return result
 
 
 def to_grey(image: Image) -> Image:
-    """MATLAB's rgb2gray, BT.601 luma, rounded; [H, W, 3] RGB -> [H, W, 1] uint8. OpenCV computes the same."""
+    """Convert to grey as MATLAB's rgb2gray (BT.601 luma, rounded), as OpenCV does; [H, W, 3] RGB -> [H, W, 1] uint8."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[:, :, None]
 
 
 def to_hue(image: Image) -> Image:
-    """The first channel of to_hsv; [H, W, 3] RGB -> [H, W, 1] uint8."""
+    """Convert to hue, the first channel of to_hsv; [H, W, 3] RGB -> [H, W, 1] uint8."""
     return np.ascontiguousarray(to_hsv(image)[:, :, :1])
 
 
 def to_rgi(image: Image) -> Image:
-    """Normalised red and green, and intensity; [H, W, 3] RGB -> [H, W, 3] uint8. Black counts as grey (ours)."""
+    """Convert to normalised red and green, and grey; [H, W, 3] RGB -> [H, W, 3] uint8. Black counts as grey (ours)."""
     total = image.sum(axis=2, keepdims=True, dtype=np.float32)
     share = np.divide(image[:, :, :2], total, out=np.full((*image.shape[:2], 2), 1 / 3, np.float32), where=total > 0)
     return np.concatenate([np.rint(share * 255).astype(np.uint8), to_grey(image)], axis=2)
 
 
-def _opencv_hsv(image: Image) -> Image:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
-
-
 class ColourSpace(NamedTuple):
-    """How selective search reads an image.
+    """A colour space in which selective search segments an image.
 
     Attributes:
         convert: [H, W, 3] uint8 RGB -> [H, W, C] uint8.
-        copies: times the authors repeat the channels. Histograms of copies are those of one; only distances grow, by
-            sqrt(copies), so we keep one and divide k by that.
+        copies: Copies of the channels in the authors' code, which triplicates single-channel images. Only the edge
+            weights change, by sqrt(copies); we keep one channel and divide k by sqrt(copies) instead.
     """
 
     convert: Callable[[Image], Image]
@@ -162,10 +158,5 @@ COLOUR_SPACES = {
     "rgi": ColourSpace(to_rgi),
     "h": ColourSpace(to_hue, copies=3),
     "i": ColourSpace(to_grey, copies=3),
-    "opencv-hsv": ColourSpace(_opencv_hsv),
-    "opencv-lab": ColourSpace(lambda image: np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), np.uint8)),
-    "opencv-rgi": ColourSpace(lambda image: np.concatenate([image[:, :, :2], to_grey(image)], axis=2)),
-    "opencv-h": ColourSpace(lambda image: np.ascontiguousarray(_opencv_hsv(image)[:, :, :1])),
-    "opencv-i": ColourSpace(to_grey),
 }
-"""The authors' five, and what OpenCV's selective search takes for them: hue up to 180, red and green as they are."""
+"""The authors' five colour spaces."""

@@ -1,10 +1,10 @@
 """Selective search (Uijlings et al., IJCV 2013): image -> class-agnostic boxes, best first.
 
 In: image [H, W, 3] uint8 RGB at its own size.  Out: boxes [N, 4] float32 px, scores [N] float32.
-Every threshold k and colour space gives one segmentation, every set of similarities one hierarchy over it; the boxes of
-all hierarchies are ranked, narrow ones and duplicates dropped. Fast mode is what R-CNN used. GoogLeNet (§8) made
-superpixels "2x" larger, which we read as both k and minimum size doubled, because only that halves the number of boxes;
-the paper says no more.
+Each threshold k in each colour space gives one segmentation, each set of similarities one hierarchy over it. The boxes
+of all hierarchies are ranked; narrow ones and duplicates are dropped. Fast mode is R-CNN's. GoogLeNet (§8) made
+superpixels "2x" larger; the paper says no more. We double both k and the minimum size, because only that halves the
+number of boxes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proposals.selective.baselines import opencv_boxes, package_boxes
 from proposals.selective.colour import COLOUR_SPACES, to_rgb
 from proposals.selective.features import Superpixels, describe, texture_bins
 from proposals.selective.grouping import group
@@ -39,73 +38,56 @@ class Ranked(NamedTuple):
 def selective_search(
     image: NDArray[Any],
     *,
-    method: str = "native",
     mode: str = "fast",
     superpixel_scale: float = 1.0,
-    ranking: str = "large-first",
     min_width: int = 20,
-    max_boxes: int | None = None,
+    max_boxes: int = 0,
     seed: int = 0,
     threads: int = 1,
 ) -> Ranked:
-    """Propose boxes; deterministic by seed, whatever the number of threads.
+    """Propose boxes by selective search; the result depends on the seed and not on the number of threads.
 
     Args:
-        image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them.
-        method: "native", or to compare with: "opencv" (where cv2.ximgproc exists), "selectivesearch" (PyPI's package).
-        mode: "fast" (R-CNN's), "quality", "single", or OpenCV's settings as "opencv-fast" and "opencv-quality". Method
-            opencv has the first three in its own meaning, selectivesearch has one setting, under the name of fast.
-        superpixel_scale: multiplies k and the minimum superpixel size; 1 is R-CNN's, 2 is GoogLeNet's (§8).
-        ranking: "large-first", the authors': the later a merge the sooner; or "small-first", the other way round.
-            Both times a random number. The other methods have an order of their own.
-        min_width: boxes narrower or lower than this are dropped, px.
-        max_boxes: keep this many of the best; None keeps all. A prefix of the longer list.
-        seed: of the random ranking.
-        threads: colour spaces, segmentations and hierarchies run side by side on up to this many (native only).
+        image: [H, W, 3] uint8 RGB, or another array that proposals.selective.colour.to_rgb accepts.
+        mode: "fast" (R-CNN's), "quality" or "single".
+        superpixel_scale: Factor for k and the minimum superpixel size; 1 is R-CNN's, 2 is GoogLeNet's (§8).
+        min_width: Boxes narrower or lower than this are dropped, px.
+        max_boxes: Most boxes to return, the best ones; 0 returns all.
+        seed: Seed of the random ranking.
+        threads: Threads over which colour spaces, segmentations and hierarchies are spread.
 
     Returns:
-        boxes and scores, best first. A score is 1 / (1 + priority), priority being the place of the box's merge,
-        counted from the last (or first) one, times the random number; with the other methods the place in their list.
+        Boxes and scores, best first. A score is 1 / (1 + priority). The priority of a box is a random number in [0, 1)
+        times the rank of its merge, counted from the last one, so that large regions tend to come first.
 
     Raises:
-        ValueError: the image is none that to_rgb takes, or a setting is out of its range.
-        ImportError: the method needs what is not installed.
+        ValueError: `image` is not accepted by to_rgb, or a setting is out of its range.
 
     >>> picture = np.zeros((60, 80, 3), np.uint8)
     >>> selective_search(picture).boxes
     array([[ 0.,  0., 80., 60.]], dtype=float32)
     """
-    check_search(method, mode, superpixel_scale, ranking)
-    if max_boxes is not None and max_boxes < 1:
-        raise ValueError(f"max_boxes must be at least 1, not {max_boxes}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, but is {seed}")
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}")
-    rgb = to_rgb(image)
-
-    if method == "opencv":
-        boxes = opencv_boxes(rgb, mode, superpixel_scale, seed)
-        priorities = np.arange(len(boxes), dtype=np.float64)
-    elif method == "selectivesearch":
-        boxes = package_boxes(rgb, superpixel_scale)
-        priorities = np.arange(len(boxes), dtype=np.float64)
-    else:
-        hierarchies = _search(rgb, MODES[mode], superpixel_scale, threads)
-        boxes = np.concatenate([part.boxes for part in hierarchies])
-        steps = np.concatenate([part.steps for part in hierarchies])
-        last = np.repeat([part.last for part in hierarchies], [len(part.boxes) for part in hierarchies])
-        places = last + 1 - steps if ranking == "large-first" else steps + 1
-        priorities = places * np.random.default_rng(seed).random(len(places))
-    return _ranked(boxes, priorities, min_width=min_width, max_boxes=max_boxes)
+    check_search(mode, superpixel_scale)
+    for name, value, least in (("max_boxes", max_boxes, 0), ("seed", seed, 0), ("threads", threads, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+    merges = search(to_rgb(image), MODES[mode], superpixel_scale, threads)
+    luck = np.random.default_rng(seed).random(len(merges.boxes))
+    return rank(merges.boxes, (merges.last + 1 - merges.steps) * luck, min_width=min_width, max_boxes=max_boxes)
 
 
-class _Boxes(NamedTuple):
-    """Boxes [n, 4] int32, the merge [n] that made each (0: none, it is a superpixel) and the number of the last one."""
+class Merges(NamedTuple):
+    """The boxes of all hierarchies.
+
+    Attributes:
+        boxes: [n, 4] int32.
+        steps: [n] int64, number of the merge that made the box; 0 is a superpixel.
+        last: [n] int64, number of the last merge of the box's hierarchy.
+    """
 
     boxes: NDArray[np.int32]
     steps: NDArray[np.int64]
-    last: int
+    last: NDArray[np.int64]
 
 
 class _Spectrum(NamedTuple):
@@ -117,10 +99,10 @@ class _Spectrum(NamedTuple):
     ks: list[tuple[float, int]]  # threshold, minimum size
 
 
-def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) -> list[_Boxes]:
-    """All boxes of a mode: for each segmentation its superpixels, then each hierarchy's merges.
+def search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) -> Merges:
+    """Find all boxes of a mode: for each segmentation its superpixels, then the merges of each hierarchy.
 
-    Colour spaces are taken a few at a time, as many as there are threads: their graphs are what needs memory.
+    Colour spaces are processed a few at a time, as many as there are threads, because their graphs take the memory.
     """
     height, width, _ = image.shape
 
@@ -136,11 +118,10 @@ def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) ->
         pairs = touching(spectrum.graph, nodes)
         return describe(spectrum.image, nodes[spectrum.graph.nodes], spectrum.bins, pairs)
 
-    def merge(superpixels: Superpixels, similarities: str) -> _Boxes:
-        boxes = group(superpixels, similarities, height * width)
-        return _Boxes(boxes, np.arange(1, len(boxes) + 1), len(boxes))
+    def merge(superpixels: Superpixels, similarities: str) -> NDArray[np.int32]:
+        return group(superpixels, similarities, height * width)
 
-    result = []
+    boxes, steps, last = [], [], []
     run = _workers(threads, os.getpid()).map if threads > 1 else map
     for first in range(0, len(mode.colour_spaces), threads):
         spectra = list(run(prepare, mode.colour_spaces[first : first + threads]))
@@ -150,34 +131,40 @@ def _search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) ->
         merged = run(merge, *zip(*pairs, strict=True))
         for superpixels in segmentations:
             count = len(superpixels.sizes)
-            result.append(_Boxes(superpixels.boxes, np.zeros(count, np.int64), count - 1))
-            result.extend(islice(merged, len(mode.similarities)))
-    return result
+            hierarchies = list(islice(merged, len(mode.similarities)))
+            boxes += [superpixels.boxes, *hierarchies]
+            steps += [np.zeros(count, np.int64), *(np.arange(1, len(part) + 1) for part in hierarchies)]
+            last += [np.full(count, count - 1), *(np.full(len(part), len(part)) for part in hierarchies)]
+    return Merges(np.concatenate(boxes), np.concatenate(steps), np.concatenate(last))
 
 
 @cache
 def _workers(count: int, process: int) -> ThreadPoolExecutor:
-    """Threads of this process, made once; of one thread there are none, since the caller's own serves.
+    """Return this process's thread pool, made once; a search on one thread has none and uses the caller's own.
 
-    They outlive the search: a thread that ends holds a lock of OpenCV's for a moment, and a process that is forked in
-    that moment never gets it.
+    The pool outlives the search: a thread that ends holds a lock of OpenCV's for a moment, and a process forked in that
+    moment never gets it.
     """
     return ThreadPoolExecutor(count, thread_name_prefix="selective search")
 
 
-def _ranked(
-    boxes: NDArray[np.int32], priorities: NDArray[np.float64], *, min_width: int, max_boxes: int | None
-) -> Ranked:
-    """Order by priority, lowest first, then drop narrow boxes and all but the first of equal ones."""
+def rank(boxes: NDArray[np.int32], priorities: NDArray[np.float64], *, min_width: int, max_boxes: int) -> Ranked:
+    """Order boxes by priority, lowest first, then drop narrow boxes and all but the first of equal ones.
+
+    Args:
+        boxes: [n, 4] int32 px.
+        priorities: [n]; the score of a box is 1 / (1 + priority).
+        min_width: Boxes narrower or lower than this are dropped, px.
+        max_boxes: Most boxes to return; 0 returns all.
+    """
     order = np.argsort(priorities, kind="stable")
     boxes, priorities = boxes[order], priorities[order]
     wide = ((boxes[:, 2] - boxes[:, 0]) >= min_width) & ((boxes[:, 3] - boxes[:, 1]) >= min_width)
     boxes, priorities = boxes[wide], priorities[wide]
     x1, y1, x2, y2 = boxes.T.astype(np.int64)
     width, height = (x2.max(initial=0) + 1), (y2.max(initial=0) + 1)
-    _, first = np.unique(
-        ((x1 * width + x2) * height + y1) * height + y2, return_index=True
-    )  # axis=0 sorts records, slowly
+    # One number a box: np.unique with axis=0 sorts records, slowly.
+    _, first = np.unique(((x1 * width + x2) * height + y1) * height + y2, return_index=True)
     first.sort()
-    keep = first[:max_boxes]
+    keep = first[: max_boxes or None]
     return Ranked(boxes[keep].astype(np.float32), (1 / (1 + priorities[keep])).astype(np.float32))

@@ -21,23 +21,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import MISSING
+from opencv_search import MODES, SEARCHES
 from tqdm import tqdm
 
-from detector.config import config_to_dict
+from detector.config import MISSING, config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import Image
 from detector.measuring import Quartiles, peak_memory, quartiles
 from detector.table import columns
 from proposals.files import write_whole
-from proposals.merging import propose
+from proposals.merging import at_width, propose
 from proposals.recall import average_best_overlap, best_overlaps, recall
 from proposals.settings import ProposalConfig
 
 EXAMPLES = """OpenCV's selective search is in its contrib build only, which cannot stand beside this project's:
   python -m venv .venv-contrib
-  .venv-contrib/bin/pip install opencv-contrib-python numba omegaconf pillow tqdm pycocotools selectivesearch
+  .venv-contrib/bin/pip install opencv-contrib-python numba msgspec pyyaml pillow tqdm pycocotools selectivesearch
   PYTHONPATH=. .venv-contrib/bin/python tools/benchmarks/proposal_speed.py --config tools/benchmarks/opencv.yaml
 
 examples:
@@ -48,17 +48,20 @@ examples:
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is timed.
+    """One of the methods that are timed.
 
     Attributes:
-        proposals: its settings.
-        threads: that it may use.
-        growth: largest of the growth table's sizes that it is timed at, megapixels; some never finish beyond.
+        proposals: Settings of the proposals.
+        threads: Threads it may use.
+        growth: Largest size of the growth table at which it is timed, megapixels; some never finish beyond.
+        search: Another search in place of selective search, as "SEARCH MODE" with OpenCV's modes fast and quality:
+            "opencv fast" is OpenCV's own, "ours fast" this project's with OpenCV's settings. Empty for none.
     """
 
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     threads: int = 1
     growth: float = 0.0
+    search: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class BenchmarkConfig:
         for name, contestant in self.contestants.items():
             if contestant.threads < 1:
                 raise ValueError(f"contestants.{name}.threads must be at least 1, not {contestant.threads}")
+            searches = [f"{search} {mode}" for search in SEARCHES for mode in MODES]
+            if contestant.search not in ("", *searches):
+                known = ", ".join(searches)
+                raise ValueError(f"contestants.{name}.search must be one of {known}, not {contestant.search!r}")
 
 
 @dataclass(frozen=True)
@@ -196,10 +203,15 @@ def write_benchmark(path: Path, dataset: Dataset, config: BenchmarkConfig, rows:
 
 
 def _run(image: Image, contestant: Contestant) -> tuple[NDArray[np.float32], float]:
-    """Boxes [N, 4] and seconds."""
+    """Return boxes [N, 4] and seconds."""
+    config = contestant.proposals
     started = time.perf_counter()
-    found = propose(image, contestant.proposals, threads=contestant.threads)
-    return found.boxes, time.perf_counter() - started
+    if contestant.search:
+        search, mode = contestant.search.split()
+        boxes, _ = at_width(image, config.width, lambda rgb: SEARCHES[search](rgb, config, mode, contestant.threads))
+    else:
+        boxes = propose(image, config, threads=contestant.threads).boxes
+    return boxes, time.perf_counter() - started
 
 
 def _memory(paths: Sequence[Path], contestant: Contestant) -> tuple[float, float]:
@@ -250,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from detector.opencv import check_opencv
+    from detector.commands.opencv import check_opencv
 
     check_opencv()
     from detector.commands.run import say
