@@ -14,7 +14,6 @@ import PIL.Image
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
-from detector.postprocess import suppress
 from numpy.typing import NDArray
 from torch import nn
 

@@ -17,11 +17,11 @@ from detector.data.frames import turned
 from detector.data.image import read_image
 from detector.data.labelled_images import ImagesConfig, ImagesKind, open_images
 from detector.data.voc import read_voc
+from detector.evaluation.protocols import evaluate_voc
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
 from detector.evaluation.truth_files import read_coco_truth, read_truth, read_voc_truth
-from detector.evaluation.voc import evaluate_voc
 
 WIDTH, HEIGHT = 60, 40
 BOX = (7, 5, 31, 13)  # x1, y1, x2, y2 of what is drawn, far edge exclusive

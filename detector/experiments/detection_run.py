@@ -7,7 +7,7 @@ with each stage replaced by an oracle.
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from detector.checkpoint import find_checkpoint
 from detector.config import config_to_dict, save_config
@@ -34,10 +33,13 @@ from detector.experiments.journal import Journal, check_journals
 from detector.experiments.oracles import ORACLES, perfect_classifier, perfect_proposals, perfect_suppression
 from detector.experiments.stages import UNKNOWN, Fate, Trace, append_fates, fates
 from detector.pipeline import Detector, ScoredImage
+from detector.progress import progress
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes
 from proposals.errors import UserError
 from proposals.store import StoreError
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> Path:
@@ -78,8 +80,8 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
         todo = [record for record in dataset.records if record.image_id not in journal.done]
         if len(todo) < len(dataset):
             done = len(dataset) - len(todo)
-            print(f"resuming {config.journal}: {done} of {len(dataset)} images are done", file=sys.stderr)
-        for record in tqdm(todo, desc=dataset.name, unit="image", dynamic_ncols=True):
+            _LOG.info("resuming %s: %d of %d images are done", config.journal, done, len(dataset))
+        for record in progress(todo, dataset.name):
             try:
                 image = record.read()
                 boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
@@ -96,7 +98,7 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
         unread += failed
     if count := len(todo) - len(failed):
         stages = ", ".join(f"{stage} {spent / count:.2f}" for stage, spent in seconds.items())
-        print(f"{regions / count:.0f} regions per image; seconds per image: {stages}", file=sys.stderr)
+        _LOG.info("%.0f regions per image; seconds per image: %s", regions / count, stages)
     return config.journal
 
 
@@ -139,11 +141,8 @@ def _labels_in(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
     if foreign or absent:
         left_out = f"; detections of the others ({listed(foreign, 3)}) are left out" if foreign else ""
         missed = f"; {dataset.name} has classes that it does not know ({listed(absent, 3)})" if absent else ""
-        print(
-            f"eval_map: {(labels >= 0).sum()} of the detector's {len(labels)} classes are among the "
-            f"{len(dataset.classes)} of {dataset.name}{left_out}{missed}",
-            file=sys.stderr,
-        )
+        counts = f"{(labels >= 0).sum()} of the detector's {len(labels)} classes are among the {len(dataset.classes)}"
+        _LOG.info("%s of %s%s%s", counts, dataset.name, left_out, missed)
     return labels
 
 
