@@ -39,7 +39,8 @@ from detector.experiments.ablation import (
     format_markdown,
     write_table,
 )
-from detector.experiments.evaluation_run import EvaluationConfig, run_detector
+from detector.experiments.detection_run import run_detector
+from detector.experiments.evaluation_run import EvaluationConfig
 from detector.experiments.extraction import dataset_proposals
 from detector.experiments.score_store import ScoreStore
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, regression_features

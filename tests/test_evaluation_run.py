@@ -17,7 +17,8 @@ from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import ResultsError
-from detector.experiments.evaluation_run import EvaluationConfig, detect_dataset
+from detector.experiments.detection_run import run_detector
+from detector.experiments.evaluation_run import EvaluationConfig
 from detector.experiments.extraction import dataset_proposals
 from detector.multibox import MultiBoxModel, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
@@ -74,8 +75,7 @@ def run(config: EvaluationConfig) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         whole = ScoredImage.detections
         patch.setattr(ScoredImage, "detections", lambda self: done.append("") or whole(self))
-        assert config.data is not None
-        detect_dataset(config, open_dataset(config.data), "cpu")
+        run_detector(config, "cpu")
     return done
 
 
@@ -152,7 +152,8 @@ def test_what_decides_numbers_is_refused_once(
     changed = change(config)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "detector.experiments.extraction.dataset_proposals", lambda *_, **__: pytest.fail("proposals were computed")
+            "detector.experiments.detection_run.dataset_proposals",
+            lambda *_, **__: pytest.fail("proposals were computed"),
         )
         with pytest.raises(ResultsError) as caught:
             run(changed)

@@ -106,14 +106,18 @@ def _work(options: argparse.Namespace) -> int:
     if options.detections is None:
         warn("eval_map", experiment.detector_warnings(config))
     unread: list[str] = []
-    detections = options.detections or experiment.run_detector(config, options.device, unread)
+    detections = options.detections
+    if detections is None:
+        from detector.experiments.detection_run import run_detector
+
+        detections = run_detector(config, options.device, unread)
     table, warnings = read_results(detections, truth)
     warn("eval_map", warnings)
     other = None
     if options.compare:
         other, others_warnings = read_results(options.compare, truth)
         warn("eval_map", others_warnings)
-    of_a_run = detections == config.folder / "detections.jsonl"  # beside it lies what its stages did
+    of_a_run = detections == config.journal
     report = experiment.analyse(
         config,
         truth,

@@ -203,7 +203,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
                 _score(dataset, sets, member, mirror, f"{'mirrored ' * mirror}scores of {model}")
     table: dict[str, Row] = {}
     results: dict[str, tuple[Matches, DetectionTable]] = {}
-    rule, _, measure = RULES[config.protocol]
+    rule, points = RULES[config.protocol]
     for name, row in tqdm(config.rows.items(), desc="rows", unit="row", dynamic_ncols=True):
         kept = [members[model] for model in row.models]
         found, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], kept)
@@ -214,7 +214,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
         differences: dict[str, Interval | None] = {}
         for group, labels in groups.items():
             there = bool(np.isin(truth.labels[matches.counted], labels).any())
-            settings: dict[str, Any] = {"measure": measure, "resamples": config.resamples, "classes": labels}
+            settings: dict[str, Any] = {"points": points, "resamples": config.resamples, "classes": labels}
             means[group] = bootstrap(truth, matches, found, **settings) if there else None
             if other is not None:
                 pair = [other, results[name]]
