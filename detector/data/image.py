@@ -44,7 +44,7 @@ if PIL.features.check("avif"):  # from Pillow 11.3 on, in most of its builds
 UPRIGHT = {
     2 + index: Transpose[name]
     for index, name in enumerate(
-        "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
+        ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
     )
 }
 """EXIF orientation -> the operation that sets the image upright; 1 and unknown numbers need none."""
