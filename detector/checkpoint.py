@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from detector.config import PRESETS, peek
 from detector.data.ground_truth import ClassTable
+from detector.invocation import command
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision
+from detector.network.published import TORCHVISION, ZOO, fetch_torchvision, read_torch
 from detector.regions.maps import SharedConfig
 from detector.regions.warp import RegionConfig
 from proposals.errors import UserError
@@ -34,20 +36,20 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing or cannot be used; one line with the file and what to do."""
+    """A checkpoint is missing or cannot be used; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class RegionClassifier:
-    """A network that tells K classes and background apart, and all it takes to use it.
+    """A network that classifies regions into K classes and background, and everything needed to use it.
 
     Attributes:
-        network: K + 1 logits; 0 is background, 1 + label is a class.
-        convention: how it wants its input scaled.
-        regions: how boxes are warped for it.
-        classes: the K classes.
-        provenance: free text by topic: data, recipe, command, results.
-        shared: regions are cut out of maps of the whole image, as this says; None: each is warped by itself.
+        network: Network of K + 1 logits; 0 is background, 1 + label is a class.
+        convention: Scaling of its input.
+        regions: Size and context of the squares that boxes are warped to.
+        classes: The K classes.
+        provenance: Free text by topic: data, recipe, command, results.
+        shared: Settings of regions cut from maps of the whole image; None if each region is warped by itself.
     """
 
     network: GoogLeNet
@@ -67,14 +69,14 @@ class RegionClassifier:
 
 @dataclass(frozen=True)
 class ImageClassifier:
-    """A network that tells K classes of whole images apart, and all it takes to use it.
+    """A network that classifies whole images into K classes, and everything needed to use it.
 
     Attributes:
-        network: K logits.
-        convention: how it wants its input scaled.
-        size: side of the square it was trained on, px.
-        classes: K names, WordNet ids for ImageNet; empty where the weights' file states none.
-        provenance: free text by topic: data, recipe, command, results.
+        network: Network of K logits.
+        convention: Scaling of its input.
+        size: Side of the square it was trained on, px.
+        classes: K names, WordNet ids for ImageNet; empty if the weights' file states none.
+        provenance: Free text by topic: data, recipe, command, results.
     """
 
     network: GoogLeNet
@@ -92,9 +94,9 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
     """Write a classifier; the file appears whole or not at all.
 
     Args:
-        path: ends in .safetensors by custom.
-        classifier: auxiliary heads, which only training uses, are left out.
-        half: store float16, half the size.
+        path: File to write, .safetensors by custom.
+        classifier: The classifier; its auxiliary heads, which only training uses, are left out.
+        half: Store float16, half the size.
     """
     state = {
         name: tensor.to(torch.float16 if half and tensor.is_floating_point() else tensor.dtype).contiguous().cpu()
@@ -128,14 +130,14 @@ def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: di
 
 
 def find_checkpoint(name: str, members: int = 1) -> Path:
-    """A file, or the name of weights that this package ships.
+    """Find a checkpoint by its path, or by the name of shipped weights.
 
     Args:
-        name: A file, or the name of shipped weights.
+        name: A file, the name of weights that this package ships, or "torchvision", whose GoogLeNet is then downloaded.
         members: Size of the ensemble that the file belongs to; it goes into the suggested command.
 
     Raises:
-        CheckpointError: neither; says what is shipped and how to train one.
+        CheckpointError: there is neither; the message lists the shipped weights and how to train one.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -143,30 +145,50 @@ def find_checkpoint(name: str, members: int = 1) -> Path:
     shipped = SHIPPED / f"{name}.safetensors"
     if shipped.is_file():
         return shipped
+    if name == TORCHVISION:
+        return fetch_torchvision()
     formats = (REGION_FORMAT, IMAGE_FORMAT)  # MultiBox's weights lie there too
     known = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) in formats)
     names = ", ".join(known) or "none"
     raise CheckpointError(f"no checkpoint {name} (shipped: {names}); train one: {_training_command(path, members)}")
 
 
+def find_pretrained(name: str) -> Path:
+    """Return the file of the weights that a training begins with.
+
+    Args:
+        name: As `find_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: There is none; the message says where to get some.
+    """
+    try:
+        return find_checkpoint(name)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"no pretrained weights {name}; set init=FILE (BVLC's GoogLeNet: {ZOO}), "
+            f"or init={TORCHVISION}, which downloads torchvision's once"
+        ) from error
+
+
 def _training_command(path: Path, members: int) -> str:
-    """How to make runs/NAME/best.safetensors or the shipped NAME, where a preset NAME trains it, or a member NAME-3."""
+    """The command that would train a missing checkpoint: runs/NAME/best.safetensors, or member 3 in runs/NAME-3."""
     run, _, number = path.parent.name.rpartition("-")
     is_member = number.isdecimal() and members > 1
     config = f"{run if is_member else path.parent.name or path.name}.yaml"
     if not any((folder / config).is_file() and peek(folder / config, (), "init") for folder in PRESETS):
-        return "python tools/train_classifier.py --config configs/regions_voc.yaml"
+        config = "regions_voc.yaml"
     ending = f" members={members} --resume auto" if is_member else ""
-    return f"python tools/train_classifier.py --config configs/{config}{ending}"
+    return f"{command('train_classifier')} --config {Path(config).stem}{ending}"
 
 
 def weights_format(path: Path) -> str:
-    """What a weights file says it holds; empty where another program wrote it.
+    """The format that a weights file states; empty if another program wrote it.
 
     Raises:
         CheckpointError: the file is missing, or is no safetensors file.
     """
-    return _metadata(path).get("format", "")
+    return read_metadata(path).get("format", "")
 
 
 def load_checkpoint(path: Path) -> RegionClassifier:
@@ -176,14 +198,14 @@ def load_checkpoint(path: Path) -> RegionClassifier:
         CheckpointError: the file is missing, is no safetensors file, is another kind of checkpoint, or its tensors do
             not fit the network that its header describes.
     """
-    metadata = _metadata(path)
+    metadata = read_metadata(path)
     if metadata.get("format") != REGION_FORMAT:
         raise CheckpointError(
-            f"{path} is no region classifier of this project; tools/train_classifier.py writes them, "
+            f"{path} is no region classifier of this project; train_classifier writes them, "
             "and takes weights of other origin as init"
         )
-    with _fitting(path):
-        header = _header(path, metadata)
+    with fitting(path):
+        header = read_header(path, metadata)
         network, convention = _network(path, header)
         classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
         regions, shared = RegionConfig(**header["regions"]), header.get("shared")
@@ -196,21 +218,25 @@ def load_any_classifier(path: Path) -> ImageClassifier:
     """Read weights of any origin as a classifier of whole images, in float32 and evaluation mode, on the CPU.
 
     Args:
-        path: a safetensors file of ours, or with the layer names of Caffe or of torchvision. A region classifier tells
-            its classes and "background" apart.
+        path: A safetensors file of ours, or with the layer names of Caffe or of torchvision; BVLC's .onnx;
+            torchvision's .pth. The classes of a region classifier are "background" and its own.
 
     Raises:
         CheckpointError: the file is missing, is no safetensors file or none of these, or its tensors do not fit.
     """
-    metadata = _metadata(path)
-    with _fitting(path):
+    if path.suffix == ".onnx":
+        return ImageClassifier(*load_caffe(path))
+    if path.suffix == ".pth":
+        return ImageClassifier(*load_torchvision(read_torch(path), str(path)))
+    metadata = read_metadata(path)
+    with fitting(path):
         if metadata.get("format") == REGION_FORMAT:
             regions = load_checkpoint(path)
             regions.network.set_regression(None)
             names = ("background", *regions.classes.names)
             return ImageClassifier(regions.network, regions.convention, regions.regions.size, names, regions.provenance)
         if metadata.get("format") == IMAGE_FORMAT:
-            header = _header(path, metadata)
+            header = read_header(path, metadata)
             network, convention = _network(path, header)
             return ImageClassifier(network, convention, header["size"], tuple(header["classes"]), header["provenance"])
         with safe_open(path, framework="pt") as file:
@@ -220,7 +246,7 @@ def load_any_classifier(path: Path) -> ImageClassifier:
         if "inception3a.branch1.conv.weight" in names:
             return ImageClassifier(*load_torchvision(load_file(path), str(path)))
     raise CheckpointError(
-        f"{path}: neither weights of tools/train_classifier.py nor of Caffe's or torchvision's GoogLeNet; "
+        f"{path}: neither weights of train_classifier nor of Caffe's or torchvision's GoogLeNet; "
         f"its first tensor is {min(names, default='none')!r}"
     )
 
@@ -237,7 +263,7 @@ def _network(path: Path, header: dict[str, Any]) -> tuple[GoogLeNet, InputConven
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a module that was made without memory its tensors, in float32 and with channels last.
+    """Load tensors into a module that was built without memory, in float32 and with channels last.
 
     Raises:
         RuntimeError: a tensor is missing, unknown or of another shape.
@@ -251,7 +277,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.to(memory_format=torch.channels_last)
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, whatever it holds."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
@@ -261,7 +288,8 @@ def _metadata(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
 
 
-def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def read_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Return the header that describes the network of one of our files."""
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
     except (KeyError, ValueError) as error:
@@ -270,8 +298,8 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _fitting(path: Path) -> Iterator[None]:
-    """Whatever tensors and header disagree on becomes one line."""
+def fitting(path: Path) -> Iterator[None]:
+    """Turn any disagreement between tensors and header into a CheckpointError of one line."""
     try:
         yield
     except CheckpointError:

@@ -1,22 +1,15 @@
-"""What a user sees while library code works: log lines and progress bars, both on stderr and only where asked for.
-
-Modules log to `logging.getLogger(__name__)` and wrap long loops in `progress`. A Python program sees warnings, as of
-any library; a command shows everything (`shown`).
-"""
+"""Progress bars of long loops: on stderr while a command runs, silent in a program that uses the library."""
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
-_LOG = logging.getLogger("detector")
-_bars = False
+_shown = False
 
 
 def progress(items: Iterable[Any] | None, label: str, unit: str = "image", **options: Any) -> Any:
@@ -31,38 +24,16 @@ def progress(items: Iterable[Any] | None, label: str, unit: str = "image", **opt
     Returns:
         A tqdm bar. Of several processes under torchrun only the first one shows it.
     """
-    silent = not _bars or os.environ.get("RANK", "0") != "0"
-    return tqdm(items, desc=label, unit=unit, dynamic_ncols=True, disable=silent, **options)
+    silent = not _shown or os.environ.get("RANK", "0") != "0"
+    return tqdm(items, desc=label, unit=unit, dynamic_ncols=True, **{"disable": silent, **options})
 
 
 @contextmanager
-def shown(command: str) -> Iterator[None]:
-    """Show progress bars and this package's log lines on stderr while the block runs.
-
-    Args:
-        command: Name in front of each log line.
-    """
-    global _bars
-    handler, before, level = _Lines(command), _bars, _LOG.level
-    _bars = True
-    _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
+def shown() -> Iterator[None]:
+    """Show progress bars while the block runs."""
+    global _shown
+    before, _shown = _shown, True
     try:
         yield
     finally:
-        _bars = before
-        _LOG.removeHandler(handler)
-        _LOG.setLevel(level)
-
-
-class _Lines(logging.Handler):
-    """Log records as lines such as "detect: warning: ...", above the progress bars."""
-
-    def __init__(self, command: str) -> None:
-        super().__init__()
-        self.command = command
-
-    def emit(self, record: logging.LogRecord) -> None:
-        level = "warning: " if record.levelno >= logging.WARNING else ""
-        for line in record.getMessage().splitlines():
-            tqdm.write(f"{self.command}: {level}{line}", file=sys.stderr)
+        _shown = before

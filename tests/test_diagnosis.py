@@ -6,32 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.detections import Detections
 from detector.evaluation import DetectionTable, Truth, evaluate_voc
 from detector.evaluation.average import (
-    average_precision,
+    AREA,
+    COCO_POINTS,
+    ELEVEN_POINTS,
     average_precisions,
-    coco_average_precision,
-    eleven_point_average_precision,
 )
 from detector.evaluation.bootstrap import _weights, bootstrap, compare
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import match
-from detector.experiments.stages import (
-    FOUND,
-    SHARED,
-    STAGES,
-    Trace,
-    append_fates,
-    count_fates,
-    fates,
-    perfect_classifier,
-    perfect_proposals,
-    perfect_suppression,
-    read_fates,
-)
+from detector.experiments.oracles import perfect_classifier, perfect_proposals, perfect_suppression
+from detector.experiments.stages import FOUND, SHARED, STAGES, Trace, append_fates, count_fates, fates, read_fates
 from detector.settings import SuppressionConfig
 
 BOX = (0.0, 0.0, 100.0, 100.0)
@@ -148,18 +138,14 @@ def random_case(seed: int, quality: float = 8.0) -> tuple[Truth, DetectionTable]
     return make_truth(images, 4), make_table(rows)
 
 
-MEASURES = {
-    "area": average_precision,
-    "11 points": eleven_point_average_precision,
-    "101 points": coco_average_precision,
-}
+POINTS = {"area": AREA, "11 points": ELEVEN_POINTS, "101 points": COCO_POINTS}
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", POINTS)
 def test_the_interval_is_that_of_plain_resampling(measure: str) -> None:
     """Each resample built as a data set of its own, with copies of images, and evaluated as any other."""
     truth, table = random_case(0)
-    interval = bootstrap(truth, match(truth, table, "voc"), table, measure=measure, resamples=40, seed=3)
+    interval = bootstrap(truth, match(truth, table, "voc"), table, points=POINTS[measure], resamples=40, seed=3)
     means = []
     for weights in _weights(len(truth), 40, 3):
         drawn = np.repeat(np.arange(len(truth)), weights)
@@ -170,7 +156,7 @@ def test_the_interval_is_that_of_plain_resampling(measure: str) -> None:
             for row in np.flatnonzero(table.image_index == image).tolist():
                 rows.append((place, int(table.labels[row]), float(table.scores[row]), tuple(table.boxes[row].tolist())))
         sample, found = make_truth(images, 4), make_table(rows)
-        ap = average_precisions(match(sample, found, "voc"), found, MEASURES[measure])
+        ap = average_precisions(match(sample, found, "voc"), found, POINTS[measure])
         means.append(np.mean([value for value in ap if value is not None]))
     # Copies of an image have equal scores, which a data set of copies takes one after the other: a little other curves.
     value = interval.value
@@ -178,7 +164,7 @@ def test_the_interval_is_that_of_plain_resampling(measure: str) -> None:
     low, high = (1 / (1 + (1 - value) / value * np.exp(turn)) for turn in (reach, -reach))
     assert interval.low == pytest.approx(low, abs=0.01)
     assert interval.high == pytest.approx(high, abs=0.01)
-    whole = average_precisions(match(truth, table, "voc"), table, MEASURES[measure])
+    whole = average_precisions(match(truth, table, "voc"), table, POINTS[measure])
     assert interval.value == pytest.approx(np.mean([value for value in whole if value is not None]), abs=1e-12)
     assert interval.low < interval.value < interval.high
 
@@ -263,15 +249,15 @@ def test_resamples_are_counted_and_seeded() -> None:
         bootstrap(truth, matches, table, resamples=0)
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", POINTS)
 @pytest.mark.parametrize("classes", [[0], [2, 1], [0, 1, 2], [3, 0]])
 def test_of_some_classes_the_value_is_their_mean(measure: str, classes: list[int]) -> None:
     """Nothing is known of class 3, and the others do not enter, neither the value nor any resample."""
     truth, table = random_case(0)
     matches = match(truth, table, "voc")
-    ap = average_precisions(matches, table, MEASURES[measure])
+    ap = average_precisions(matches, table, POINTS[measure])
     assert ap[3] is None
-    interval = bootstrap(truth, matches, table, measure=measure, resamples=60, classes=classes)
+    interval = bootstrap(truth, matches, table, points=POINTS[measure], resamples=60, classes=classes)
     assert interval.value == pytest.approx(np.mean([ap[label] for label in classes if label != 3]), abs=1e-12)
     assert interval.low < interval.value < interval.high
     kept = np.isin(truth.labels, classes)
@@ -284,7 +270,7 @@ def test_of_some_classes_the_value_is_their_mean(measure: str, classes: list[int
         for mine in ((truth.image_index == image) & kept for image in range(len(truth)))
     ]
     alone, found = make_truth(images, 4), table[shown]
-    assert bootstrap(alone, match(alone, found, "voc"), found, measure=measure, resamples=60) == interval
+    assert bootstrap(alone, match(alone, found, "voc"), found, points=POINTS[measure], resamples=60) == interval
 
 
 def test_all_classes_are_the_default() -> None:
@@ -335,7 +321,13 @@ def make_trace(
     """Scores of two classes behind the background's."""
     kept = len(boxes) if kept is None else kept
     rows = np.array([[1 - sum(row), *row] for row in scores[:kept]], np.float32).reshape(-1, 3)
-    return Trace(np.array(boxes, np.float64).reshape(-1, 4), kept, rows, SuppressionConfig(limit=limit), 0.5)
+    all_boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    return Trace(all_boxes, rows, each(all_boxes[:kept]), SuppressionConfig(limit=limit), 0.5)
+
+
+def each(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N, 4] -> [N, 2, 4], the same box for both classes."""
+    return np.stack([boxes, boxes], axis=1)
 
 
 ONE = np.array([BOX])
@@ -404,7 +396,7 @@ def test_perfect_stages() -> None:
     labels = np.array([0, 0])
     trace = make_trace([[0.9, 0], [0.1, 0.8]], [shifted(45), shifted(20)])
     scores = np.array([[0.1, 0.9, 0], [0.2, 0.8, 0]], np.float32)
-    with_proposals = perfect_proposals(trace, objects, scores)
+    with_proposals = perfect_proposals(trace, each(objects), scores)
     assert {tuple(box) for box in with_proposals.boxes.tolist()} >= {FAR}
     classified = perfect_classifier(trace, objects, labels)
     assert classified.boxes.tolist() == [list(shifted(20))]  # the other box covers no object
@@ -419,8 +411,8 @@ def test_perfect_stages_without_objects_or_boxes() -> None:
     nothing, none = np.zeros((0, 4)), np.zeros(0, np.int64)
     empty = make_trace([], [])
     for trace in (empty, make_trace([[0.9, 0]], [BOX])):
-        assert isinstance(perfect_proposals(trace, nothing, np.zeros((0, 3), np.float32)), Detections)
+        assert isinstance(perfect_proposals(trace, each(nothing), np.zeros((0, 3), np.float32)), Detections)
         assert len(perfect_classifier(trace, nothing, none)) == 0
-        assert len(perfect_suppression(trace, nothing, none)) == trace.kept
+        assert len(perfect_suppression(trace, nothing, none)) == trace.scored
     assert len(perfect_classifier(empty, ONE, np.zeros(1, np.int64))) == 0
     assert len(perfect_suppression(empty, ONE, np.zeros(1, np.int64))) == 0

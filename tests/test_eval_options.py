@@ -262,8 +262,8 @@ def test_blacklisted_objects_have_no_fate(tmp_path: Path, monkeypatch: pytest.Mo
         name: [Fate(label, [0.0] * 4, FOUND if label == 0 else "never proposed", 0.5) for label in range(3)]
         for name in truth.image_ids
     }
-    monkeypatch.setattr("detector.experiments.stages.read_fates", lambda *_: fates)
-    monkeypatch.setattr("detector.experiments.stages.ORACLES", ())
+    monkeypatch.setattr("detector.experiments.evaluation_run.read_fates", lambda *_: fates)
+    monkeypatch.setattr("detector.experiments.evaluation_run.ORACLES", ())
     report = analyse(config, truth, table, stages=True)
     assert report.fates is not None
     assert {stage: count for stage, count in report.fates.items() if count} == {FOUND: 2, "never proposed": 3}

@@ -261,4 +261,5 @@ def test_examples_of_the_help_name_settings_that_exist(monkeypatch):
     assert examples
     for example in examples:
         words = shlex.split(example)[2:]
-        load_config(CoverageConfig, words[words.index("--config") + 1], [w for w in words if "=" in w])
+        config = words[words.index("--config") + 1] if "--config" in words else "proposals_voc"
+        load_config(CoverageConfig, config, [w for w in words if "=" in w])

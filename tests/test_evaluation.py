@@ -27,9 +27,10 @@ from detector.evaluation import (
     evaluate_voc,
 )
 from detector.evaluation.average import (
+    COCO_POINTS,
+    ELEVEN_POINTS,
     average_precision,
     class_curves,
-    eleven_point_average_precision,
     precision_recall,
 )
 from detector.evaluation.bootstrap import bootstrap
@@ -142,7 +143,7 @@ def test_eleven_points_need_the_tolerance() -> None:
     recall, precision = precision_recall(np.array(GOLDEN_HITS, dtype=np.bool_), 5)
     naive = np.mean([precision[recall >= 0.1 * t].max() if (recall >= 0.1 * t).any() else 0 for t in range(11)])
     assert round(float(naive), 4) == 0.6591
-    assert eleven_point_average_precision(recall, precision) == pytest.approx(GOLDEN_11, abs=1e-12)
+    assert average_precision(recall, precision, ELEVEN_POINTS) == pytest.approx(GOLDEN_11, abs=1e-12)
 
 
 def test_matchers_differ() -> None:
@@ -375,9 +376,9 @@ def test_equal_scores_of_coco_go_by_image_id(ids: tuple[int | str, ...], tmp_pat
     expected = reference.stats[1]
     assert evaluate_coco(dataset, table).mean_ap == pytest.approx(expected, abs=1e-12)
     matches = match(dataset, table, "coco")
-    assert bootstrap(dataset, matches, table, measure="101 points", resamples=2).value == pytest.approx(expected)
+    assert bootstrap(dataset, matches, table, points=COCO_POINTS, resamples=2).value == pytest.approx(expected)
     ((recall, precision),) = class_curves(matches, table)  # type: ignore[misc]
-    assert average.coco_average_precision(recall, precision) == pytest.approx(expected, abs=1e-12)
+    assert average_precision(recall, precision, COCO_POINTS) == pytest.approx(expected, abs=1e-12)
 
 
 def test_coco_keeps_a_hundred_per_image_and_class() -> None:
@@ -452,7 +453,7 @@ def test_voc_refuses_a_bad_overlap_and_recall_of_nothing() -> None:
 def test_no_detections_of_a_class() -> None:
     recall, precision = precision_recall(np.zeros(0, dtype=np.bool_), 3)
     assert average_precision(recall, precision) == 0.0
-    assert eleven_point_average_precision(recall, precision) == 0.0
+    assert average_precision(recall, precision, ELEVEN_POINTS) == 0.0
 
 
 def test_docstring_examples() -> None:

@@ -17,12 +17,13 @@ from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import ResultsError
-from detector.experiments.evaluation_run import EvaluationConfig, detect_dataset
+from detector.experiments.detection_run import run_detector
+from detector.experiments.evaluation_run import EvaluationConfig
 from detector.experiments.extraction import dataset_proposals
 from detector.multibox import MultiBoxModel, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
-from detector.pipeline import Detector
+from detector.pipeline import ScoredImage
 from detector.regions.warp import RegionConfig
 from detector.settings import DetectorConfig
 from proposals.locking import Lock
@@ -72,10 +73,9 @@ def run(config: EvaluationConfig) -> list[str]:
     """The images that a run did, not those it found done."""
     done: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        whole = Detector.run
-        patch.setattr(Detector, "run", lambda self, image, *rest: done.append("") or whole(self, image, *rest))
-        assert config.data is not None
-        detect_dataset(config, open_dataset(config.data), "cpu")
+        whole = ScoredImage.detections
+        patch.setattr(ScoredImage, "detections", lambda self: done.append("") or whole(self))
+        run_detector(config, "cpu")
     return done
 
 
@@ -100,7 +100,7 @@ HARMLESS: dict[str, Callable[[EvaluationConfig], EvaluationConfig]] = {
     "the data set moved": move_data,
     "the weights moved": move_weights,
     "batch": of_detector(batch=3),
-    "backend": of_detector(backend="auto"),
+    "backend": of_detector(backend="onnxruntime"),
     "resamples": lambda config: replace(config, resamples=3, score=0.4),
 }
 
@@ -152,7 +152,8 @@ def test_what_decides_numbers_is_refused_once(
     changed = change(config)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "detector.experiments.extraction.dataset_proposals", lambda *_, **__: pytest.fail("proposals were computed")
+            "detector.experiments.detection_run.dataset_proposals",
+            lambda *_, **__: pytest.fail("proposals were computed"),
         )
         with pytest.raises(ResultsError) as caught:
             run(changed)

@@ -17,11 +17,11 @@ from detector.data.frames import turned
 from detector.data.image import read_image
 from detector.data.labelled_images import ImagesConfig, ImagesKind, open_images
 from detector.data.voc import read_voc
+from detector.evaluation.protocols import evaluate_voc
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
 from detector.evaluation.truth_files import read_coco_truth, read_truth, read_voc_truth
-from detector.evaluation.voc import evaluate_voc
 
 WIDTH, HEIGHT = 60, 40
 BOX = (7, 5, 31, 13)  # x1, y1, x2, y2 of what is drawn, far edge exclusive
@@ -122,7 +122,7 @@ def test_a_resized_photograph_is_an_error_or_left_out(tmp_path: Path) -> None:
     (root / "JPEGImages/resized.png").unlink()
     truth = read_truth(config(root, "skip"))
     assert truth.image_ids == ("own", "resized")
-    assert any("1 of 2 photographs are not there" in line for line in truth.warnings)
+    assert any("1 of 2 " in line and "size_mismatch=skip" in line for line in truth.warnings)
 
 
 def test_objects_that_are_classified_as_wholes_come_from_the_same_images(tmp_path: Path) -> None:

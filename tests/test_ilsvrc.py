@@ -14,7 +14,7 @@ import pytest
 from detector.data.ground_truth import DataError
 from detector.data.ilsvrc import det_classes, rcnn_split, read_blacklist
 from detector.evaluation import evaluate_coco, evaluate_ilsvrc, evaluate_voc, read_results, write_ilsvrc, write_voc
-from detector.evaluation.average import average_precisions, coco_average_precision
+from detector.evaluation.average import COCO_POINTS, average_precisions
 from detector.evaluation.matching import match, relaxed_thresholds
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import ILSVRC, VOC, Truth
@@ -238,7 +238,7 @@ def test_our_matching_by_cocos_rules_is_cocos(seed: int) -> None:
         )
     table = replace(table, boxes=boxes)
     official = evaluate_coco(truth, table)
-    ours = average_precisions(match(truth, table, "coco"), table, coco_average_precision)
+    ours = average_precisions(match(truth, table, "coco"), table, COCO_POINTS)
     for name, value in zip(official.ap.values(), ours, strict=True):
         assert value == (None if name is None else pytest.approx(name, abs=1e-12))
 

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.data.ilsvrc import det_classes
 from detector.evaluation import ResultsError, evaluate_coco, evaluate_ilsvrc, evaluate_voc, read_results
-from detector.evaluation.average import average_precisions, coco_average_precision
+from detector.evaluation.average import COCO_POINTS, average_precisions
 from detector.evaluation.matching import match
 from detector.evaluation.truth_files import read_coco_truth, read_ilsvrc_truth
 from detector.evaluation.writing import write_results
@@ -231,7 +231,7 @@ def test_under_coco_they_are_what_pycocotools_makes_of_them(tmp_path: Path) -> N
         evaluation = evaluate_coco(truth, table)
         assert evaluation.mean_ap == pytest.approx(official.stats[1], abs=1e-12)
         assert evaluation.summary["AP"] == pytest.approx(official.stats[0], abs=1e-12)
-        (ours,) = average_precisions(match(truth, table, "coco"), table, coco_average_precision)
+        (ours,) = average_precisions(match(truth, table, "coco"), table, COCO_POINTS)
         assert ours == pytest.approx(official.stats[1], abs=1e-12)
         values.append(ours)
     assert values[0] == pytest.approx(1)

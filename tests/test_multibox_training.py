@@ -471,7 +471,7 @@ def test_only_layers_from_train_from_on_learn(whole: Path, trunk_file: Path) -> 
         ({"whole": 2.0}, ConfigError, r"whole must be in \[0, 1\]"),
         ({"variants": [["seed=3"]]}, ConfigError, "members is a setting of classifiers"),
         ({"members": 3}, ConfigError, "members is a setting of classifiers; MultiBox is one network"),
-        ({"init": "nowhere"}, CheckpointError, "no checkpoint nowhere"),
+        ({"init": "nowhere"}, CheckpointError, "nowhere"),
         ({"head": {"priors": 500}}, ValueError, "different boxes cannot have 500 priors; set priors to at most"),
         ({"priors": "none.txt"}, ValueError, "none.txt: no file of lines 'deviation mean'"),
         ({"train_from": "inception_9"}, ValueError, "the trunk has no layer 'inception_9'; it has conv1"),
@@ -555,6 +555,6 @@ def test_a_detector_uses_both(whole: Path, toy_checkpoint: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     settings = ProposalConfig(width=0, min_width=8, multibox=MultiBoxSettings(str(whole / "best.safetensors")))
     detector = Detector([load_checkpoint(toy_checkpoint)], DetectorConfig(proposals=settings))
-    found = detector.propose(image)
+    found = propose(image, settings, multibox=load_source(settings.multibox))
     assert set(found.sources.tolist()) == {0, 1}
-    assert np.array_equal(detector.run(image).boxes, found.boxes)
+    assert np.array_equal(detector.score(image).boxes, found.boxes)

@@ -31,16 +31,16 @@ from detector.checkpoint import (
     save_checkpoint,
 )
 from detector.classification.ensemble import Predictions, PredictionsError, classify
+from detector.commands.results import detect_files
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import DeviceError, autocast, choose_device, out_of_memory
 from detector.drawing import draw_detections
 from detector.multibox import MultiBoxModel, load_multibox, save_multibox
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
-from detector.output import detect_files
 from detector.regions.maps import SharedConfig, SharedNetwork
 from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig
@@ -113,10 +113,7 @@ def entries(one: RegionClassifier) -> dict[str, Callable[[NDArray[Any]], Any]]:
     found = Detections(np.array([[1.0, 2, 9, 9]]), np.array([0.5]), np.array([0]))
     return {
         "call": lambda image: detector(image).scores,
-        "run": lambda image: detector.run(image, BOXES).scores,
-        "classify": lambda image: detector.classify(image, BOXES)[0],
-        "score": lambda image: detector.score(image, BOXES),
-        "Detector.propose": lambda image: detector.propose(image).boxes,
+        "score": lambda image: detector.score(image, BOXES).scores.probabilities,
         "propose": lambda image: propose(image, CONFIG.proposals).boxes,
         "selective_search": lambda image: selective_search(image).boxes,
         "MultiBox": lambda image: model.propose([image])[0][1],
@@ -201,19 +198,19 @@ def test_boxes_that_show_nothing_are_rejected_alike(
         ([-20, -20, 0, 10], "outside"),
     ):
         with pytest.raises(ValueError, match=f"box 4.*{reason}"):
-            detector.run(image, np.concatenate([BOXES, [bad]]))
+            detector.score(image, np.concatenate([BOXES, [bad]]))
     with pytest.raises(ValueError, match=r"\[4\]"):
-        detector.run(image, BOXES[0])
+        detector.score(image, BOXES[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_boxes_of_whole_numbers_and_lists(kind: str, members: dict[str, RegionClassifier], image: Image) -> None:
     detector = Detector([members[kind]], CONFIG)
-    expected = detector.run(image, BOXES)
+    expected = detector.score(image, BOXES)
     for boxes in (BOXES.astype(np.int64), BOXES.astype(np.uint16), BOXES.tolist()):
-        run = detector.run(image, boxes)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(run.scores, expected.scores)
-        assert run.detections == expected.detections
+        run = detector.score(image, boxes)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(run.scores.probabilities, expected.scores.probabilities)
+        assert run.detections() == expected.detections()
 
 
 # ---- members that are shared
@@ -228,10 +225,10 @@ def test_detectors_share_members(kind: str, precision: str, members: dict[str, R
     before = {name: tensor.clone() for name, tensor in one.network.state_dict().items()}
     config = replace(CONFIG, precision=precision, backend="torch")
     first = Detector([one], config)
-    expected = first.score(image, BOXES)
+    expected = first.score(image, BOXES).scores.probabilities
     Detector([one, one], config, "meta")
-    np.testing.assert_array_equal(first.score(image, BOXES), expected)
-    np.testing.assert_array_equal(Detector([one], config).score(image, BOXES), expected)
+    np.testing.assert_array_equal(first.score(image, BOXES).scores.probabilities, expected)
+    np.testing.assert_array_equal(Detector([one], config).score(image, BOXES).scores.probabilities, expected)
     assert one.network.training
     for name, tensor in one.network.state_dict().items():
         assert tensor.device.type == "cpu"
@@ -239,7 +236,7 @@ def test_detectors_share_members(kind: str, precision: str, members: dict[str, R
         assert torch.equal(tensor, before[name])
     with torch.no_grad():
         one.network.fc.weight.zero_()  # what its owner does with a member later is nobody else's business
-    np.testing.assert_array_equal(first.score(image, BOXES), expected)
+    np.testing.assert_array_equal(first.score(image, BOXES).scores.probabilities, expected)
 
 
 def test_loading_leaves_torchs_generator_alone(tmp_path: Path, members: dict[str, RegionClassifier]) -> None:
@@ -324,10 +321,10 @@ def test_detections_are_values() -> None:
 
 
 def test_runs_and_predictions_compare(members: dict[str, RegionClassifier], image: Image) -> None:
-    run, again = (Detector([members["warped"]], CONFIG).run(image, BOXES) for _ in range(2))
+    run, again = (Detector([members["warped"]], CONFIG).score(image, BOXES) for _ in range(2))
     assert run == run
     assert len({run, again}) == 2
-    assert run.detections == again.detections
+    assert run.detections() == again.detections()
 
 
 def test_settings_are_keys() -> None:
@@ -357,14 +354,13 @@ def test_a_store_is_a_source_of_a_detector(
     detector = Detector.load(
         replace(CONFIG, models=[str(toy_checkpoint)], proposals=settings, backend="torch"), device="cpu"
     )
-    np.testing.assert_allclose(detector.propose(photo, content=content).boxes, proposals.boxes)
-    run = detector.run(photo, content=content)
+    run = detector.score(content)
     np.testing.assert_allclose(run.boxes, proposals.boxes)
-    assert detector(photo, content=content) == run.detections
+    assert detector(content) == detector(path) == run.detections()
     with pytest.raises(SourceError, match=r"proposals\.own\.mine"):
         detector(photo)
     with pytest.raises(StoreError):
-        detector(photo, content=b"another")
+        detector(path.with_name("val1.png"))
     assert detect_files(detector, [path], tmp_path / "found") == []
     assert json.loads((tmp_path / "found" / "val0.json").read_text())["regions"] == 5
 
@@ -390,6 +386,7 @@ class Crowded(nn.Module):
     def __init__(self, error: BaseException, room: int) -> None:
         super().__init__()
         self.config = GoogLeNetConfig(classes=3)
+        self.trunk = nn.Identity()
         self.linear = nn.Linear(3, 3)
         self.error, self.room, self.asked = error, room, ASKED
 
@@ -405,6 +402,9 @@ class Crowded(nn.Module):
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits
 
+    def heads(self, features: Tensor) -> Heads:
+        return Heads(self(features), None)
+
 
 ASKED: list[int] = []
 
@@ -419,7 +419,7 @@ def crowded(error: BaseException, room: int) -> RegionClassifier:
 def test_too_little_memory_is_recognised(device: str, old: bool, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     if old:
         monkeypatch.delattr(torch, "OutOfMemoryError", raising=False)
-    found = Detector([crowded(MESSAGES[device], 2)], replace(CONFIG, batch=4)).score(image, BOXES)
+    found = Detector([crowded(MESSAGES[device], 2)], replace(CONFIG, batch=4)).score(image, BOXES).scores.probabilities
     assert found.shape == (4, 3)
     assert ASKED == [4, 2, 2]
 
@@ -441,7 +441,7 @@ def test_a_map_that_does_not_fit_costs_no_batch(
 ) -> None:
     """Fewer boxes do not make the trunk's map smaller: the image is the error, and later ones keep their batch."""
     detector = Detector([members["shared"]], replace(CONFIG, batch=8))
-    expected = detector.score(image, BOXES)
+    expected = detector.score(image, BOXES).scores.probabilities
     tried = []
     trunk_slice = GoogLeNet.trunk_slice
 
@@ -459,17 +459,17 @@ def test_a_map_that_does_not_fit_costs_no_batch(
     sizes = []
     look = SharedNetwork.look
 
-    def counted(self: SharedNetwork, *arguments: Any) -> Callable[[NDArray[np.float32]], Tensor]:
+    def counted(self: SharedNetwork, *arguments: Any) -> Callable[[NDArray[np.float32]], Heads]:
         logits = look(self, *arguments)
 
-        def counting(boxes: NDArray[np.float32]) -> Tensor:
+        def counting(boxes: NDArray[np.float32]) -> Heads:
             sizes.append(len(boxes))
             return logits(boxes)
 
         return counting
 
     monkeypatch.setattr(SharedNetwork, "look", counted)
-    found = detector.score(image, np.tile(BOXES, (20, 1)))
+    found = detector.score(image, np.tile(BOXES, (20, 1))).scores.probabilities
     np.testing.assert_allclose(found[:4], expected, atol=1e-5)
     assert sizes == [64, 16]
 
@@ -521,7 +521,7 @@ def test_no_float64_reaches_the_device(kind: str, members: dict[str, RegionClass
     model = multibox()
     whole = ImageClassifier(copy.deepcopy(members[kind].network).eval(), CONVENTION, 64)
     with NoFloat64() as mode:
-        detector.run(image)
+        detector.score(image)
         classify(whole, image, 10)
         model.propose([image])
     assert mode.seen > 100
@@ -550,8 +550,10 @@ def test_devices_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_detector_on_the_cpu_by_its_number(members: dict[str, RegionClassifier], image: Image) -> None:
-    expected = Detector([members["shared"]], CONFIG).score(image, BOXES)
-    np.testing.assert_array_equal(Detector([members["shared"]], CONFIG, "cpu:0").score(image, BOXES), expected)
+    expected = Detector([members["shared"]], CONFIG).score(image, BOXES).scores.probabilities
+    np.testing.assert_array_equal(
+        Detector([members["shared"]], CONFIG, "cpu:0").score(image, BOXES).scores.probabilities, expected
+    )
 
 
 def test_autocast_only_where_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -588,11 +590,11 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_threads_are_made_once(
     threads: int, pools: list[int], members: dict[str, RegionClassifier], image: Image
 ) -> None:
-    expected = Detector([members["warped"]], replace(CONFIG, batch=3)).run(image)
+    expected = Detector([members["warped"]], replace(CONFIG, batch=3)).score(image)
     torch.set_num_threads(threads)
     detector = Detector([members["warped"], members["shared"]], replace(CONFIG, batch=3))
     for _ in range(3):
-        run = detector.run(image)
+        run = detector.score(image)
     assert len(pools) <= 2  # of the kernels, and of selective search
     np.testing.assert_array_equal(run.boxes, expected.boxes)
 
@@ -658,7 +660,7 @@ def test_kernels_compile_where_no_cache_can_be_written() -> None:
     code = NOWHERE + (
         "import numpy as np, torch\n"
         "from detector.network.lrn import local_response_norm\n"
-        "from detector.nms import class_nms\n"
+        "from detector.suppression import class_nms\n"
         "import detector.regions.warp, detector.regions.maps, detector.evaluation\n"
         "import proposals.selective.colour, proposals.selective.segmentation\n"
         "x = torch.ones(1, 5, 2, 2)\n"

@@ -126,10 +126,8 @@ def test_shifted_numbers(tmp_path: Path) -> None:
     content = [entry for entry in coco_entries(truth) if entry["category_id"] < 2]
     (tmp_path / "found.json").write_text(json.dumps([{**e, "category_id": e["category_id"] + 1} for e in content]))
     (warning,) = read_results(tmp_path / "found.json", truth).warnings
-    assert (
-        "class numbers look shifted: of the boxes that lie on an object hardly any is of its class, and most" in warning
-    )
-    assert warning.endswith("are with -1")
+    assert "class numbers look shifted" in warning
+    assert warning.endswith("-1")
 
 
 def test_consecutive_numbers_for_cocos_with_gaps(tmp_path: Path) -> None:
@@ -307,7 +305,7 @@ def test_a_folder_of_vocs_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("comp4_det_val_bee.txt", "", "no class of toy val ends its name. Did you mean"),
+        ("comp4_det_val_bee.txt", "", "its name does not end with a class of toy val. Did you mean"),
         (
             "comp4_det_val_ant.txt",
             "2008_000001 0.5 1 2 3\n",
@@ -322,8 +320,8 @@ def test_mistakes_in_vocs_files(tmp_path: Path, name: str, content: str, expecte
     with pytest.raises(ResultsError) as caught:
         read_results(tmp_path, make_truth(convention=VOC))
     text = str(caught.value).replace(f"{tmp_path / name}: ", "").replace(f"{tmp_path}: ", "")
-    if expected.startswith("no class"):
-        expected = "no class of toy val ends its name."
+    if expected.startswith("its name"):
+        expected = "its name does not end with a class of toy val."
     assert text.startswith(expected)
 
 
@@ -414,5 +412,5 @@ def test_detections_of_classes_without_objects_are_named(tmp_path: Path) -> None
     (tmp_path / "found.json").write_text(json.dumps(content))
     (warning,) = read_results(tmp_path / "found.json", truth).warnings
     assert warning.endswith(
-        "40 of 120 detections are of classes without any object in toy val (first: ant); nothing counts them"
+        "40 of 120 detections are of classes without any object in toy val (first: ant) and do not affect the score"
     )

@@ -163,7 +163,7 @@ def test_incomplete_coco_results(tmp_path: Path) -> None:
     for key in ("category_id", "bbox", "score"):
         entry = {name: value for name, value in GOOD.items() if name != key}
         assert refused(path, dataset, [entry]) == f"detection 1: no '{key}'"
-    assert refused(path, dataset, [3]) == "detection 1: expected an object with 'image_id', not '3'"
+    assert refused(path, dataset, [3]) == "detection 1: an entry must be an object, not 3"
     assert refused(path, dataset, '[\n{"image_id": 139,,}\n]') == (
         "malformed JSON at line 2, column 18: Expecting property name enclosed in double quotes"
     )
@@ -174,7 +174,7 @@ def test_corners_in_place_of_width_and_height(tmp_path: Path) -> None:
     entries = [{"image_id": 1, "category_id": 1, "bbox": [40, 30, 95, 70], "score": 0.5}] * 3
     inside = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 95, 70], "score": 0.5}
     text = refused(tmp_path / "results.json", dataset, [*entries, inside])
-    assert text.startswith("75% of the best boxes reach beyond their image")
+    assert text.startswith("75% of the best boxes reach outside their image")
 
 
 LINE: dict[str, Any] = {"image_id": "139", "boxes": [[1, 2, 3, 4]], "scores": [0.5], "labels": ["cat"]}
@@ -187,11 +187,11 @@ LINE: dict[str, Any] = {"image_id": "139", "boxes": [[1, 2, 3, 4]], "scores": [0
         ({"image_id": "139"}, "image '139' occurs twice, first on line 1"),
         ({"labels": ["cats"]}, "unknown category 'cats'. toy has cat, dog. Did you mean 'cat'?"),
         ({"labels": [0]}, "unknown category 0. toy has cat, dog."),
-        ({"labels": [None]}, "a label must be a number or a name, not None"),
+        ({"labels": [None]}, "labels must be a list of numbers or names, not None"),
         ({"scores": [float("nan")]}, "score must be a finite number, not nan"),
         ({"scores": []}, "1 boxes, 0 scores, 1 labels"),
-        ({"scores": 0.5}, "no list 'scores'"),
-        ({"boxes": [[1, 2, 3]]}, "a box must be x1, y1, x2, y2, not [1, 2, 3]"),
+        ({"scores": 0.5}, "scores must be a list of finite numbers, not 0.5"),
+        ({"boxes": [[1, 2, 3]]}, "boxes must be a list of x1, y1, x2, y2, not [1, 2, 3]"),
         ({"boxes": [[1, 2, float("inf"), 4]]}, "a box must be finite numbers, not [1.0, 2.0, inf, 4.0]"),
         ({"boxes": [[10, 2, 3, 4]]}, "box [10.0, 2.0, 3.0, 4.0] "),
     ],

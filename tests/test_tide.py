@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, Truth
@@ -76,14 +75,12 @@ def official(truth: Truth, table: DetectionTable, min_iou: float) -> tuple[dict[
     return {KINDS[kind.__name__]: count for kind, count in run.count_errors().items()}, gains, run.ap / 100
 
 
-def tidecv_average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """As coco_average_precision at k / 100, which differs from NumPy's 0.29 and others by the last bit."""
-    return sum(max(precision[recall >= point / 100], default=0.0) for point in range(101)) / 101
+TIDECV_POINTS = np.array([point / 100 for point in range(101)])  # NumPy's 0.29 and others differ by the last bit
 
 
 def ours(truth: Truth, table: DetectionTable, protocol: str = "ilsvrc", min_iou: float = 0.5) -> Diagnosis:
     matches = match(truth, table, protocol, min_iou, relaxed=False)
-    return diagnose(truth, table, matches, measure=tidecv_average_precision)
+    return diagnose(truth, table, matches, points=TIDECV_POINTS)
 
 
 def random_case(seed: int) -> tuple[Truth, DetectionTable]:

@@ -2,20 +2,22 @@
 
 from detector.evaluation.average import average_precision
 from detector.evaluation.coco import evaluate_coco
-from detector.evaluation.ilsvrc import evaluate_ilsvrc
+from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate, evaluate_ilsvrc, evaluate_voc
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import read_coco_truth, read_ilsvrc_truth, read_voc_truth
-from detector.evaluation.voc import evaluate_voc
 from detector.evaluation.writing import write_coco, write_ilsvrc, write_voc
 
 __all__ = [
     "DetectionTable",
     "Evaluation",
+    "Protocol",
     "ResultsError",
+    "ScoringConfig",
     "Truth",
     "average_precision",
+    "evaluate",
     "evaluate_coco",
     "evaluate_ilsvrc",
     "evaluate_voc",

@@ -1,11 +1,12 @@
-"""Average precision of a class from which of its detections are hits, best first: area, 11 points and 101 points.
+"""From hits and misses, best first, to precision-recall curves and average precision: area, 11 and 101 points.
 
 Sources: VOCap.m of the VOC and ILSVRC devkits; VOCevaldet.m of 2007; pycocotools.
+D detections, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,27 @@ from numpy.typing import NDArray
 from detector.evaluation.matching import HIT, IGNORED, Matches
 from detector.evaluation.results import DetectionTable
 
-Measure = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
-"""Recall [D], rising, and precision [D] -> AP in [0, 1]."""
+Floats = NDArray[np.float64]
+
+AREA: Floats = np.zeros(0)
+"""No points: the area under the precision envelope (VOC 2010 and later, ILSVRC)."""
+ELEVEN_POINTS: Floats = np.linspace(0, 1, 11) - 1e-9
+"""The recalls of VOC 2007. In binary 6 * 0.1 exceeds 3 / 5: without the tolerance recall 0.6 would miss its point."""
+COCO_POINTS: Floats = np.linspace(0, 1, 101)
 
 
-def precision_recall(hits: NDArray[np.bool_], positives: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recall and precision after each of D detections, best first; hits tells true from false positives.
+def precision_recall(hits: NDArray[np.bool_], positives: int) -> tuple[Floats, Floats]:
+    """Compute recall and precision after each of D detections, sorted best first.
+
+    Args:
+        hits: [D] True for true positives, False for false positives.
+        positives: Number of objects to find.
 
     Returns:
         [D] recall and [D] precision, in [0, 1].
 
     Raises:
-        ValueError: there is nothing to find, so that recall means nothing.
+        ValueError: there are no objects to find.
     """
     if positives < 1:
         raise ValueError(f"recall needs at least one ground truth, not {positives}")
@@ -32,43 +42,37 @@ def precision_recall(hits: NDArray[np.bool_], positives: int) -> tuple[NDArray[n
     return found / positives, found / np.arange(1, len(hits) + 1)
 
 
-def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """Area under the precision envelope (VOC2010 and later, ILSVRC): [D] recall, rising, and [D] precision -> [0, 1].
+def average_precision(recall: Floats, precision: Floats, points: Floats = AREA) -> float:
+    """Compute average precision in [0, 1] from [D] recall, ascending, and [D] precision.
 
-    >>> round(average_precision(np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 2 / 3])), 4)
-    0.8333
+    Args:
+        recall: Recall after each detection.
+        precision: Precision after each detection.
+        points: Recalls at which the best precision is averaged; none for the area under the precision envelope.
+
+    >>> recall, precision = np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 2 / 3])
+    >>> [round(average_precision(recall, precision, points), 4) for points in (AREA, ELEVEN_POINTS)]
+    [0.8333, 0.8485]
     """
-    steps = np.diff(recall, prepend=0.0)
-    return float(np.sum(steps * _envelope(precision)))
+    if len(points):
+        return float(np.mean(precision_at(points, recall, precision)))
+    return float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
 
 
-def eleven_point_average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """Mean of the best precision at recall 0, 0.1, ..., 1 or more (VOC2007): [D], [D] -> [0, 1].
-
-    >>> round(eleven_point_average_precision(np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 2 / 3])), 4)
-    0.8485
-    """
-    # 6 * 0.1 is more than 3 / 5 in binary: without the tolerance a recall of exactly 0.6 would miss its point.
-    return _mean_at(np.linspace(0, 1, 11) - 1e-9, recall, precision)
+def precision_at(points: Floats, recall: Floats, precision: Floats) -> Floats:
+    """Compute the best precision at each recall in points or a greater one; 0 beyond the greatest recall."""
+    reached: Floats = np.append(_envelope(precision), 0.0)
+    return reached[np.searchsorted(recall, points)]
 
 
-def coco_average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """Mean of the best precision at recall 0, 0.01, ..., 1 or more (COCO): [D], [D] -> [0, 1]."""
-    return _mean_at(np.linspace(0, 1, 101), recall, precision)
-
-
-def average_precisions(
-    matches: Matches, detections: DetectionTable, measure: Measure = average_precision
-) -> list[float | None]:
-    """AP of each of K classes; None without ground truth."""
+def average_precisions(matches: Matches, detections: DetectionTable, points: Floats = AREA) -> list[float | None]:
+    """Compute the AP of each of K classes; None for a class without ground truth."""
     curves = class_curves(matches, detections)
-    return [None if curve is None else measure(*curve) for curve in curves]
+    return [None if curve is None else average_precision(*curve, points) for curve in curves]
 
 
-def class_curves(
-    matches: Matches, detections: DetectionTable
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
-    """(recall, precision) of each of K classes after each detection that counts; None without ground truth."""
+def class_curves(matches: Matches, detections: DetectionTable) -> list[tuple[Floats, Floats] | None]:
+    """Compute the recall and precision of each of K classes; None for a class without ground truth."""
     rows, bounds = ranked_by_class(matches, detections)
     hits = matches.status[rows] == HIT
     return [
@@ -78,10 +82,10 @@ def class_curves(
 
 
 def ranked_by_class(matches: Matches, detections: DetectionTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Detections that count, class by class, best first.
+    """Sort the detections that count by class, and best first within a class.
 
     Returns:
-        positions in the table, and [K + 1] where each class begins among them.
+        positions in the table, and [K + 1] the start of each class among them.
     """
     counted = matches.order[matches.status[matches.order] != IGNORED]
     labels = detections.labels[counted]
@@ -90,12 +94,12 @@ def ranked_by_class(matches: Matches, detections: DetectionTable) -> tuple[NDArr
     return counted[by_class], bounds
 
 
-def _mean_at(points: NDArray[np.float64], recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    position = np.searchsorted(recall, points, side="left")
-    reached = np.append(_envelope(precision), 0.0)  # 0 beyond the recall that was reached
-    return float(np.mean(reached[position]))
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Average the values that are not None; None where all are."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-def _envelope(precision: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The best precision at this recall or a greater one; [D] -> [D]."""
+def _envelope(precision: Floats) -> Floats:
+    """Compute the best precision at each recall or a greater one, [D] -> [D]."""
     return np.maximum.accumulate(precision[::-1])[::-1]

@@ -1,15 +1,16 @@
-"""How far mean AP would move with other photographs: resampling of images, for one table or the difference of two.
+"""Confidence intervals of mean AP, and the test of a difference between two tables, by resampling the images.
 
-In: Matches of tables on one Truth.  Out: an interval, and for two tables the chance of a difference as large by luck.
+In: Matches of tables on one Truth.  Out: an Interval; for two tables also a p-value.
 A resample draws as many images as there are, with replacement; an image drawn twice counts twice, its objects and its
-detections. Both tables of a comparison get the same images, so that what is common to them cancels.
+detections. Both tables of a comparison get the same images, so that what they have in common cancels.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap". Resampling itself raises average precision: images
-drawn twice bring their hits twice, so that of many images the percentiles of the resamples lie above the value. The
-resamples give the standard error only. The interval is the normal one on a scale without ends, log(v / (1 - v)) of a
-mean AP and atanh(d) of a difference, where the error is s / (v (1 - v)) and s / (1 - d²) by the delta method; turned
-back, it holds the value and stays within [0, 1] or [-1, 1] (chapter 12.6 there; for proportions, Brown, Cai and
-DasGupta, "Interval Estimation for a Binomial Proportion", 2001, section 4.1.1). A value at an end of its scale has no
-spread. A difference is tested against differences that are shifted to have none on average.
+drawn twice bring their hits twice, so for many images the percentiles of the resamples lie above the value. The
+resamples therefore give the standard error s only. The interval is the normal one on an unbounded scale,
+log(v / (1 - v)) of a mean AP and atanh(d) of a difference, where the delta method gives the errors s / (v (1 - v)) and
+s / (1 - d²); transformed back, it contains the value and stays within [0, 1] or [-1, 1] (chapter 12.6 there; for
+proportions, Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001, section 4.1.1). A value at
+an end of its scale has no spread. The p-value compares a difference with the resampled differences, shifted to have a
+mean of 0.
 """
 
 from __future__ import annotations
@@ -24,14 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.average import ranked_by_class
+from detector.evaluation.average import AREA, Floats, ranked_by_class
 from detector.evaluation.matching import HIT, Matches
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
 from proposals.compiling import compiled
 
-MEASURES = {"area": np.zeros(0), "11 points": np.linspace(0, 1, 11) - 1e-9, "101 points": np.linspace(0, 1, 101)}
-"""Recalls at which precision is read; none for the area. As in average.py."""
 NORMAL_95 = 1.959964  # the 97.5 % point of the normal distribution
 
 
@@ -40,10 +39,10 @@ class Interval:
     """The 95 % confidence interval of a mean AP, within [0, 1], or of a difference, within [-1, 1].
 
     Attributes:
-        value: on the images themselves.
-        low: at most the value.
-        high: at least the value.
-        resamples: from which the standard error was computed.
+        value: The statistic of the images themselves.
+        low: Lower limit, at most the value.
+        high: Upper limit, at least the value.
+        resamples: Number of bootstrap resamples.
     """
 
     value: float
@@ -54,15 +53,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two tables on the same images.
+    """The paired comparison of two tables of detections on the same images.
 
     Attributes:
-        first: mean AP of the first.
-        second: of the other one.
-        difference: second minus first.
-        p_value: two-sided, of no difference: share of shifted resamples whose difference is as large; 1 / resamples at
-            least.
-        by_class: [K] difference of AP, None where a class has no ground truth.
+        first: Mean AP of the first table.
+        second: Mean AP of the second table.
+        difference: Second minus first.
+        p_value: Two-sided bootstrap p-value for the null hypothesis of no difference, at least 1 / resamples.
+        by_class: [K] differences of AP; None for a class without ground truth.
     """
 
     first: Interval
@@ -77,27 +75,27 @@ def bootstrap(
     matches: Matches,
     detections: DetectionTable,
     *,
-    measure: str = "area",
+    points: Floats = AREA,
     resamples: int = 1000,
     seed: int = 0,
     classes: Sequence[int] | None = None,
 ) -> Interval:
-    """The 95 % confidence interval of mean AP over images.
+    """Compute the 95 % confidence interval of mean AP by resampling the images.
 
     Args:
-        truth: the objects.
-        matches: of the detections.
-        detections: the table.
-        measure: one of MEASURES.
-        resamples: how often images are drawn.
-        seed: of the drawing.
-        classes: labels of those that the mean is of; None for all.
+        truth: The objects.
+        matches: Matches of the detections.
+        detections: The detections.
+        points: Recalls that average precision uses, as in average.py.
+        resamples: Number of resamples.
+        seed: Seed of the random resamples.
+        classes: Labels of the classes to average over; None for all.
 
     Raises:
         ValueError: fewer than one resample.
     """
     weights = _weights(len(truth), resamples, seed)
-    value, means = _mean_ap(truth, matches, detections, measure, weights, classes)
+    value, means, _ = _mean_ap(truth, matches, detections, points, weights, classes)
     return _interval(value, means)
 
 
@@ -105,31 +103,30 @@ def compare(
     truth: Truth,
     tables: Sequence[tuple[Matches, DetectionTable]],
     *,
-    measure: str = "area",
+    points: Floats = AREA,
     resamples: int = 1000,
     seed: int = 0,
     classes: Sequence[int] | None = None,
 ) -> Comparison:
-    """Two tables, each with its matches, on the same resamples; see bootstrap."""
+    """Compare two tables, each given with its matches, on the same resamples of the images; see bootstrap."""
     weights = _weights(len(truth), resamples, seed)
-    (first, firsts), (second, seconds) = (_mean_ap(truth, *table, measure, weights, classes) for table in tables)
-    differences = seconds - firsts
+    (first, means, ap), (second, other_means, other_ap) = (
+        _mean_ap(truth, *table, points, weights, classes) for table in tables
+    )
+    differences = other_means - means
     around = np.abs(differences - np.nanmean(differences))
     as_large = float((around >= abs(second - first) - 1e-12).mean())
-    unit = np.ones((1, len(truth)), np.int32)
-    ap = [_class_ap(truth, *table, measure, unit)[0] for table in tables]
-    by_class = [None if np.isnan(value) else value for value in (ap[1] - ap[0]).tolist()]
     return Comparison(
-        first=_interval(first, firsts),
-        second=_interval(second, seconds),
+        first=_interval(first, means),
+        second=_interval(second, other_means),
         difference=_difference_interval(second - first, differences),
         p_value=max(as_large, 1 / resamples),
-        by_class=by_class,
+        by_class=[None if np.isnan(value) else value for value in (other_ap - ap).tolist()],
     )
 
 
 def _weights(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
-    """[resamples, images] how often each image was drawn."""
+    """Draw how often each resample contains each image, [resamples, images]."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, not {resamples}")
     generator = np.random.default_rng(seed)
@@ -139,14 +136,14 @@ def _weights(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
     return weights
 
 
-def _interval(value: float, means: NDArray[np.float64]) -> Interval:
-    """Of a mean AP in [0, 1]: an interval of the difference 2 v - 1, as atanh(2 v - 1) = log(v / (1 - v)) / 2."""
+def _interval(value: float, means: Floats) -> Interval:
+    """Make the interval of a mean AP v in [0, 1] from that of 2 v - 1: atanh(2 v - 1) = log(v / (1 - v)) / 2."""
     around = _difference_interval(2 * value - 1, 2 * means - 1)
     low, high = (around.low + 1) / 2, (around.high + 1) / 2
     return Interval(value, min(low, value), max(high, value), len(means))
 
 
-def _difference_interval(value: float, differences: NDArray[np.float64]) -> Interval:
+def _difference_interval(value: float, differences: Floats) -> Interval:
     spread = float(np.nanstd(differences))
     if not -1 < value < 1 or not spread > 0:
         return Interval(value, value, value, len(differences))
@@ -159,29 +156,29 @@ def _mean_ap(
     truth: Truth,
     matches: Matches,
     detections: DetectionTable,
-    measure: str,
+    points: Floats,
     weights: NDArray[np.int32],
     classes: Sequence[int] | None,
-) -> tuple[float, NDArray[np.float64]]:
-    """Mean AP on the images themselves, and on each resample: over the classes with objects in it, NaN without any."""
+) -> tuple[float, Floats, Floats]:
+    """Compute the mean AP of the images themselves, of each resample, and the AP of each class; NaN without objects."""
     chosen = slice(None) if classes is None else list(classes)
-    value = _class_ap(truth, matches, detections, measure, np.ones((1, len(truth)), np.int32))[:, chosen]
-    ap = _class_ap(truth, matches, detections, measure, weights)[:, chosen]
+    values = _class_ap(truth, matches, detections, points, np.ones((1, len(truth)), np.int32))[0]
+    ap = _class_ap(truth, matches, detections, points, weights)[:, chosen]
     known = (~np.isnan(ap)).sum(axis=1)
     means = np.divide(np.nansum(ap, axis=1), known, out=np.full(len(ap), np.nan), where=known > 0)
-    return float(np.nanmean(value)), means
+    return float(np.nanmean(values[chosen])), means, values
 
 
 def _class_ap(
-    truth: Truth, matches: Matches, detections: DetectionTable, measure: str, weights: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """[resamples, K], NaN where a resample has no object of the class."""
+    truth: Truth, matches: Matches, detections: DetectionTable, points: Floats, weights: NDArray[np.int32]
+) -> Floats:
+    """Compute AP by resample and class, [resamples, K]; NaN where a resample has no object of the class."""
     rows, bounds = ranked_by_class(matches, detections)
     hits, images = matches.status[rows] == HIT, detections.image_index[rows]
     objects = truth.image_index[matches.counted], truth.labels[matches.counted]
 
-    def part(some: NDArray[np.int32]) -> NDArray[np.float64]:
-        ap: NDArray[np.float64] = _weighted_ap(hits, images, bounds, *objects, some, MEASURES[measure])
+    def part(some: NDArray[np.int32]) -> Floats:
+        ap: Floats = _weighted_ap(hits, images, bounds, *objects, some, points)
         return ap
 
     threads = min(len(weights), os.cpu_count() or 1)
@@ -218,7 +215,7 @@ def _weighted_ap(
                     count += 1
                 else:
                     wrong += times
-            for place in range(count - 2, -1, -1):  # the envelope; between two hits precision only falls
+            for place in range(count - 2, -1, -1):  # the envelope: between two hits precision only falls
                 precision[place] = max(precision[place], precision[place + 1])
             total, before = 0.0, 0.0
             if len(points) == 0:

@@ -1,7 +1,7 @@
-"""Detections as a file states them -> a table that may be scored, or what is wrong with them.
+"""Check the detections of a file before they are scored.
 
-In: the columns of a file.  Out: Results. A mistake that would cost the score in silence is an error that says how many
-detections have it and where the first is, or a warning where it may be meant.
+In: the columns of a file.  Out: Results, a table and warnings. A mistake that would lower the score without a word is
+an error, with the number of cases and the first place, or a warning where it may be intended.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.ground_truth import listed
 from detector.evaluation.matching import nearest_objects
 from detector.evaluation.names import UNLISTED
 from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.truth import Convention, Truth
 from proposals.boxes import from_xywh
 
-SAMPLE = 20_000  # detections that the checks of layout and numbering look at
-INVERTED = 0.1  # share of boxes that may end before they begin
+SAMPLE = 20_000  # best detections that the checks of layout and numbering use
+INVERTED = 0.1  # greatest tolerated share of boxes that end before they begin
+LISTED = 100  # most classes that a message lists
 
 
 class Results(NamedTuple):
-    """What a file holds: the detections, and warnings of what is odd about them, one line each."""
+    """The detections of a file, and warnings of its oddities, one line each."""
 
     table: DetectionTable
     warnings: tuple[str, ...]
@@ -34,21 +36,22 @@ class Results(NamedTuple):
 
 @dataclass(frozen=True)
 class Raw:
-    """D detections as a file states them, before they are believed.
+    """The D detections of a file, unchecked.
 
     Attributes:
-        path: the file.
-        where: position of a detection -> where it stands in the file.
-        image_index: [D], negative where the image is unknown or unlisted, see names.py.
-        image_name: position of a detection -> how the file names its image.
-        labels: [D], -1 where the class is unknown.
-        class_name: position of a detection -> how the file names its class.
-        boxes: [D, 4] corners.
-        given: [D, 4] as in the file, x, y, width, height in COCO's.
-        scores: [D].
-        convention: of the corners.
-        known_classes: to list in a message.
-        named: images that the file names, those without detections too; None where only detections name them.
+        path: The file.
+        where: Function from a detection's position to its place in the file, such as "line 3".
+        image_index: [D] indices of images, negative where the image is unknown or unlisted, see names.py.
+        image_name: Function from a detection's position to the name of its image in the file.
+        labels: [D] class labels, -1 where the class is unknown.
+        class_name: Function from a detection's position to the name of its class in the file.
+        boxes: [D, 4] corners x1, y1, x2, y2.
+        given: [D, 4] boxes as in the file: x, y, width, height in COCO's format, else the corners.
+        scores: [D] scores.
+        convention: Pixel convention of the corners.
+        known_classes: Names or numbers of the classes, for messages.
+        named: Indices of the images that the file names, including those without detections; None in formats that name
+            images only with detections.
     """
 
     path: Path
@@ -66,16 +69,16 @@ class Raw:
 
     @property
     def sizes(self) -> NDArray[np.float64]:
-        """[D, 2] width and height of the boxes as pixels are counted, px; negative of those that are inverted."""
+        """[D, 2] width and height of the boxes in their pixel convention, px; negative where inverted."""
         return self.boxes[:, 2:] - self.boxes[:, :2] + self.convention.inclusive
 
     @property
     def inverted(self) -> NDArray[np.bool_]:
-        """[D] boxes that end before they begin, those without a pixel among them where the far corner is inside."""
+        """[D] boxes that end before they begin; in inclusive conventions also those that contain no pixel."""
         return np.asarray((self.sizes <= 0 if self.convention.inclusive else self.sizes < 0).any(axis=1))
 
     def __getitem__(self, kept: NDArray[np.int64]) -> Raw:
-        """The detections at these positions."""
+        """Return the detections at these positions."""
         given = self.given[kept]
         return replace(
             self,
@@ -91,10 +94,10 @@ class Raw:
 
 
 def checked(raw: Raw, truth: Truth) -> Results:
-    """Refuse what cannot be right, warn of what may be.
+    """Reject detections that cannot be right, and warn of suspicious ones.
 
     Raises:
-        ResultsError: a line for each kind of mistake, with its number of cases and the first place.
+        ResultsError: one line per kind of mistake, with its number of cases and the first place.
     """
     errors = []
     notes = []
@@ -139,32 +142,23 @@ def checked(raw: Raw, truth: Truth) -> Results:
 
 
 def no_detections(path: Path, truth: Truth) -> Results:
-    """An empty table, and the warning that says so."""
-    nothing = np.zeros(0, np.int64)
-    table = DetectionTable(nothing, nothing, np.zeros(0), np.zeros((0, 4)), truth.convention)
-    return Results(table, (f"{path}: holds no detections; every AP is 0",))
+    """Return an empty table and a warning."""
+    return Results(DetectionTable.from_images(truth, {}), (f"{path}: contains no detections; every AP is 0",))
 
 
 def _warnings(raw: Raw, truth: Truth, table: DetectionTable) -> Iterable[str]:
     sizes = known_sizes(truth)[table.image_index]
     first, inclusive = table.convention
-    inverted = raw.inverted
-    if inverted.any():
-        where = raw.where(int(np.flatnonzero(inverted)[0]))
-        yield (
-            f"{raw.path}: {int(inverted.sum()):,} of {len(table):,} boxes end before they begin and overlap nothing "
-            f"(first: {where})"
-        )
     outside = (table.boxes[:, :2] < first - 1).any(axis=1)
-    outside |= (table.boxes[:, 2:] > sizes + first - inclusive + 1).any(axis=1)  # not where NaN
-    outside &= ~inverted
-    if outside.any():
-        where = raw.where(int(np.flatnonzero(outside)[0]))
-        yield f"{raw.path}: {int(outside.sum()):,} of {len(table):,} boxes reach outside their image (first: {where})"
-    flat = (raw.sizes <= 0).any(axis=1) & ~inverted
-    if flat.any():
-        where = raw.where(int(np.flatnonzero(flat)[0]))
-        yield f"{raw.path}: {int(flat.sum()):,} of {len(table):,} boxes have no area (first: {where})"
+    outside |= (table.boxes[:, 2:] > sizes + first - inclusive + 1).any(axis=1)  # False where NaN
+    for odd, problem in (
+        (raw.inverted, "end before they begin and overlap nothing"),
+        (outside & ~raw.inverted, "reach outside their image"),
+        ((raw.sizes <= 0).any(axis=1) & ~raw.inverted, "have no area"),
+    ):
+        if odd.any():
+            where = raw.where(int(np.flatnonzero(odd)[0]))
+            yield f"{raw.path}: {int(odd.sum()):,} of {len(table):,} boxes {problem} (first: {where})"
     without = np.setdiff1d(np.arange(len(truth)), table.image_index if raw.named is None else raw.named)
     if len(without):
         name = truth.image_ids[without[0]]
@@ -175,17 +169,17 @@ def _warnings(raw: Raw, truth: Truth, table: DetectionTable) -> Iterable[str]:
         name = truth.classes.names[table.labels[np.flatnonzero(absent)[0]]]
         yield (
             f"{raw.path}: {int(absent.sum()):,} of {len(table):,} detections are of classes without any object in "
-            f"{truth.name} (first: {name}); nothing counts them"
+            f"{truth.name} (first: {name}) and do not affect the score"
         )
     if (shift := _label_shift(truth, table)) is not None:
         yield (
-            f"{raw.path}: class numbers look shifted: of the boxes that lie on an object hardly any is of its class, "
-            f"and most are with {shift:+d}"
+            f"{raw.path}: class numbers look shifted: hardly any box on an object has the object's class, and most do "
+            f"with {shift:+d}"
         )
 
 
 def _label_shift(truth: Truth, table: DetectionTable) -> int | None:
-    """The shift of all labels by one that makes localised detections agree with their objects, if there is one."""
+    """Find the shift of all labels, by 1 or -1, with which localised detections have the classes of their objects."""
     sample = table[np.argsort(-table.scores, kind="stable")[:SAMPLE]]
     own, own_iou, other, other_iou = nearest_objects(truth, sample)
     position = np.where(own_iou >= other_iou, own, other)
@@ -199,10 +193,9 @@ def _label_shift(truth: Truth, table: DetectionTable) -> int | None:
 
 
 def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
-    """Corners for x, y, width, height, or the other way round, make an AP of 0 in silence.
+    """Reject corners given as x, y, width, height, and the reverse, which would score AP 0.
 
-    They show by lying on the objects as soon as they are read the other way, or by leaving their images unless they
-    are.
+    Such boxes lie on the objects once they are read the other way, or leave their images unless they are.
     """
     is_xywh = raw.given is not raw.boxes
     other = raw.given if is_xywh else np.asarray(from_xywh(raw.given), np.float64)
@@ -219,8 +212,8 @@ def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
     outside, outside_turned = ((part.boxes[:, 2:] > limits).any(axis=1).mean() for part in (as_read, turned))
     if is_xywh and outside > 0.5 > outside_turned and hits <= hits_turned:
         raise ResultsError(
-            f"{raw.path}: {outside:.0%} of the best boxes reach beyond their image: "
-            f"{kind} must be {right} and these look like {wrong}"
+            f"{raw.path}: {outside:.0%} of the best boxes reach outside their image: "
+            f"{kind} must be {right}, but these look like {wrong}"
         )
     if hits_turned > 0.2 and hits < hits_turned / 4:
         raise ResultsError(
@@ -230,16 +223,14 @@ def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
 
 
 def _layouts(raw: Raw) -> tuple[str, str]:
-    """The layout of the format's boxes, and the one that they are mistaken for."""
+    """Return the layout of the format's boxes, and the layout that they may be in by mistake."""
     layouts = "x1, y1, x2, y2", "x, y, width, height"
     return layouts if raw.given is raw.boxes else (layouts[1], layouts[0])
 
 
 def known_sizes(truth: Truth) -> NDArray[np.float64]:
-    """[I, 2] width and height of the images, px; NaN where they are not known."""
-    sizes = np.array(truth.sizes, np.float64).reshape(-1, 2)
-    sizes[~(sizes > 0).all(axis=1)] = np.nan
-    return sizes
+    """Return the width and height of the images, [I, 2] px; NaN where unknown."""
+    return np.where((truth.sizes > 0).all(axis=1, keepdims=True), truth.sizes, np.nan)
 
 
 def _share_on_objects(truth: Truth, table: DetectionTable) -> float:
@@ -248,16 +239,15 @@ def _share_on_objects(truth: Truth, table: DetectionTable) -> float:
 
 
 def unknown_image(name: str, truth: Truth) -> str:
-    """What to say of an image that is not listed."""
+    """Describe an image that the ground truth does not have, with a similar name as a hint."""
     return f"unknown image {name!r}, not in {truth.name}.{hint_at(name, list(truth.index_of))}"
 
 
 def _unknown_class(raw: Raw, truth: Truth, position: int) -> str:
     name = raw.class_name(position)
     if not truth.numbered and not isinstance(name, str):
-        return f"category {name} is a number, and the classes of {truth.name} have none; name them instead: " + listing(
-            raw.known_classes
-        )
+        known = listed(list(map(str, raw.known_classes)), LISTED)
+        return f"category {name} is a number, and the classes of {truth.name} have none; name them instead: {known}"
     ids = sorted(truth.classes.label_of_id)
     unknown = {str(raw.class_name(int(i))) for i in np.flatnonzero(raw.labels < 0)[:SAMPLE]}
     hint = ""
@@ -267,16 +257,11 @@ def _unknown_class(raw: Raw, truth: Truth, position: int) -> str:
         hint = " Numbers from 0? They begin at 1, and all of them may be shifted by one."
     elif ids[-1] > len(ids) and all(text.isdecimal() and int(text) <= len(ids) for text in unknown):
         hint = f" Numbers 1 to {len(ids)}? Those of {truth.name} have gaps."
-    return f"unknown category {name!r}. {truth.name} has {listing(raw.known_classes)}.{hint}".removesuffix(".")
+    known = listed(list(map(str, raw.known_classes)), LISTED)
+    return f"unknown category {name!r}. {truth.name} has {known}.{hint}".removesuffix(".")
 
 
 def hint_at(name: str, known: Sequence[str]) -> str:
-    """The most similar known text as a question to put behind a sentence, or nothing."""
+    """Return the most similar known text as a question to append to a message, or an empty text."""
     close = difflib.get_close_matches(name, known[:5000], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def listing(known: Sequence[object], limit: int = 100) -> str:
-    """The first so many, and how many more."""
-    texts = [str(item) for item in known[:limit]]
-    return ", ".join(texts) + (f" and {len(known) - limit} more" if len(known) > limit else "")

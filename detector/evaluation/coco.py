@@ -1,11 +1,11 @@
-"""COCO's average precision, by pycocotools itself.
+"""COCO's average precision, computed by pycocotools.
 
-In: a Truth and a DetectionTable. Out: an Evaluation whose `ap` and mean are COCO's AP50 ("mAP@0.5 on COCO") and whose
-summary holds COCO's twelve numbers. Only the conversion is ours, with what pycocotools passes over in silence: it fails
-without detections, takes an annotation of id 0 for unmatched, and prints.
+In: a Truth and a DetectionTable.  Out: an Evaluation whose AP and mean AP are COCO's AP50 ("mAP@0.5 on COCO") and whose
+summary contains COCO's twelve numbers. The conversion works around three properties of pycocotools: it fails without
+detections, takes an annotation of id 0 for unmatched, and prints.
 
-A box that PASCAL VOC marks difficult is ignored as COCO ignores objects outside the range of areas: its overlap is the
-plain one, whoever finds it is neither rewarded nor punished, once. As a crowd it would swallow any part of itself.
+An object that PASCAL VOC marks difficult is ignored as COCO ignores objects outside its area ranges: one detection on
+it is neither right nor wrong. As a crowd it would absorb any number of detections on parts of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,46 +20,44 @@ from numpy.typing import NDArray
 
 from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of, image_ranks, signed_areas
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
-from proposals.boxes import to_xywh
+from proposals.boxes import Boxes, to_xywh
 from proposals.errors import UserError
 
 SUMMARY = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
-"""COCO's twelve numbers in the order of COCOeval.stats: means over the IoU thresholds 0.50, 0.55, ..., 0.95 but for
-AP50 and AP75; small is below 32² px², large above 96²; AR1, AR10, AR100 are recall at so many detections per image and
-class."""
+"""COCO's twelve numbers in the order of COCOeval.stats. All but AP50 and AP75 are means over the IoU thresholds 0.50,
+0.55, ..., 0.95. Small objects are below 32² px², large ones above 96². AR1, AR10 and AR100 are recall with at most 1,
+10 and 100 detections per image and class."""
 
 BACKENDS = ("pycocotools", "hotcoco")
-"""Whose COCOeval: the reference, or the one in Rust with the same digits (pip install hotcoco)."""
+"""The reference, and a faster implementation in Rust with the same digits (pip install hotcoco)."""
 
 
 class BackendError(UserError, ImportError):
-    """A backend that is not installed; the message says how to install it."""
+    """A backend is not installed; the message says how to install it."""
 
 
 def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "pycocotools") -> Evaluation:
-    """AP50 of every class and COCO's twelve numbers, with the 100 best detections per image and class.
+    """Compute AP50 of every class and COCO's twelve numbers from the 100 best detections per image and class.
 
     Args:
-        truth: the ground truth; crowd boxes may be found by many and count for none, difficult ones are ignored.
-        detections: its index and labels refer to the truth.
-        backend: one of BACKENDS.
+        truth: The ground truth. Any number of detections on a crowd box are ignored, and one on a difficult object.
+        detections: The detections; image indices and labels are the truth's.
+        backend: One of BACKENDS.
 
     Raises:
-        ValueError: the table is of another split, or no such backend.
         ResultsError: there is no ground truth at all.
         BackendError: the backend is not installed.
+        ValueError: the table was made for another split, or no such backend.
     """
     if backend not in BACKENDS:
         raise UserError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
     detections.check_fits(truth)
     coco_class, evaluator_class = classes_of(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        real = in_memory(coco_class, truth, truth_annotations(truth))
-        found = in_memory(coco_class, truth, found_annotations(truth, detections))
-        evaluator = evaluator_class(real, found, "bbox")
+        evaluator = evaluator_class(*in_memory(coco_class, truth, detections), "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -76,7 +73,7 @@ def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "p
 
 
 def classes_of(name: str) -> tuple[Any, Any]:
-    """The classes COCO and COCOeval."""
+    """Import a backend's classes COCO and COCOeval."""
     if name == "hotcoco":
         try:
             import hotcoco
@@ -89,50 +86,46 @@ def classes_of(name: str) -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def in_memory(coco_class: Any, truth: Truth, annotations: Sequence[dict[str, Any]]) -> Any:
-    """What COCO(file) would read, made in memory; the annotations of results are of the same form.
+def in_memory(coco_class: Any, truth: Truth, detections: DetectionTable) -> tuple[Any, Any]:
+    """Make the ground truth and the results that COCO(file) and loadRes would read, without files.
 
-    Images are numbered from 1 in the order of their ids, which is all that pycocotools takes from an id, and classes
+    Images are numbered from 1 in the order of their ids, the only property of an id that pycocotools uses, and classes
     from 1 by label, so that ids may be texts or numbers of any size.
     """
-    result = coco_class()
-    result.dataset = {
-        "images": [{"id": number} for number in range(1, len(truth) + 1)],
-        "categories": [{"id": number, "name": str(number)} for number in range(1, len(truth.classes) + 1)],
-        "annotations": list(annotations),
-    }
-    result.createIndex()
-    return result
-
-
-def truth_annotations(truth: Truth) -> list[dict[str, Any]]:
-    """The objects as COCO's annotations."""
-    # An infinite area is outside every range, which is COCOeval's one way to ignore a box that is no crowd.
+    boxes = convert(truth.boxes, truth.convention, HALF_OPEN)
+    # An infinite area is outside every range: the one way to have COCOeval ignore a box that is no crowd.
     areas = np.where(truth.difficult, math.inf, truth.areas)
-    columns = (
-        (image_ranks(truth)[truth.image_index] + 1).tolist(),
-        (truth.labels + 1).tolist(),
-        to_xywh(convert(truth.boxes, truth.convention, HALF_OPEN)).tolist(),
-        areas.tolist(),
-        truth.crowd.astype(int).tolist(),
-    )
+    real = _annotations(truth, truth.image_index, truth.labels, boxes, areas, iscrowd=truth.crowd.astype(int))
+    boxes, areas = detections.to(HALF_OPEN).boxes, signed_areas(detections)
+    found = _annotations(truth, detections.image_index, detections.labels, boxes, areas, score=detections.scores)
+    datasets = []
+    for rows in (real, found):
+        dataset = coco_class()
+        dataset.dataset = {
+            "images": [{"id": number} for number in range(1, len(truth) + 1)],
+            "categories": [{"id": number, "name": str(number)} for number in range(1, len(truth.classes) + 1)],
+            "annotations": rows,
+        }
+        dataset.createIndex()
+        datasets.append(dataset)
+    return datasets[0], datasets[1]
+
+
+def _annotations(
+    truth: Truth,
+    image_index: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    boxes: Boxes,
+    areas: NDArray[np.float64],
+    **last: NDArray[Any],
+) -> list[dict[str, Any]]:
+    """Make COCO's annotations of objects or detections; `last` is iscrowd or score."""
+    ((key, values),) = last.items()
+    columns = (image_ranks(truth)[image_index] + 1, labels + 1, to_xywh(boxes), areas, values)
     return [
         # From 1: COCOeval writes 0 for "unmatched".
-        {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": size, "iscrowd": is_crowd}
-        for number, (image, label, box, size, is_crowd) in enumerate(zip(*columns, strict=True), start=1)
-    ]
-
-
-def found_annotations(truth: Truth, detections: DetectionTable) -> list[dict[str, Any]]:
-    """The detections as COCO's annotations."""
-    columns = (
-        (image_ranks(truth)[detections.image_index] + 1).tolist(),
-        (detections.labels + 1).tolist(),
-        to_xywh(detections.to(HALF_OPEN).boxes).tolist(),
-        signed_areas(detections).tolist(),
-        detections.scores.tolist(),
-    )
-    return [
-        {"id": number, "image_id": image_id, "category_id": label, "bbox": box, "area": size, "score": score}
-        for number, (image_id, label, box, size, score) in enumerate(zip(*columns, strict=True), start=1)
+        {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, key: value}
+        for number, (image, label, box, area, value) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True), start=1
+        )
     ]

@@ -1,13 +1,14 @@
-"""Which detection finds which object, by each protocol's rules, compiled.
+"""Match detections to objects by each protocol's rules, in compiled code.
 
 In: a Truth and a DetectionTable.  Out: Matches, from which curves, AP, its interval and the diagnosis follow.
 
-    ilsvrc  best object of the class that is free and overlapped by at least its own threshold; the first of equals
-    voc     best object of the class, free or not; below the threshold a false positive, taken a duplicate
-    coco    as ilsvrc with one threshold, the last of equals; crowds take any number, measured by the detection's area
+    ilsvrc  the best object of the class not found yet, with an IoU of at least its own threshold; the first of equals
+    voc     the best object of the class, found or not; below the threshold a false positive, if found a duplicate
+    coco    as ilsvrc with one threshold, the last of equals; a crowd matches any number of detections, by the share of
+            the detection's area inside it
 
-A box that ends before it begins overlaps nothing: a false positive of ilsvrc and voc, as in the devkits. pycocotools
-passes over unmatched boxes of negative area (or above 1e5² px²), and so does coco.
+A box that ends before it begins overlaps nothing: a false positive in ilsvrc and voc, as in the devkits. coco ignores
+unmatched boxes of negative area (or above 1e5² px²), as pycocotools does.
 Sources: ILSVRC2014 devkit, eval_detection.m; VOC devkit, VOCevaldet.m; pycocotools, cocoeval.py.
 I images, M objects, D detections, K classes.
 """
@@ -25,7 +26,7 @@ from detector.evaluation.truth import Truth
 from proposals.compiling import compiled
 
 HIT, MISS, IGNORED = 1, 0, -1
-"""Of a detection: true positive, false positive, neither."""
+"""Status of a detection: true positive, false positive, ignored."""
 
 RULES = {"ilsvrc": 0, "voc": 1, "coco": 2}
 PIXEL_TOLERANCE = 10  # ILSVRC's
@@ -35,15 +36,15 @@ COCO_AREAS = (0.0, 1e5**2)  # px²
 
 @dataclass(frozen=True)
 class Matches:
-    """What became of each detection.
+    """The match of each detection.
 
     Attributes:
         status: [D] int8, HIT, MISS or IGNORED.
-        objects: [D] int64, position in the truth's objects of what the detection was held against; -1 for none.
-        order: [D] int64, all detections, best first, as the protocol sorts them over images.
-        counted: [M] bool, objects that are to be found.
-        positives: [K] int64, their number by class.
-        thresholds: [M] float64, the IoU from which each object is found.
+        objects: [D] int64, position in the truth's objects of the object that the detection matches; -1 for none.
+        order: [D] int64, positions of all detections, best first, as the protocol sorts them over images.
+        counted: [M] bool, objects that count: not ignored, not blacklisted.
+        positives: [K] int64, number of objects that count, by class.
+        thresholds: [M] float64, IoU from which each object is found.
     """
 
     status: NDArray[np.int8]
@@ -57,17 +58,18 @@ class Matches:
 def match(
     truth: Truth, detections: DetectionTable, protocol: str, min_iou: float = 0.5, *, relaxed: bool = True
 ) -> Matches:
-    """Hold detections against objects.
+    """Match detections to objects.
 
     Args:
-        truth: M objects.
-        detections: D; in any convention of pixels, converted to the truth's.
-        protocol: ilsvrc, voc or coco.
-        min_iou: overlap from which an object is found, in (0, 1].
-        relaxed: ilsvrc: a small object of w x h px is found from w * h / ((w + 10) * (h + 10)) where that is less.
+        truth: The M objects.
+        detections: The D detections, converted to the truth's pixel convention.
+        protocol: Matching rule: ilsvrc, voc or coco.
+        min_iou: IoU from which an object is found, in (0, 1].
+        relaxed: Whether ilsvrc lowers the threshold of an object of w x h px to w * h / ((w + 10) * (h + 10)) where
+            that is less than min_iou.
 
     Raises:
-        ValueError: min_iou is out of range, or the table is of another split.
+        ValueError: min_iou is out of range, or the table was made for another split.
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be in (0, 1], not {min_iou}")
@@ -80,7 +82,7 @@ def match(
     if protocol == "coco":
         thresholds = np.minimum(thresholds, 1 - 1e-10)
 
-    # The order of images decides between equal scores: ILSVRC's by number, pycocotools' by id.
+    # The order of the images decides between equal scores: by number in ILSVRC, by id in pycocotools.
     if protocol == "voc":
         order = np.argsort(-found.scores, kind="stable")
     else:
@@ -98,21 +100,9 @@ def match(
         passed_over |= ~_best_of_each(found, order, COCO_LIMIT)
     counted &= ~ignored
     starts = np.searchsorted(truth.image_index, np.arange(len(truth) + 1))
-    status, objects = _match(
-        found.boxes,
-        found.image_index,
-        found.labels,
-        order,
-        passed_over,
-        truth.boxes,
-        truth.labels,
-        starts,
-        thresholds,
-        ignored,
-        truth.crowd,
-        pixel,
-        RULES[protocol],
-    )
+    columns = found.boxes, found.image_index, found.labels, order, passed_over
+    objects_columns = truth.boxes, truth.labels, starts, thresholds, ignored, truth.crowd
+    status, objects = _match(*columns, *objects_columns, pixel, RULES[protocol])
     if protocol == "coco":
         areas = signed_areas(detections)
         status[(status == MISS) & ((areas < COCO_AREAS[0]) | (areas > COCO_AREAS[1]))] = IGNORED
@@ -121,11 +111,11 @@ def match(
 
 
 def relaxed_thresholds(boxes: NDArray[np.float64], pixel: float) -> NDArray[np.float64]:
-    """ILSVRC's overlap for an object, below 0.5 under about 25 px; [M, 4] px -> [M].
+    """Compute ILSVRC's IoU thresholds, which are below 0.5 for objects under about 25 px; [M, 4] px -> [M].
 
     Args:
-        boxes: of the objects.
-        pixel: 1 where the far corner is inside, else 0.
+        boxes: Boxes of the objects.
+        pixel: 1 in inclusive pixel conventions, else 0.
     """
     width = boxes[:, 2] - boxes[:, 0] + pixel
     height = boxes[:, 3] - boxes[:, 1] + pixel
@@ -136,33 +126,26 @@ def relaxed_thresholds(boxes: NDArray[np.float64], pixel: float) -> NDArray[np.f
 def nearest_objects(
     truth: Truth, detections: DetectionTable, among: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Of each detection the best overlapped object of its own class, and of any other class.
+    """Find the object of greatest IoU with each detection, once in its own class and once in the other classes.
 
     Args:
-        truth: M objects.
-        detections: D.
-        among: [M] which objects are looked at; all where absent.
+        truth: The M objects.
+        detections: The D detections.
+        among: [M] mask of the objects to consider; None for all.
 
     Returns:
-        [D] position and [D] IoU of the first, -1 and 0 where there is none; the same of the second.
+        [D] position and [D] IoU of the object of the own class, -1 and 0 where there is none; the same for the others.
     """
     found = detections.to(truth.convention)
     starts = np.searchsorted(truth.image_index, np.arange(len(truth) + 1))
-    own, own_iou, other, other_iou = _nearest(
-        found.boxes,
-        found.image_index,
-        found.labels,
-        truth.boxes,
-        truth.labels,
-        np.ones(len(truth.boxes), np.bool_) if among is None else among,
-        starts,
-        float(truth.convention.inclusive),
-    )
+    among = np.ones(len(truth.boxes), np.bool_) if among is None else among
+    columns = found.boxes, found.image_index, found.labels, truth.boxes, truth.labels, among, starts
+    own, own_iou, other, other_iou = _nearest(*columns, float(truth.convention.inclusive))
     return own, own_iou, other, other_iou
 
 
 def _best_of_each(found: DetectionTable, order: NDArray[np.int64], limit: int) -> NDArray[np.bool_]:
-    """[D] whether a detection is among the first so many of its image and class."""
+    """Tell which detections are among the `limit` best of their image and class, [D]."""
     group = found.image_index[order] * (int(found.labels.max(initial=0)) + 1) + found.labels[order]
     by_group = np.argsort(group, kind="stable")
     ordered = group[by_group]
@@ -174,7 +157,7 @@ def _best_of_each(found: DetectionTable, order: NDArray[np.int64], limit: int) -
 
 @compiled()
 def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
-    """As the devkits compute it, to the last bit."""
+    """Compute IoU to the devkits' last bit, or, with of_detection, the share of the detection inside the object."""
     width = min(boxes[d, 2], objects[k, 2]) - max(boxes[d, 0], objects[k, 0]) + pixel
     height = min(boxes[d, 3], objects[k, 3]) - max(boxes[d, 1], objects[k, 1]) + pixel
     if width <= 0 or height <= 0:

@@ -1,34 +1,34 @@
-"""What the names and numbers in a file of detections mean: an image or a class of a Truth.
+"""Look up the images and classes that a file of detections names.
 
-In: a text or a number as a file has it.  Out: a position in the truth's images, or a label. An exact match goes first;
-else a number counts as its digits and a text is compared in Unicode's composed form (NFC), which file systems change.
+In: a text or a number from the file.  Out: an index of the truth's images, or a label. An exact match wins; otherwise
+numbers are compared by their digits and texts in Unicode's composed form (NFC), which file systems change.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.ground_truth import composed
 from detector.evaluation.results import ResultsError, class_keys
 from detector.evaluation.truth import Truth
 
 UNKNOWN = -1
 UNLISTED = -2
-"""Of an image that the ground truth has and the image list leaves out."""
+"""Index of an image that the ground truth has and the image list leaves out."""
 
 Name = int | float | str
-"""As JSON has them: 2, 2.0 and "2" are the same."""
+"""A name in JSON: 2, 2.0 and "2" are the same."""
 
 NUMBER = re.compile(r"0*(\d{1,1000})(?:\.0*)?", re.ASCII)
 
 
 class Names:
-    """The images and classes of a truth by every name that a file may give them."""
+    """Finds the images and classes of a truth by every name that a file may use."""
 
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
@@ -37,19 +37,20 @@ class Names:
         self.classes |= truth.classes.label_of
 
     def images(self, names: Sequence[Name]) -> NDArray[np.int64]:
-        """Position of each image, see `image`; each name is looked up once."""
+        """Find the index of each image, as `image` does."""
         place = {name: self.image(name) for name in set(names)}
         return np.array([place[name] for name in names], np.int64)
 
     def labels(self, names: Sequence[Name], *, number: bool) -> NDArray[np.int64]:
-        """Label of each class, see `label`; each name is looked up once."""
+        """Find the label of each class, as `label` does."""
         label = {name: self.label(name, number=number) for name in set(names)}
         return np.array([label[name] for name in names], np.int64)
 
     def image(self, name: Name) -> int:
-        """Position of the image that has this id, number, file name with or without ending, or end of a path.
+        """Find an image by its id, number, file name with or without ending, or the end of its path.
 
-        UNKNOWN where there is none or several, UNLISTED where the image list leaves it out.
+        Returns:
+            its index; UNKNOWN where no image or several match, UNLISTED where the image list leaves it out.
         """
         text = as_text(name)
         place = self._images.get(text, UNKNOWN)
@@ -60,11 +61,14 @@ class Names:
         return place
 
     def label(self, name: Name, *, number: bool) -> int:
-        """Label of the class that has this name, WordNet id or number; UNKNOWN where there is none.
+        """Find a class by its name, WordNet id or number.
 
         Args:
-            name: of the class.
-            number: a text of digits is the class's number sooner than its name.
+            name: The name.
+            number: Whether a text of digits is first looked up as the class's number, then as its name.
+
+        Returns:
+            its label; UNKNOWN where no class matches.
         """
         labels = [self._label_of_name(name), self._label_of_number(name)]
         known = [label for label in (reversed(labels) if number else labels) if label != UNKNOWN]
@@ -73,7 +77,7 @@ class Names:
     def _label_of_name(self, name: Name) -> int:
         if not isinstance(name, str):
             return UNKNOWN
-        return self.classes.get(name, self._composed_classes.get(_composed(name), UNKNOWN))
+        return self.classes.get(name, self._composed_classes.get(composed(name).strip(), UNKNOWN))
 
     def _label_of_number(self, name: Name) -> int:
         digits = NUMBER.fullmatch(as_text(name)) if self._truth.numbered else None
@@ -81,7 +85,7 @@ class Names:
 
     @cached_property
     def _composed_classes(self) -> dict[str, int]:
-        return _unique((_composed(name), label) for name, label in self.classes.items())
+        return _unique((composed(name).strip(), label) for name, label in self.classes.items())
 
     @cached_property
     def _loosely(self) -> dict[str, int]:
@@ -94,15 +98,15 @@ class Names:
 
 
 def labels_of(classes: Sequence[str], truth: Truth, where: str) -> list[int]:
-    """Labels of classes that a setting names, by name or WordNet id.
+    """Find the labels of the classes that a setting names, by name or WordNet id.
 
     Args:
-        classes: their names.
-        truth: whose classes they are.
-        where: the setting, to name in the message.
+        classes: Names of the classes.
+        truth: The ground truth that has the classes.
+        where: Key of the setting, for messages.
 
     Raises:
-        ResultsError: a class that the truth does not have, or a name that two of its classes share.
+        ResultsError: the truth does not have a class, or two of its classes share the name.
     """
     names = Names(truth)
     labels = [names.label(name, number=False) for name in classes]
@@ -113,23 +117,19 @@ def labels_of(classes: Sequence[str], truth: Truth, where: str) -> list[int]:
 
 
 def as_text(name: Name) -> str:
-    """The text of a name: of a whole number its digits."""
+    """Return a name as text; a whole number becomes its digits."""
     if isinstance(name, float):
         return str(int(name)) if name.is_integer() else str(name)
     return str(name)
 
 
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
-
-
 def _loose(text: str) -> str:
     digits = NUMBER.fullmatch(text.strip())
-    return digits[1] if digits else _composed(text).replace("\\", "/")
+    return digits[1] if digits else composed(text).strip().replace("\\", "/")
 
 
 def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """The pairs whose text has one number."""
+    """Map each text to its number, leaving out texts with several numbers."""
     found: dict[str, set[int]] = {}
     for text, number in pairs:
         found.setdefault(text, set()).add(number)

@@ -11,18 +11,12 @@ from enum import Enum
 
 import numpy as np
 
-from detector.evaluation.average import (
-    Measure,
-    average_precision,
-    coco_average_precision,
-    eleven_point_average_precision,
-)
+from detector.evaluation.average import AREA, COCO_POINTS, ELEVEN_POINTS, Floats, average_precisions, mean_of_known
 from detector.evaluation.coco import BACKENDS, evaluate_coco
-from detector.evaluation.ilsvrc import evaluate_ilsvrc
+from detector.evaluation.matching import match
 from detector.evaluation.names import labels_of
-from detector.evaluation.results import DetectionTable, Evaluation
+from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of
 from detector.evaluation.truth import Truth
-from detector.evaluation.voc import evaluate_voc
 
 
 class Protocol(Enum):
@@ -78,13 +72,13 @@ class ScoringConfig:
             raise ValueError(f"blacklist is for protocol ilsvrc; leave it out with {self.protocol.value}")
 
 
-RULES: dict[Protocol, tuple[str, Measure, str]] = {
-    Protocol.ilsvrc: ("ilsvrc", average_precision, "area"),
-    Protocol.voc: ("voc", average_precision, "area"),
-    Protocol.voc07: ("voc", eleven_point_average_precision, "11 points"),
-    Protocol.coco: ("coco", coco_average_precision, "101 points"),
+RULES: dict[Protocol, tuple[str, Floats]] = {
+    Protocol.ilsvrc: ("ilsvrc", AREA),
+    Protocol.voc: ("voc", AREA),
+    Protocol.voc07: ("voc", ELEVEN_POINTS),
+    Protocol.coco: ("coco", COCO_POINTS),
 }
-"""Per protocol: the matching rule, the function from curve to AP, and the name of that measure in bootstrap."""
+"""Matching rule of each protocol, and the recalls that its average precision uses."""
 
 
 def evaluate(truth: Truth, table: DetectionTable, config: ScoringConfig) -> Evaluation:
@@ -93,6 +87,7 @@ def evaluate(truth: Truth, table: DetectionTable, config: ScoringConfig) -> Eval
     Raises:
         ResultsError: a group names a class that the truth does not have, or there is no ground truth at all.
         BackendError: the backend is not installed.
+        ValueError: the table was made for another split.
     """
     groups = {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
     match config.protocol:
@@ -104,8 +99,59 @@ def evaluate(truth: Truth, table: DetectionTable, config: ScoringConfig) -> Eval
             eleven = config.protocol is Protocol.voc07
             evaluation = evaluate_voc(truth, table, min_iou=config.min_iou, eleven_point=eleven)
     ap = list(evaluation.ap.values())
-    means: dict[str, float | None] = {}
-    for group, labels in groups.items():
-        values = [value for label in labels if (value := ap[label]) is not None]
-        means[f"mean of {group}"] = float(np.mean(values)) if values else None
+    means = {f"mean of {group}": mean_of_known([ap[label] for label in labels]) for group, labels in groups.items()}
     return replace(evaluation, summary={**evaluation.summary, **means})
+
+
+def evaluate_voc(
+    truth: Truth, detections: DetectionTable, *, min_iou: float = 0.5, eleven_point: bool = False
+) -> Evaluation:
+    """Compute the average precision of every class by PASCAL VOC's rules (VOCevaldet.m, VOCap.m).
+
+    Each detection is compared with the object of its class that it overlaps most, found or not. Below min_iou it is a
+    false positive; on a difficult object it is ignored; on an object already found it is a duplicate, which is a false
+    positive. Detections are sorted by score over all images, equal scores in the table's order.
+
+    Args:
+        truth: The ground truth; COCO's crowd boxes are ignored as difficult objects are.
+        detections: The detections; image indices and labels are the truth's.
+        min_iou: IoU from which a detection matches an object, in (0, 1].
+        eleven_point: VOC 2007's mean precision at 11 recalls ("voc07") instead of the area under the curve ("voc").
+
+    Raises:
+        ResultsError: there is no ground truth at all.
+        ValueError: the table was made for another split, or min_iou is out of range.
+    """
+    matches = match(truth, detections, "voc", min_iou)
+    ap = average_precisions(matches, detections, ELEVEN_POINTS if eleven_point else AREA)
+    protocol = "voc07" if eleven_point else "voc"
+    return evaluation_of(protocol, min_iou, truth, detections, ap=ap, objects=matches.positives)
+
+
+def evaluate_ilsvrc(truth: Truth, detections: DetectionTable, *, min_iou: float = 0.5) -> Evaluation:
+    """Compute the average precision of every class by ILSVRC DET's rules (eval_detection.m of the 2014 devkit).
+
+    Unlike in VOC, small objects have lower IoU thresholds, a detection is compared with objects only that are not found
+    yet, no object is difficult, and a class may be blacklisted in an image. The Evaluation's plain_ap has the same
+    threshold for objects of all sizes.
+
+    Args:
+        truth: The ground truth and its blacklist.
+        detections: The detections; image indices and labels are the truth's.
+        min_iou: IoU from which a detection matches an object, in (0, 1]; lower for objects under about 25 px.
+
+    Raises:
+        ResultsError: there is no ground truth at all.
+        ValueError: the table was made for another split, or min_iou is out of range.
+    """
+    relaxed = match(truth, detections, "ilsvrc", min_iou)
+    ap = average_precisions(relaxed, detections)
+    plain = average_precisions(match(truth, detections, "ilsvrc", min_iou, relaxed=False), detections)
+    known = [value for value in plain if value is not None]
+    summary = {
+        f"mean at IoU {min_iou:g} for all sizes": mean_of_known(plain),
+        f"median at IoU {min_iou:g} for all sizes": float(np.median(known)) if known else None,
+    }
+    return evaluation_of(
+        "ilsvrc", min_iou, truth, detections, ap=ap, objects=relaxed.positives, summary=summary, plain_ap=plain
+    )

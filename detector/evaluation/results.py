@@ -1,7 +1,7 @@
-"""Detections of a whole split, and the numbers an evaluation makes of them, in memory.
+"""Detections of a whole split as one table, and the numbers that an evaluation returns.
 
-In: a detector's Detections per image (files: reading.py). Out: a DetectionTable, which every protocol evaluates, and
-the Evaluation that each returns.
+In: a detector's Detections per image (files of detections: reading.py).  Out: a DetectionTable, which every protocol
+scores, and the Evaluation that each returns.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from proposals.errors import UserError
 
 
 class ResultsError(UserError):
-    """A results file that cannot be used; each line of the message names the file, the place and the reason."""
+    """A file of detections cannot be used; each line of the message names the file, the place and the reason."""
 
 
 @dataclass(frozen=True)
 class DetectionTable:
-    """D detections over a split. Their order decides between equal scores, and nothing else.
+    """The D detections of a split. Their order matters only between equal scores.
 
     Attributes:
-        image_index: [D] int64, position in the truth's images.
-        labels: [D] int64, 0..K-1 in its class table.
-        scores: [D] float64, finite, higher is better.
+        image_index: [D] int64, index of the image in the truth's image_ids.
+        labels: [D] int64 class labels, 0..K-1 in the truth's class table.
+        scores: [D] float64, finite; higher is better.
         boxes: [D, 4] float64, px.
-        convention: in which the boxes count pixels.
+        convention: Pixel convention of the boxes.
 
     Raises:
-        ValueError: lengths differ, a number is not finite, or an index is negative.
+        ValueError: the columns differ in length, a number is not finite, or an index is negative.
     """
 
     image_index: NDArray[np.int64]
@@ -63,45 +63,45 @@ class DetectionTable:
 
     @classmethod
     def from_images(cls, truth: Truth, found: Mapping[str, Detections]) -> DetectionTable:
-        """Detections by image_id -> one table in the order of the truth's images, whatever the mapping's order.
+        """Join Detections, keyed by image_id, to one table in the order of the truth's images.
 
-        An image that the mapping does not name has no detections.
+        An image that is no key has no detections.
 
         Raises:
-            ValueError: the mapping names an image that the truth has not.
+            ValueError: a key is no image of the truth.
         """
         unknown = [image_id for image_id in found if image_id not in truth.index_of]
         if unknown:
             raise ValueError(f"unknown image {unknown[0]!r}, not in {truth.name} ({len(unknown)} unknown in all)")
         parts = [(index, found[name]) for index, name in enumerate(truth.image_ids) if name in found]
         return cls(
-            np.concatenate([np.full(len(part), index, np.int64) for index, part in parts] or [np.zeros(0, np.int64)]),
-            np.concatenate([part.labels for _, part in parts] or [np.zeros(0, np.int64)]),
-            np.concatenate([part.scores for _, part in parts] or [np.zeros(0)]),
-            np.concatenate([part.boxes for _, part in parts] or [np.zeros((0, 4))]),
+            np.concatenate([[], *(np.full(len(part), index) for index, part in parts)]),
+            np.concatenate([[], *(part.labels for _, part in parts)]),
+            np.concatenate([[], *(part.scores for _, part in parts)]),
+            np.concatenate([np.zeros((0, 4)), *(part.boxes for _, part in parts)]),
         )
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: slice | NDArray[Any]) -> DetectionTable:
-        """A part of them: a slice, a mask or positions."""
+        """The table of some of the detections, chosen by a slice, a mask or positions."""
         return DetectionTable(
             self.image_index[index], self.labels[index], self.scores[index], self.boxes[index], self.convention
         )
 
     def to(self, convention: Convention) -> DetectionTable:
-        """The same with boxes in another convention."""
+        """The same table with its boxes converted to another pixel convention."""
         if convention == self.convention:
             return self
         boxes = np.asarray(convert(self.boxes, self.convention, convention), np.float64)
         return replace(self, boxes=boxes, convention=convention)
 
     def check_fits(self, truth: Truth) -> None:
-        """Refuse a table made for another split.
+        """Reject a table that was made for another split.
 
         Raises:
-            ValueError: an image index or a label beyond the truth's.
+            ValueError: an image index or a label is beyond the truth's.
         """
         if len(self) and self.image_index.max() >= len(truth):
             raise ValueError(f"detections name image {self.image_index.max()}, {truth.name} has {len(truth)}")
@@ -111,20 +111,22 @@ class DetectionTable:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one protocol says of one table of detections.
+    """The numbers of one protocol for one table of detections.
 
     Attributes:
-        protocol: "ilsvrc", "voc" (area under the curve), "voc07" (11 points) or "coco". Never compare across them.
-        min_iou: overlap from which a detection counts as the object, in [0, 1]; ilsvrc relaxes it for small objects.
-        ap: average precision by class key (see class_keys; ilsvrc: by wnid), in [0, 1]; None without ground truth.
-        mean_ap: mean over the classes with ground truth.
-        median_ap: median over the same.
-        objects: ground truths that count, by class key.
-        detections: detections evaluated, by class key.
-        counts: images, objects, detections, classes, classes_without_ground_truth.
-        summary: further numbers of the protocol, such as COCO's AP75; None where there is no ground truth for one.
-        names: what to call a class, by its key.
-        plain_ap: ilsvrc: the same as ap at min_iou for small objects too.
+        protocol: "ilsvrc", "voc" (area under the curve), "voc07" (11 points) or "coco". Values of different protocols
+            are not comparable.
+        min_iou: IoU from which a detection matches an object, in [0, 1]; ilsvrc lowers it for small objects.
+        ap: Average precision in [0, 1], keyed by class (see class_keys; ilsvrc: by wnid); None for a class without
+            ground truth.
+        mean_ap: Mean AP over the classes with ground truth.
+        median_ap: Median AP over the classes with ground truth.
+        objects: Number of ground-truth objects that count, keyed by class.
+        detections: Number of detections scored, keyed by class.
+        counts: Numbers of images, objects, detections, classes and classes_without_ground_truth.
+        summary: Further numbers of the protocol, such as COCO's AP75; None where no ground truth defines one.
+        names: Display names, keyed by class.
+        plain_ap: AP with min_iou for small objects too, keyed by class; protocol ilsvrc only.
     """
 
     protocol: str
@@ -151,10 +153,10 @@ def evaluation_of(
     summary: Mapping[str, float | None] | None = None,
     plain_ap: Sequence[float | None] | None = None,
 ) -> Evaluation:
-    """An Evaluation from the K values of AP and the K numbers of ground truths that count, both in label order.
+    """Make an Evaluation from the K values of AP and the K numbers of objects that count, both in label order.
 
     Raises:
-        ResultsError: no class has ground truth, so that there is nothing to evaluate.
+        ResultsError: no class has ground truth.
     """
     known = [value for value in ap if value is not None]
     if not known:
@@ -185,22 +187,22 @@ def evaluation_of(
 
 
 def class_keys(classes: ClassTable) -> list[str]:
-    """K texts that tell the classes apart: the name, or its wnid (else its id) where two classes share a name."""
-    keys = []
-    for name, wnid, number in zip(classes.names, classes.wnids, classes.ids, strict=True):
-        keys.append(name if classes.names.count(name) == 1 else wnid or f"{name} #{number}")
-    return keys
+    """Name the K classes uniquely: by name, or by wnid (else name and id) where two classes share a name."""
+    return [
+        name if classes.names.count(name) == 1 else wnid or f"{name} #{number}"
+        for name, wnid, number in zip(classes.names, classes.wnids, classes.ids, strict=True)
+    ]
 
 
 def signed_areas(table: DetectionTable) -> NDArray[np.float64]:
-    """[D] width times height as pycocotools multiplies them, px²: negative where one of the two is."""
+    """Compute the [D] areas as pycocotools does, width times height in px²; negative where one of the two is."""
     boxes = table.to(HALF_OPEN).boxes
     areas: NDArray[np.float64] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return areas
 
 
 def image_ranks(truth: Truth) -> NDArray[np.int64]:
-    """[I] 0..I-1, the place of each image in pycocotools' order: by its id, as a number where all are numbers."""
+    """Rank the images as pycocotools sorts them, [I] 0..I-1: by id, numerically where all ids are numbers."""
     ids: Sequence[int] | Sequence[str] = numeric_ids(truth) or truth.image_ids
     ranks = np.empty(len(ids), np.int64)
     ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
@@ -208,8 +210,7 @@ def image_ranks(truth: Truth) -> NDArray[np.int64]:
 
 
 def numeric_ids(truth: Truth) -> list[int] | None:
-    """The image ids as numbers if every one is a number without leading zeros, as COCO's are, else None."""
+    """Return the image ids as numbers if all are numbers without leading zeros, as COCO's are, else None."""
     ids = truth.image_ids
-    if all(re.fullmatch(r"0|-?[1-9][0-9]{0,999}", text) for text in ids):
-        return [int(text) for text in ids]
-    return None
+    numeric = all(re.fullmatch(r"0|-?[1-9][0-9]{0,999}", text) for text in ids)
+    return [int(text) for text in ids] if numeric else None

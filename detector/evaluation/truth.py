@@ -1,7 +1,8 @@
-"""What detections are held against: the boxes of a split exactly as its files state them, in the protocol's own pixels.
+"""The ground truth that detections are scored against: objects exactly as their files state them, in one table.
 
-Training reads a Dataset, whose boxes are cut at the image border and in the project's one convention. A score must not
-depend on that: here coordinates stay as written, in float64, and say which convention they are in.
+Training reads a Dataset, whose boxes are clipped at the image border and in the project's one convention. A score must
+not depend on that: here coordinates stay as written, in float64, together with the pixel convention of their format.
+Readers of files: truth_files.py.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from detector.data.ground_truth import ClassTable, Dataset, Repairs
 from proposals.boxes import Boxes
 
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-BEYOND = 1.1  # an object that ends so many times its image's size from the corner is not in it
+BEYOND = 1.1  # a stated size that an object exceeds by this factor is wrong
 
 
 class Convention(NamedTuple):
-    """How a file counts pixels.
+    """The pixel convention of a format's boxes.
 
     Attributes:
-        first: number of the first pixel, 0 or 1.
-        inclusive: 1 where the far corner is a pixel of the box, so that its width is x2 - x1 + 1; else 0.
+        first: Coordinate of the first pixel, 0 or 1.
+        inclusive: 1 where the far corner belongs to the box, so that its width is x2 - x1 + 1; else 0.
     """
 
     first: int
@@ -37,13 +38,13 @@ class Convention(NamedTuple):
 
 
 HALF_OPEN = Convention(0, 0)
-"""The project's own, and COCO's."""
+"""The project's own convention, and COCO's."""
 VOC = Convention(1, 1)
 ILSVRC = Convention(0, 1)
 
 
 def convert(boxes: Boxes, given: Convention, wanted: Convention) -> Boxes:
-    """Boxes [N, 4] of one convention in another; the same array where they agree."""
+    """Convert boxes [N, 4] from one pixel convention to another; returns the same array where they agree."""
     if given == wanted:
         return boxes
     near = wanted.first - given.first
@@ -54,27 +55,28 @@ def convert(boxes: Boxes, given: Convention, wanted: Convention) -> Boxes:
 
 @dataclass(frozen=True)
 class Truth:
-    """The M objects marked in I images.
+    """The M annotated objects of I images.
 
     Attributes:
-        name: what to call the split in a report.
-        classes: its K classes.
-        image_ids: I names of images.
-        paths: I photographs, which need not be there.
-        sizes: [I, 2] int64 width and height that detections may be judged by; 0 where none is stated, or where the
-            stated one does not hold the image's own objects (see with_trusted_sizes).
-        numbers: [I] int64 by which ILSVRC's texts name the images; None elsewhere.
-        image_index: [M] int64, rising.
-        labels: [M] int64, 0..K-1.
-        boxes: [M, 4] float64 as written.
-        difficult: [M] bool.
-        crowd: [M] bool.
-        areas: [M] float64, px², under which COCO files an object.
-        convention: of boxes.
-        numbered: whether files of results may name a class by its number; a table that we made up has none.
-        blacklist: pairs of image and label that do not count (ILSVRC).
-        whole: the file of which an image list takes a part; detections on its other images are left out too.
-        warnings: what is odd about the files, one line a kind.
+        name: Name of the split, for reports.
+        classes: The K classes.
+        image_ids: I image ids.
+        paths: I image files, which need not exist.
+        sizes: [I, 2] int64 width and height, px, for checks of the detections; 0 where none is stated, or where the
+            stated one does not contain the image's own objects (see with_trusted_sizes).
+        numbers: [I] int64 image numbers of ILSVRC's text files; None for other data.
+        image_index: [M] int64 index of each object's image, ascending.
+        labels: [M] int64 class labels, 0..K-1.
+        boxes: [M, 4] float64 px, as written.
+        difficult: [M] bool, PASCAL VOC's flag; ignored in scoring.
+        crowd: [M] bool, COCO's flag for a box around many objects.
+        areas: [M] float64 px², the area that decides COCO's size range of an object.
+        convention: Pixel convention of the boxes.
+        numbered: Whether files of detections may name a class by number; False for a class table made up here.
+        blacklist: (image index, label) pairs that ILSVRC excludes from scoring.
+        whole: The complete ground truth where this is the part chosen by an image list; detections on its other images
+            are left out too.
+        warnings: Oddities of the files, one line per kind.
     """
 
     name: str
@@ -97,7 +99,7 @@ class Truth:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Truth:
-        """The records of a Dataset, as they are there."""
+        """Make a table of the records of a Dataset, unchanged."""
         records = dataset.records
         return cls(
             name=dataset.name,
@@ -120,19 +122,19 @@ class Truth:
 
     @cached_property
     def index_of(self) -> dict[str, int]:
-        """Position of an image by its id."""
+        """Index of each image, keyed by its id."""
         return {image_id: index for index, image_id in enumerate(self.image_ids)}
 
     @cached_property
     def index_of_number(self) -> dict[int, int]:
-        """Position of an image by its number; empty where they have none."""
+        """Index of each image, keyed by its number; empty where images have none."""
         return {} if self.numbers is None else {number: index for index, number in enumerate(self.numbers.tolist())}
 
     @cached_property
     def index_of_any_name(self) -> dict[str, int]:
-        """Position by every text that names one image, in either Unicode form.
+        """Index of each image, keyed by every text that names one image only.
 
-        Its id, its file name, the stem, and id and stem as a number.
+        These are its id, its file name, the stem, id and stem as a number, and both Unicode forms of each.
         """
         names: dict[str, set[int]] = {}
         for index, (image_id, path) in enumerate(zip(self.image_ids, self.paths, strict=True)):
@@ -147,24 +149,25 @@ class Truth:
 
     @cached_property
     def ignored(self) -> NDArray[np.bool_]:
-        """[M] objects that are neither to be found nor punished: difficult or crowd."""
+        """[M] objects that are ignored, difficult or crowd: a detection on one is neither right nor wrong."""
         return self.difficult | self.crowd
 
     def is_blacklisted(self, image_index: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[N] whether a pair of image and label is on the blacklist."""
+        """Tell which of N pairs of image and label are on the blacklist, [N]."""
         pairs = np.array([image * len(self.classes) + label for image, label in self.blacklist], np.int64)
         return np.isin(image_index * len(self.classes) + labels, pairs)
 
     def objects_of(self, index: int) -> slice:
-        """Where the objects of image `index` are."""
+        """Return the positions of the objects of image `index`."""
         start, end = np.searchsorted(self.image_index, (index, index + 1)).tolist()
         return slice(start, end)
 
     def part(self, kept: NDArray[np.bool_]) -> Truth:
-        """The same of some of the images; kept is [I]."""
+        """Return the ground truth of the images chosen by the mask `kept`, [I]."""
         objects = kept[self.image_index]
         position = np.cumsum(kept) - 1
         images = np.flatnonzero(kept).tolist()
+        columns = ("labels", "boxes", "difficult", "crowd", "areas")
         return replace(
             self,
             image_ids=tuple(self.image_ids[index] for index in images),
@@ -172,19 +175,15 @@ class Truth:
             sizes=self.sizes[kept],
             numbers=None if self.numbers is None else self.numbers[kept],
             image_index=position[self.image_index[objects]],
-            labels=self.labels[objects],
-            boxes=self.boxes[objects],
-            difficult=self.difficult[objects],
-            crowd=self.crowd[objects],
-            areas=self.areas[objects],
             blacklist=frozenset((int(position[image]), label) for image, label in self.blacklist if kept[image]),
+            **{column: getattr(self, column)[objects] for column in columns},
         )
 
     def with_trusted_sizes(self) -> Truth:
-        """The same without the sizes that cannot be right: those that do not hold their own objects.
+        """Set the sizes to 0 that cannot be right because they do not contain their own objects.
 
-        Where these are more than a tenth of the images with objects, the others' are as doubtful (width and height
-        exchanged, say) and go too.
+        Where more than a tenth of the images with objects have such a size, all sizes are dropped: width and height are
+        probably exchanged everywhere.
         """
         far = convert(self.boxes, self.convention, HALF_OPEN)[:, 2:]
         known = np.asarray((self.sizes > 0).all(axis=1))
@@ -196,27 +195,26 @@ class Truth:
         doubted = np.ones(len(self), np.bool_) if wrong.sum() > with_objects / 10 else wrong
         first = self.image_ids[int(np.flatnonzero(wrong)[0])]
         note = (
-            f"stated sizes do not hold their own objects: {int(wrong.sum()):,} (first: {first}); no detection "
-            f"is judged by the sizes of {int(doubted.sum()):,} images"
+            f"stated sizes do not contain their own objects: {int(wrong.sum()):,} (first: {first}); the sizes of "
+            f"{int(doubted.sum()):,} images are not used to check detections"
         )
-        return replace(
-            self, sizes=np.where((known & ~doubted)[:, None], self.sizes, 0), warnings=(*self.warnings, note)
-        )
+        sizes = np.where((known & ~doubted)[:, None], self.sizes, 0)
+        return replace(self, sizes=sizes, warnings=(*self.warnings, note))
 
     def in_frames(self, mode: SizeMismatch) -> Truth:
-        """The same with the images left out, or the boxes turned, that size_mismatch says; see detector.data.frames.
+        """Leave out images, or turn boxes, as data.size_mismatch says; see detector.data.frames.
 
-        Photographs that are not there say nothing, and mode error asks none: scoring needs no photographs.
+        Images that do not exist change nothing, and mode `error` reads none: scoring needs no images.
 
         Raises:
-            DataError: mode turn, and EXIF does not explain a photograph's size; or no image is left.
+            DataError: mode `turn`, and EXIF does not explain an image's size; or no image is left.
         """
         if mode is SizeMismatch.error:
             return self
         repairs = Repairs()
         boxes = np.asarray(convert(self.boxes, self.convention, HALF_OPEN), np.float64).copy()
         sizes = self.sizes.copy()
-        for index, path in enumerate(self.paths):  # as the readers of photographs and boxes settle it
+        for index, path in enumerate(self.paths):  # as the readers of a Dataset settle it
             stated, objects = (int(sizes[index, 0]), int(sizes[index, 1])), boxes[self.objects_of(index)]
             sizes[index] = settled_size(stated, objects, path, repairs, self.image_ids[index])
         stated_sizes = [(width, height) for width, height in sizes.tolist()]
@@ -232,9 +230,7 @@ class Truth:
         there = sum(map(os.path.isfile, self.paths))
         warnings = (*known, *verdict.warnings)
         if there < len(self):
-            missing = f"{len(self) - there:,} of {len(self):,} photographs are not there to compare sizes with"
-            warnings += (f"{missing}; size_mismatch={mode.value} does nothing to those images",)
-        result = replace(self, sizes=sizes, warnings=warnings)
-        if verdict.turned:
-            result = replace(result, boxes=np.asarray(convert(boxes, HALF_OPEN, self.convention), np.float64))
-        return result.part(kept)
+            missing = f"{len(self) - there:,} of {len(self):,} images do not exist, so their sizes cannot be compared"
+            warnings += (f"{missing}; size_mismatch={mode.value} has no effect on them",)
+        boxes = np.asarray(convert(boxes, HALF_OPEN, self.convention), np.float64) if verdict.turned else self.boxes
+        return replace(self, sizes=sizes, boxes=boxes, warnings=warnings).part(kept)

@@ -1,6 +1,6 @@
 """Files of ground truth -> Truth: PASCAL VOC's and ILSVRC's XML, COCO's JSON.
 
-Boxes keep the coordinates that the files state, in the format's own pixels. Images need not be there.
+Boxes keep the coordinates that the files state, in the format's own pixels. Images need not exist.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,137 +34,29 @@ from detector.data.voc import (
     check_names,
     class_table,
     read_annotation,
+    read_list,
     read_split_list,
 )
-from detector.data.voc import read_list as read_voc_list
 from detector.evaluation.checking import unknown_image
 from detector.evaluation.names import Names
 from detector.evaluation.protocols import Protocol, ScoringConfig
 from detector.evaluation.truth import ILSVRC, VOC, Convention, Truth
 
-
-def read_ilsvrc_truth(
-    annotations: Path,
-    image_list: Path | Sequence[tuple[str, int]],
-    blacklist: Path | str | None = None,
-    *,
-    name: str = "",
-    images: Path | None = None,
-    size_mismatch: SizeMismatch = SizeMismatch.error,
-) -> Truth:
-    """ILSVRC DET: a folder of XML files and a list of "name number" lines.
-
-    Args:
-        annotations: the folder.
-        image_list: the file, or its (name, number) pairs.
-        blacklist: as detector.data.ilsvrc.read_blacklist takes it; None for none.
-        name: of the split; the list's where empty.
-        images: folder of the photographs.
-        size_mismatch: as in DataConfig, of photographs that are there.
-
-    Raises:
-        DataError: a file that is absent or malformed, with the line; a class that is none of the 200; a name or number
-            that is listed twice; a blacklist by number with R-CNN's lists, which have numbers of their own.
-    """
-    entries = read_image_list(image_list) if isinstance(image_list, Path) else list(image_list)
-    name = name or (image_list.stem if isinstance(image_list, Path) else "images")
-    classes = det_classes()
-    repairs = Repairs()
-    if not annotations.is_dir():
-        raise DataError(f"no folder of annotations {annotations}")
-    pairs = read_blacklist(blacklist) if blacklist else []
-    if any(image.isdecimal() for image, _ in pairs) and entries in (rcnn_split("val1"), rcnn_split("val2")):
-        raise DataError(
-            f"{blacklist}: means the numbers of the devkit's val.txt, and {name} is R-CNN's list with its own numbers; "
-            "it holds no blacklisted image, so leave the blacklist out"
-        )
-    parsed: list[Annotation | None] = []
-    for image_id, _ in entries:
-        path = annotations / f"{image_id}.xml"
-        if os.path.isfile(path):
-            parsed.append(read_annotation(path))
-        else:
-            repairs.note("images have no annotation file and count as without objects", image_id)
-            parsed.append(None)
-    if not any(parsed):
-        raise DataError(f"{annotations}: has no annotation of any of the {len(entries):,} images of {name}")
-    files = Files(images) if images else None
-    folder = images or Path()
-    return _from_annotations(
-        name,
-        classes,
-        [image_id for image_id, _ in entries],
-        [(files and files.find(image_id)) or folder / f"{image_id}.JPEG" for image_id, _ in entries],
-        parsed,
-        ILSVRC,
-        repairs,
-        numbers=[number for _, number in entries],
-        blacklist=pairs,
-        size_mismatch=size_mismatch,
-    )
-
-
-def read_voc_truth(
-    annotations: Path,
-    image_list: Path | Sequence[str],
-    class_names: Sequence[str] = VOC_CLASSES,
-    *,
-    one_based: bool = True,
-    name: str = "",
-    images: Path | None = None,
-    size_mismatch: SizeMismatch = SizeMismatch.error,
-) -> Truth:
-    """PASCAL VOC: a folder of XML files and a list of image names.
-
-    Args:
-        annotations: the folder.
-        image_list: the file, or its lines.
-        class_names: the K classes; only VOC's own 20 have numbers.
-        one_based: whether pixels count from 1, as VOC's.
-        name: of the split; the list's where empty.
-        images: folder of the photographs; JPEGImages beside the annotations where absent.
-        size_mismatch: as in DataConfig, of photographs that are there.
-
-    Raises:
-        DataError: a file that is absent or malformed; a class that is not among class_names.
-    """
-    repairs = Repairs()
-    tree = VocTree(annotations, images or annotations.parent / "JPEGImages")
-    lines = image_list if not isinstance(image_list, Path) else read_voc_list(image_list)
-    source = image_list.name if isinstance(image_list, Path) else name
-    name = name or (image_list.stem if isinstance(image_list, Path) else "images")
-    names = tree.names(lines, source, repairs)
-    classes = class_table(class_names)
-    parsed = [read_annotation(tree.annotation(image_id, f"the list of {name} has")) for image_id in names]
-    check_names(parsed, classes)
-    return _from_annotations(
-        name,
-        classes,
-        names,
-        [tree.image(image_id) for image_id in names],
-        parsed,
-        VOC if one_based else ILSVRC,
-        repairs,
-        numbered=tuple(class_names) == VOC_CLASSES,
-        size_mismatch=size_mismatch,
-    )
-
-
-def read_coco_truth(
-    annotations: Path, images: Path | None = None, *, size_mismatch: SizeMismatch = SizeMismatch.error
-) -> Truth:
-    """COCO: an instances file."""
-    truth = Truth.of(read_coco(annotations, images or annotations.parent, as_written=True))
-    return truth.in_frames(size_mismatch).with_trusted_sizes()
+UNANNOTATED = Annotation(Path(), (0, 0), (), np.zeros((0, 4)), np.zeros(0, np.bool_))
 
 
 def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
-    """The split of a config, for scoring; see detector.data.dataset.DataConfig. The blacklist is ILSVRC's.
+    """Read the ground truth of a data set for scoring.
 
-    Photographs need not be there. Where they are, size_mismatch=skip and =turn do to images what open_dataset does.
+    Images need not exist. Where they do, size_mismatch=skip and =turn change the same images as in open_dataset.
+
+    Args:
+        config: The data set and its split.
+        blacklist: ILSVRC's file of (image, class) pairs that do not count, or "ilsvrc2014"; empty for none.
 
     Raises:
-        DataError: as the readers; or objects are left out, as only training may.
+        DataError: a file cannot be read; a setting of another kind of data; or a setting that leaves out objects, which
+            only training may do.
     """
     refuse_foreign(config)
     if blacklist and config.kind is not DatasetKind.ilsvrc:
@@ -189,7 +82,7 @@ def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
             return read_ilsvrc_truth(
                 annotation_folder(root, config.split),
                 split_entries(root, config.split),
-                blacklist or None,
+                blacklist,
                 name=name,
                 images=image_folder(root, config.split),
                 size_mismatch=config.size_mismatch,
@@ -199,66 +92,6 @@ def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
             images = root / (config.images or config.split)
             truth = read_coco_truth(annotations, images, size_mismatch=config.size_mismatch)
             return replace(truth, name=name.strip())
-
-
-def _from_annotations(
-    name: str,
-    classes: ClassTable,
-    image_ids: Sequence[str],
-    paths: Sequence[Path],
-    annotations: Sequence[Annotation | None],
-    convention: Convention,
-    repairs: Repairs,
-    *,
-    numbers: Sequence[int] | None = None,
-    numbered: bool = True,
-    blacklist: Sequence[tuple[str, str]] = (),
-    size_mismatch: SizeMismatch,
-) -> Truth:
-    boxes, labels, difficult, counts = [], [], [], []
-    known = set(classes.wnids)
-    for annotation in annotations:
-        if annotation is None:
-            counts.append(0)
-            continue
-        if convention == ILSVRC and numbers is not None:
-            foreign = next((wnid for wnid in annotation.names if wnid not in known), None)
-            if foreign is not None:
-                raise DataError(
-                    f"{annotation.path}: unknown class {foreign!r}; <name> must be one of the 200 WordNet ids of DET"
-                )
-        extent = annotation.boxes[:, 2:] - annotation.boxes[:, :2] + convention.inclusive
-        upright = np.asarray((extent > 0).all(axis=1))
-        repairs.note(INVERTED, annotation.path.name, int((~upright).sum()))
-        boxes.append(annotation.boxes[upright])
-        labels += [classes.label_of[item] for item, keep in zip(annotation.names, upright, strict=True) if keep]
-        difficult.append(annotation.difficult[upright])
-        counts.append(int(upright.sum()))
-    all_boxes = np.concatenate([np.zeros((0, 4)), *boxes])
-    index_of = {str(number): index for index, number in enumerate(numbers or [])}
-    index_of |= {image_id: index for index, image_id in enumerate(image_ids)}
-    pairs = [(index_of[image], classes.label_of[wnid]) for image, wnid in blacklist if image in index_of]
-    if blacklist and not pairs:
-        repairs.note("lines of the blacklist, all of them, name images that are not listed", name, len(blacklist))
-    truth = Truth(
-        name=name,
-        classes=classes,
-        image_ids=tuple(image_ids),
-        paths=tuple(paths),
-        sizes=np.array([item.size if item else (0, 0) for item in annotations], np.int64).reshape(-1, 2),
-        numbers=None if numbers is None else np.array(numbers, np.int64),
-        image_index=np.repeat(np.arange(len(image_ids)), counts).astype(np.int64),
-        labels=np.array(labels, np.int64),
-        boxes=all_boxes,
-        difficult=np.concatenate([np.zeros(0, np.bool_), *difficult]),
-        crowd=np.zeros(len(all_boxes), np.bool_),
-        areas=np.prod(all_boxes[:, 2:] - all_boxes[:, :2] + convention.inclusive, axis=1),
-        convention=convention,
-        numbered=numbered,
-        blacklist=frozenset(pairs),
-        warnings=repairs.lines(),
-    )
-    return truth.in_frames(size_mismatch).with_trusted_sizes()
 
 
 def open_truth(
@@ -277,7 +110,7 @@ def open_truth(
             image which the COCO file does not have, or one twice.
     """
     if not annotations.exists():
-        raise DataError(f"{annotations}: no such folder of XML, nor COCO file")
+        raise DataError(f"{annotations}: no such folder of XML or COCO file")
     is_xml = annotations.is_dir()
     if class_names and (not is_xml or config.protocol is Protocol.ilsvrc):
         owner = "ILSVRC DET has its own 200" if is_xml else f"{annotations} names its own"
@@ -290,34 +123,197 @@ def open_truth(
     if image_list is None:
         raise DataError(f"{annotations} is a folder of XML: give --image-list, the images that count")
     if config.protocol is Protocol.ilsvrc:
-        return read_ilsvrc_truth(annotations, image_list, config.blacklist or None)
+        return read_ilsvrc_truth(annotations, image_list, config.blacklist)
     return read_voc_truth(annotations, image_list, tuple(class_names) or VOC_CLASSES)
 
 
 def listed_part(truth: Truth, image_list: Path) -> Truth:
-    """The images of a list, in the truth's order.
+    """Return the ground truth of the images on a list, in the order of the whole.
 
     Args:
-        truth: a whole file.
-        image_list: a text with an id or a file name a line; a number behind it, as other lists have, is left out.
+        truth: Ground truth of a whole file.
+        image_list: Text file with an image id or file name per line; a number after it is ignored.
 
     Raises:
-        DataError: the list cannot be read or is empty, or names an image that is not there, or one twice.
+        DataError: the list cannot be read or is empty, or names an unknown image, or one twice.
     """
     names = Names(truth)
     line_of: dict[int, int] = {}
     for number, line in enumerate(read_lines(image_list), 1):
-        if not line.strip():
+        if not line:
             continue
-        texts = (line.strip(), line.rsplit(maxsplit=1)[0].strip())
+        texts = (line, line.rsplit(maxsplit=1)[0])
         index = next((place for text in texts if (place := names.image(text)) >= 0), None)
         if index is None:
-            raise DataError(f"{image_list}, line {number}: {unknown_image(line.strip(), truth)}")
+            raise DataError(f"{image_list}, line {number}: {unknown_image(line, truth)}")
         if index in line_of:
-            raise DataError(f"{image_list}, line {number}: {line.strip()} is on line {line_of[index]} too")
+            raise DataError(f"{image_list}, line {number}: {line} is on line {line_of[index]} too")
         line_of[index] = number
     if not line_of:
         raise DataError(f"{image_list}: no images in this list")
     kept = np.zeros(len(truth), np.bool_)
     kept[list(line_of)] = True
     return replace(truth.part(kept), name=f"{truth.name} {image_list.stem}", whole=truth)
+
+
+def read_coco_truth(
+    annotations: Path, images: Path | None = None, *, size_mismatch: SizeMismatch = SizeMismatch.error
+) -> Truth:
+    """Read COCO's instances JSON.
+
+    Args:
+        annotations: The file.
+        images: Folder of the images; the file's own folder where absent.
+        size_mismatch: Treatment of existing images of another size than the file states, as in DataConfig.
+
+    Raises:
+        DataError: the file is absent, malformed, or not ground truth.
+    """
+    truth = Truth.of(read_coco(annotations, images or annotations.parent, as_written=True))
+    return truth.in_frames(size_mismatch).with_trusted_sizes()
+
+
+def read_voc_truth(
+    annotations: Path,
+    image_list: Path | Sequence[str],
+    class_names: Sequence[str] = VOC_CLASSES,
+    *,
+    one_based: bool = True,
+    name: str = "",
+    images: Path | None = None,
+    size_mismatch: SizeMismatch = SizeMismatch.error,
+) -> Truth:
+    """Read PASCAL VOC's ground truth: a folder of XML files and a list of image names.
+
+    Args:
+        annotations: The folder of XML files.
+        image_list: The list's file, or its lines.
+        class_names: The K classes; only VOC's own 20 have numbers.
+        one_based: Whether the first pixel has coordinate 1, as in VOC; else 0.
+        name: Name of the split; the list's file name where empty.
+        images: Folder of the images; JPEGImages beside the annotations where absent.
+        size_mismatch: Treatment of existing images of another size than their annotation states, as in DataConfig.
+
+    Raises:
+        DataError: a file is absent or malformed; a class is not among class_names.
+    """
+    repairs = Repairs()
+    tree = VocTree(annotations, images or annotations.parent / "JPEGImages")
+    lines = read_list(image_list) if isinstance(image_list, Path) else image_list
+    source = image_list.name if isinstance(image_list, Path) else name
+    name = name or _name_of(image_list)
+    names = tree.names(lines, source, repairs)
+    classes = class_table(class_names)
+    parsed = [read_annotation(tree.annotation(image_id, f"the list of {name} has")) for image_id in names]
+    check_names(parsed, classes)
+    truth = _from_annotations(
+        parsed,
+        VOC if one_based else ILSVRC,
+        repairs,
+        name=name,
+        classes=classes,
+        image_ids=tuple(names),
+        paths=tuple(tree.image(image_id) for image_id in names),
+        numbers=None,
+        numbered=tuple(class_names) == VOC_CLASSES,
+    )
+    return truth.in_frames(size_mismatch).with_trusted_sizes()
+
+
+def read_ilsvrc_truth(
+    annotations: Path,
+    image_list: Path | Sequence[tuple[str, int]],
+    blacklist: Path | str = "",
+    *,
+    name: str = "",
+    images: Path | None = None,
+    size_mismatch: SizeMismatch = SizeMismatch.error,
+) -> Truth:
+    """Read ILSVRC DET's ground truth: a folder of XML files and a list of "name number" lines.
+
+    Args:
+        annotations: The folder of XML files.
+        image_list: The list's file, or its (name, number) pairs.
+        blacklist: File of (image, class) pairs that do not count, or "ilsvrc2014"; empty for none.
+        name: Name of the split; the list's file name where empty.
+        images: Folder of the images.
+        size_mismatch: Treatment of existing images of another size than their annotation states, as in DataConfig.
+
+    Raises:
+        DataError: a file is absent or malformed, with the line; a class is none of the 200; a name or number is listed
+            twice; a blacklist by number with R-CNN's lists, which have their own numbers.
+    """
+    entries = read_image_list(image_list) if isinstance(image_list, Path) else list(image_list)
+    name = name or _name_of(image_list)
+    classes = det_classes()
+    known = set(classes.wnids)
+    repairs = Repairs()
+    if not annotations.is_dir():
+        raise DataError(f"no folder of annotations {annotations}")
+    pairs = read_blacklist(blacklist) if blacklist else []
+    if any(image.isdecimal() for image, _ in pairs) and entries in (rcnn_split("val1"), rcnn_split("val2")):
+        raise DataError(
+            f"{blacklist}: uses the numbers of the devkit's val.txt, and {name} is R-CNN's list with its own numbers; "
+            "it contains no blacklisted image, so leave the blacklist out"
+        )
+    parsed = []
+    for image_id, _ in entries:
+        path = annotations / f"{image_id}.xml"
+        parsed.append(read_annotation(path) if os.path.isfile(path) else UNANNOTATED)
+        if parsed[-1] is UNANNOTATED:
+            repairs.note("images have no annotation file and count as without objects", image_id)
+        foreign = next((wnid for wnid in parsed[-1].names if wnid not in known), None)
+        if foreign is not None:
+            raise DataError(f"{path}: unknown class {foreign!r}; <name> must be one of the 200 WordNet ids of DET")
+    if all(item is UNANNOTATED for item in parsed):
+        raise DataError(f"{annotations}: has no annotation of any of the {len(entries):,} images of {name}")
+    index_of = {str(number): index for index, (_, number) in enumerate(entries)}
+    index_of |= {image_id: index for index, (image_id, _) in enumerate(entries)}
+    excluded = frozenset((index_of[image], classes.label_of[wnid]) for image, wnid in pairs if image in index_of)
+    if pairs and not excluded:
+        repairs.note("lines of the blacklist, all of them, name images that are not listed", name, len(pairs))
+    files = Files(images) if images else None
+    folder = images or Path()
+    truth = _from_annotations(
+        parsed,
+        ILSVRC,
+        repairs,
+        name=name,
+        classes=classes,
+        image_ids=tuple(image_id for image_id, _ in entries),
+        paths=tuple((files and files.find(image_id)) or folder / f"{image_id}.JPEG" for image_id, _ in entries),
+        numbers=np.array([number for _, number in entries], np.int64),
+        blacklist=excluded,
+    )
+    return truth.in_frames(size_mismatch).with_trusted_sizes()
+
+
+def _name_of(image_list: object) -> str:
+    return image_list.stem if isinstance(image_list, Path) else "images"
+
+
+def _from_annotations(
+    annotations: Sequence[Annotation], convention: Convention, repairs: Repairs, *, classes: ClassTable, **columns: Any
+) -> Truth:
+    """Make a table of the objects of XML files, one file per image; inverted boxes are left out and counted."""
+    boxes = np.concatenate([np.zeros((0, 4)), *(item.boxes for item in annotations)])
+    image_index = np.repeat(np.arange(len(annotations)), [len(item.boxes) for item in annotations]).astype(np.int64)
+    labels = np.array([classes.label_of[name] for item in annotations for name in item.names], np.int64)
+    difficult = np.concatenate([np.zeros(0, np.bool_), *(item.difficult for item in annotations)])
+    extent = boxes[:, 2:] - boxes[:, :2] + convention.inclusive
+    upright = np.asarray((extent > 0).all(axis=1))
+    for index in image_index[~upright].tolist():
+        repairs.note(INVERTED, annotations[index].path.name)
+    return Truth(
+        classes=classes,
+        sizes=np.array([item.size for item in annotations], np.int64).reshape(-1, 2),
+        image_index=image_index[upright],
+        labels=labels[upright],
+        boxes=boxes[upright],
+        difficult=difficult[upright],
+        crowd=np.zeros(int(upright.sum()), np.bool_),
+        areas=extent[upright].prod(axis=1),
+        convention=convention,
+        warnings=repairs.lines(),
+        **columns,
+    )

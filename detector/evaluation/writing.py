@@ -1,7 +1,7 @@
-"""DetectionTable -> files that other programs, and reading.py, read.
+"""DetectionTable -> files for other programs: COCO's results JSON, ILSVRC's submission, PASCAL VOC's comp4 files.
 
-COCO's results JSON, ILSVRC's submission, PASCAL VOC's comp4 files; in each format's own pixels. Files are written whole
-or not at all.
+Boxes are converted to each format's own pixel convention. reading.py reads all three. A file is written whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from proposals.files import write_whole
 
 
 def check_format(path: Path, truth: Truth) -> None:
-    """Refuse a path that write_results cannot write, before detections are there.
+    """Reject a path that write_results cannot write, before the detections exist.
 
     Raises:
-        ResultsError: its ending is of no format, or of ILSVRC's where the truth's images have no numbers.
+        ResultsError: its ending belongs to no format, or to ILSVRC's where the truth's images have no numbers.
     """
     if path.suffix not in ("", ".json", ".txt"):
         raise ResultsError(f"{path}: detections are written as .json (COCO), .txt (ILSVRC) or a folder (PASCAL VOC)")
     if path.suffix == ".txt" and truth.numbers is None:
-        raise ResultsError(f"{path}: {truth.name} has images without ILSVRC's numbers, which a submission needs")
+        raise ResultsError(f"{path}: the images of {truth.name} lack the numbers that an ILSVRC submission needs")
 
 
 def write_results(path: Path, truth: Truth, table: DetectionTable) -> None:
-    """Write detections in the form that the path's ending names: .json COCO's, .txt ILSVRC's, no ending VOC's folder.
+    """Write detections in the format of the path's ending: .json COCO, .txt ILSVRC, no ending a folder of VOC files.
 
     Raises:
-        ResultsError: as check_format, or a name of an image cannot stand in the format.
+        ResultsError: see check_format; or the format cannot represent the name of an image.
     """
     check_format(path, truth)
     match path.suffix:
@@ -49,11 +49,11 @@ def write_results(path: Path, truth: Truth, table: DetectionTable) -> None:
 
 
 def write_coco(path: Path, truth: Truth, table: DetectionTable) -> None:
-    """Write COCO's results JSON, one detection a line, which read_results and pycocotools read.
+    """Write COCO's results JSON, one detection per line.
 
-    An image_id is a number where all of the truth's are (see numeric_ids), else text; a category_id is the truth's own
-    number, with the class's name beside it where that number is of our own making; a box is x, y, width, height, so
-    that its far corner may come back off by the last bit.
+    An image_id is a number where all of the truth's are (see numeric_ids), else text. A category_id is the truth's own
+    number, followed by the class's name where the data set itself has no numbers. A box is x, y, width, height, so its
+    far corner may change in the last bit when it is read back.
     """
     table.check_fits(truth)
     ids: Sequence[int | str] = numeric_ids(truth) or truth.image_ids
@@ -72,14 +72,14 @@ def write_coco(path: Path, truth: Truth, table: DetectionTable) -> None:
 
 
 def write_ilsvrc(path: Path, truth: Truth, table: DetectionTable) -> None:
-    """Write the devkit's text, "image-number det-id confidence x1 y1 x2 y2", numbers exact to the last bit.
+    """Write the devkit's text, "image-number det-id confidence x1 y1 x2 y2", exact to the last bit.
 
     Raises:
         ResultsError: the truth's images have no numbers.
     """
     table.check_fits(truth)
     if truth.numbers is None:
-        raise ResultsError(f"{truth.name}: images without ILSVRC's numbers cannot be written as a submission")
+        raise ResultsError(f"{path}: the images of {truth.name} lack the numbers that an ILSVRC submission needs")
     found = table.to(ILSVRC)
     numbers, ids = truth.numbers[found.image_index].tolist(), np.array(truth.classes.ids)[found.labels].tolist()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,17 +89,17 @@ def write_ilsvrc(path: Path, truth: Truth, table: DetectionTable) -> None:
 
 
 def write_voc(folder: Path, truth: Truth, table: DetectionTable, split: str) -> None:
-    """Write comp4_det_SPLIT_CLASS.txt for every class, best first, numbers exact to the last bit.
+    """Write comp4_det_SPLIT_CLASS.txt for every class, best detection first, exact to the last bit.
 
-    Characters of split and class that a file's name cannot hold are written as %2F is for a slash.
+    Characters that file names cannot contain are written as in URLs, "/" as %2F.
 
     Raises:
-        ResultsError: the name of an image breaks a line, or begins or ends with a blank, and would not come back.
+        ResultsError: the name of an image contains a line break, or begins or ends with a blank.
     """
     table.check_fits(truth)
     broken = next((name for name in truth.image_ids if name != name.strip() or {*"\r\n"} & {*name}), None)
     if broken is not None:
-        raise ResultsError(f"{folder}: image {broken!r} cannot stand in VOC's files; write .json instead")
+        raise ResultsError(f"{folder}: image {broken!r} cannot be written in VOC's files; write .json instead")
     found = table.to(VOC)
     order = np.argsort(-found.scores, kind="stable")
     folder.mkdir(parents=True, exist_ok=True)

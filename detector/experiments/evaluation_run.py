@@ -1,28 +1,16 @@
-"""An evaluation from its config to its numbers: detect on every image, score by a protocol's rules, record.
+"""An evaluation: the settings, the numbers of a file of detections, and what its run recorded. Starts without torch.
 
-runs/<name>/ holds detections.jsonl (a line per finished image: an interrupted run goes on there), the same of each
-perfect stage, fates.jsonl, detections.json (COCO results; for ILSVRC the submission, detections.txt), report.json and
-config.yaml. Scoring saved detections needs neither torch nor the photographs.
+runs/<name>/ contains detections.jsonl (one line per finished image; an interrupted run resumes there), the same with
+each stage replaced by an oracle, fates.jsonl, detections.json (COCO results; for ILSVRC the submission,
+detections.txt), report.json and config.yaml. detection_run.py writes them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from detector.config import config_to_dict, save_config
-from detector.data.dataset import DataConfig, open_dataset
-from detector.data.ground_truth import DataError, Dataset
-from detector.detections import Detections
+from detector.data.dataset import DataConfig
 from detector.evaluation.bootstrap import bootstrap, compare
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import match
@@ -31,21 +19,12 @@ from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
 from detector.evaluation.writing import write_coco, write_ilsvrc
-from detector.experiments.journal import Journal, check_journals
+from detector.experiments.oracles import ORACLES
+from detector.experiments.stages import count_fates, read_fates
 from detector.report.text import Report
 from detector.settings import DetectorConfig
-from proposals.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
-    from detector.data.ground_truth import Record
-    from detector.data.image import Image
-    from detector.pipeline import Detector, ScoredImage
-    from proposals.boxes import Boxes
-
-
-LOW_SCORE = 0.05  # a threshold above this cuts the curve of precision and recall where it still rises
+LOW_SCORE = 0.05  # a higher threshold cuts the precision-recall curve where it still rises
 
 
 @dataclass(frozen=True)
@@ -66,12 +45,26 @@ class EvaluationConfig(ScoringConfig):
 
     @property
     def folder(self) -> Path:
-        """Where the run is recorded."""
+        """Folder in which the run is recorded."""
         return Path("runs") / self.name
+
+    @property
+    def journal(self) -> Path:
+        """File of the run's detections."""
+        return self.folder / "detections.jsonl"
+
+    @property
+    def fates(self) -> Path:
+        """File of the stages that lost the run's objects."""
+        return self.folder / "fates.jsonl"
+
+    def oracle(self, stage: str) -> Path:
+        """File of the run's detections with a stage replaced by an oracle."""
+        return self.folder / f"perfect_{stage}.jsonl"
 
 
 def detector_warnings(config: EvaluationConfig) -> tuple[str, ...]:
-    """What makes a detector's average precision lower than it is: presets for showing drop the low scores."""
+    """Warn of a score threshold that lowers average precision, as the presets for showing detections have."""
     min_score = config.detector.suppression.min_score
     if min_score <= LOW_SCORE:
         return ()
@@ -79,19 +72,6 @@ def detector_warnings(config: EvaluationConfig) -> tuple[str, ...]:
         f"detector.suppression.min_score={min_score:g} drops detections that average precision counts; "
         "evaluate with detector.suppression.min_score=0.001",
     )
-
-
-def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> Path:
-    """Read the photographs of the config's data and run its detector on them; returns the journal.
-
-    Args:
-        config: with data.
-        device: as detector.device names it.
-        unread: receives a line for each image that cannot be read; they are not in the journal.
-    """
-    if config.data is None:
-        raise UserError("no data to detect on; set data.kind=... data.root=...")
-    return detect_dataset(config, open_dataset(config.data), device, unread)
 
 
 def analyse(
@@ -105,164 +85,58 @@ def analyse(
     other_name: str = "",
     warnings: tuple[str, ...] = (),
 ) -> Report:
-    """All that the config asks to know of detections.
+    """Score detections, with the confidence interval and all that is asked for.
 
     Args:
-        config: protocol, resamples, score.
-        truth: the ground truth.
-        table: the detections.
-        diagnosis: sort the errors into kinds.
-        stages: read what the config's run recorded of its stages.
-        other: detections to compare with.
-        other_name: what to call them.
-        warnings: to keep with the numbers.
+        config: Protocol, resamples and score.
+        truth: The ground truth.
+        table: The detections.
+        diagnosis: Whether to classify the errors.
+        stages: Whether to read which stage lost each object, and the detections with oracles, from the config's run.
+        other: Detections to compare with.
+        other_name: Name of those, for the report.
+        warnings: Warnings to keep with the numbers.
     """
     evaluation = evaluate(truth, table, config)
-    rule, measure, name = RULES[config.protocol]
+    rule, points = RULES[config.protocol]
     matches = match(truth, table, rule, config.min_iou)
-    interval = comparison = found = None
+    interval = comparison = None
     if config.resamples:
-        interval = bootstrap(truth, matches, table, measure=name, resamples=config.resamples)
+        interval = bootstrap(truth, matches, table, points=points, resamples=config.resamples)
         if other is not None:
             tables = [(matches, table), (match(truth, other, rule, config.min_iou), other)]
-            comparison = compare(truth, tables, measure=name, resamples=config.resamples)
-    if diagnosis:
-        found = diagnose(truth, table, matches, measure=measure, score=config.score)
-    fates: dict[str, int] | None = None
-    perfect: dict[str, float] = {}
-    if stages:
-        from detector.experiments.oracles import ORACLES
-        from detector.experiments.stages import count_fates, read_fates
-
-        recorded = read_fates(config.folder / "fates.jsonl", config.score, config.min_iou)
-        if recorded.keys() == truth.index_of.keys():
-            fates = count_fates(
-                {
-                    image_id: [fate for fate in found if (truth.index_of[image_id], fate.label) not in truth.blacklist]
-                    for image_id, found in recorded.items()
-                }
-            )
-            for stage in ORACLES:
-                ideal = read_results(oracle_path(config, stage), truth).table
-                perfect[stage] = evaluate(truth, ideal, config).mean_ap
-        else:
-            warnings += (
-                f"stages are left out: {config.folder} does not hold them of every image at score {config.score:g} and "
-                f"IoU {config.min_iou:g}; they are recorded while the detector runs",
-            )
+            comparison = compare(truth, tables, points=points, resamples=config.resamples)
+    fates, perfect = _recorded_stages(config, truth) if stages else (None, None)
+    if stages and fates is None:
+        warnings += (
+            f"stages are left out: {config.folder} does not contain all images at score {config.score:g} and IoU "
+            f"{config.min_iou:g}; stages are recorded while the detector runs",
+        )
     return Report(
         evaluation,
         interval=interval,
-        diagnosis=found,
+        diagnosis=diagnose(truth, table, matches, points=points, score=config.score) if diagnosis else None,
         fates=fates,
-        perfect=perfect or None,
+        perfect=perfect,
         comparison=comparison,
         other=other_name if comparison else "",
         warnings=warnings,
     )
 
 
-def oracle_path(config: EvaluationConfig, stage: str) -> Path:
-    """Where a run keeps the detections with a perfect stage."""
-    return config.folder / f"perfect_{stage}.jsonl"
-
-
-def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unread: list[str] | None = None) -> Path:
-    """Run the detector on every image that the run's journal does not have yet; returns the journal's path.
-
-    An image that cannot be read gets no line in the journal, so that the same command tries it again.
-
-    Args:
-        config: the experiment.
-        dataset: its images.
-        device: as detector.device names it.
-        unread: receives a line for each image that cannot be read.
-
-    Raises:
-        CheckpointError, ConfigError, ImageError, ResultsError, UserError: one line each, for the user; ImageError where
-            no image can be read.
-    """
-    from detector.data.content import digests_of
-    from detector.data.image import ImageError
-    from detector.device import keep_freed_memory
-    from detector.experiments.extraction import dataset_proposals
-    from detector.experiments.oracles import ORACLES
-    from detector.pipeline import Detector
-    from proposals.store import StoreError
-
-    keep_freed_memory()
-    detector = Detector.load(config.detector, device=device)
-    labels = _labels_of(detector, dataset)
-    digests = digests_of([record.path for record in dataset.records])
-    settings = _decisive(config.detector, detector.device, dataset, digests)
-    path, fates = config.folder / "detections.jsonl", config.folder / "fates.jsonl"
-    check_journals([path, *(oracle_path(config, stage) for stage in ORACLES)], settings, [fates])
-    uncut = replace(config.detector.proposals, max_boxes=0)  # a stage of its own
-    proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0, digests=digests)
-    regions = 0
-    seconds: dict[str, float] = {}
-    failed: list[str] = []
-    with ExitStack() as stack:
-        journal = stack.enter_context(Journal(path, dataset.classes, settings))
-        oracles = {
-            stage: stack.enter_context(Journal(oracle_path(config, stage), dataset.classes, settings))
-            for stage in ORACLES
-        }
-        save_config(config, config.folder / "config.yaml")  # not before the journal had a chance to refuse the settings
-        if not journal.done:
-            fates.unlink(missing_ok=True)  # of journals that were deleted
-        todo = [record for record in dataset.records if record.image_id not in journal.done]
-        if len(todo) < len(dataset):
-            print(f"resuming {path}: {len(dataset) - len(todo)} of {len(dataset)} images are done", file=sys.stderr)
-        for record in tqdm(todo, desc=dataset.name, unit="image", dynamic_ncols=True):
-            try:
-                image = record.read()
-                boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
-            except (ImageError, StoreError, OSError) as error:
-                failed.append(str(error))
-                continue
-            kept = config.detector.proposals.max_boxes or len(boxes)
-            scored = detector.score(image, boxes[:kept])
-            found = scored.detections()
-            _diagnose(config, detector, record, image, boxes, scored, oracles, labels)
-            journal.append(record.image_id, _relabelled(found, labels))  # last: what it has, the others have
-            regions += len(scored.boxes)
-            for stage, spent in scored.seconds.items():
-                seconds[stage] = seconds.get(stage, 0.0) + spent
-    if unread is not None:
-        unread += failed
-    count = len(todo) - len(failed)
-    if count:
-        stages = ", ".join(f"{stage} {spent / count:.2f}" for stage, spent in seconds.items())
-        print(f"{regions / count:.0f} regions per image; seconds per image: {stages}", file=sys.stderr)
-    return path
-
-
-def _decisive(
-    config: DetectorConfig, device: torch.device, dataset: Dataset, digests: Sequence[str]
-) -> dict[str, object]:
-    """What decides a run's detections: contents in place of the names of files, nothing of how it is computed."""
-    from detector.checkpoint import find_checkpoint
-    from detector.data.content import boxes_digest
-    from detector.device import choose_precision
-    from detector.experiments.extraction import settings_of
-
-    detector = config_to_dict(config)
-    for name in ("models", "batch", "backend", "proposals"):
-        del detector[name]
-    # "auto" is another one on another machine.
-    detector["precision"] = str(choose_precision(config.precision, device)).removeprefix("torch.")
-    proposals = settings_of(config.proposals)  # with the contents of MultiBox's weights and of stores
-    proposals["own"] = sorted(proposals["own"])
-    proposals["multibox"] = {key: value for key, value in proposals["multibox"].items() if key != "weights"}
-    return {
-        "data": {
-            "images": {record.image_id: sha[:16] for record, sha in zip(dataset.records, digests, strict=True)},
-            "boxes": boxes_digest(dataset),
-        },
-        "detector": detector | {"proposals": proposals},
-        "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.models],
+def _recorded_stages(
+    config: EvaluationConfig, truth: Truth
+) -> tuple[dict[str, int], dict[str, float]] | tuple[None, None]:
+    """Count the fates of a run's objects and score its oracles; None where the run does not cover all images."""
+    recorded = read_fates(config.fates, config.score, config.min_iou)
+    if recorded.keys() != truth.index_of.keys():
+        return None, None
+    counted = {
+        image_id: [fate for fate in found if (truth.index_of[image_id], fate.label) not in truth.blacklist]
+        for image_id, found in recorded.items()
     }
+    tables = {stage: read_results(config.oracle(stage), truth).table for stage in ORACLES}
+    return count_fates(counted), {stage: evaluate(truth, table, config).mean_ap for stage, table in tables.items()}
 
 
 def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Path:
@@ -274,84 +148,3 @@ def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTabl
         path = config.folder / "detections.json"
         write_coco(path, truth, table)
     return path
-
-
-def _labels_of(detector: Detector, dataset: Dataset) -> NDArray[np.int64]:
-    """The data set's label of each of the detector's classes; -1 where it has no such class.
-
-    Which classes only one of the two has is said on stderr.
-
-    Raises:
-        DataError: they have no class in common.
-    """
-    labels = detector.classes.labels_in(dataset.classes)
-    if (labels < 0).all():
-        raise DataError(
-            f"the detector tells {len(detector.classes)} classes apart ({_some(detector.classes.names)}), "
-            f"{dataset.name} has {len(dataset.classes)} ({_some(dataset.classes.names)}): "
-            "evaluate on the classes it was trained for"
-        )
-    foreign = tuple(name for name, label in zip(detector.classes.names, labels.tolist(), strict=True) if label < 0)
-    absent = tuple(name for label, name in enumerate(dataset.classes.names) if label not in set(labels.tolist()))
-    left_out = f"; what it finds of the others ({_some(foreign)}) is left out" if foreign else ""
-    missed = f"; {dataset.name} has classes that it does not know ({_some(absent)})" if absent else ""
-    if foreign or absent:
-        print(
-            f"eval_map: {(labels >= 0).sum()} of the detector's {len(labels)} classes are among the "
-            f"{len(dataset.classes)} of {dataset.name}{left_out}{missed}",
-            file=sys.stderr,
-        )
-    return labels
-
-
-def _relabelled(found: Detections, labels: NDArray[np.int64]) -> Detections:
-    kept = found[labels[found.labels] >= 0]
-    return Detections(kept.boxes, kept.scores, labels[kept.labels])
-
-
-def _diagnose(
-    config: EvaluationConfig,
-    detector: Detector,
-    record: Record,
-    image: Image,
-    boxes: Boxes,
-    scored: ScoredImage,
-    oracles: Mapping[str, Journal],
-    labels: NDArray[np.int64],
-) -> None:
-    """Write down what became of the image's objects, and its detections with each stage perfect."""
-    from detector.experiments import stages
-    from detector.experiments.oracles import perfect_classifier, perfect_proposals, perfect_suppression
-
-    counts = ~(record.difficult | record.crowd)
-    label_of = {
-        label: own for own, label in enumerate(labels.tolist()) if label >= 0
-    }  # the data set's -> the detector's
-    known = np.array([label in label_of for label in record.labels.tolist()], np.bool_)
-    objects = record.boxes[counts & known]
-    own_labels = np.array([label_of[label] for label in record.labels[counts & known].tolist()], np.int64)
-    trace = stages.Trace(
-        boxes, scored.scores.probabilities, scored.class_boxes, config.detector.suppression, config.score
-    )
-
-    def proposed() -> Detections:
-        ideal = detector.score(image, objects)
-        return perfect_proposals(trace, ideal.class_boxes, ideal.scores.probabilities)
-
-    perfect: dict[str, Callable[[], Detections]] = {
-        "proposals": proposed,
-        "classifier": lambda: perfect_classifier(trace, objects, own_labels, config.min_iou),
-        "suppression": lambda: perfect_suppression(trace, objects, own_labels, config.min_iou),
-    }
-    for stage, journal in oracles.items():
-        if record.image_id not in journal.done:
-            journal.append(record.image_id, _relabelled(perfect[stage](), labels))
-    fates = stages.fates(trace, objects, own_labels, config.min_iou)
-    fates = [replace(fate, label=int(labels[fate.label])) for fate in fates]
-    for box, label in zip(record.boxes[counts & ~known].tolist(), record.labels[counts & ~known].tolist(), strict=True):
-        fates.append(stages.Fate(label, box, stages.UNKNOWN, 0.0))
-    stages.append_fates(config.folder / "fates.jsonl", record, fates, config.score, config.min_iou)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

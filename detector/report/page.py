@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from detector.config import to_yaml
-from detector.evaluation.average import class_curves
+from detector.evaluation.average import class_curves, precision_at
 from detector.evaluation.matching import match
 from detector.evaluation.protocols import RULES, ScoringConfig
 from detector.evaluation.results import DetectionTable
@@ -149,12 +149,11 @@ def _class_rows(
     differences = report.comparison.by_class if report.comparison else [None] * len(curves)
     rows = []
     for (key, ap), curve, difference in zip(evaluation.ap.items(), curves, differences, strict=True):
-        best_f1 = precision_at = None
+        best_f1 = levels = None
         if curve is not None:
             recall, precision = curve
             best_f1 = float((2 * recall * precision / np.maximum(recall + precision, 1e-12)).max(initial=0))
-            envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-            precision_at = envelope[np.searchsorted(recall, RECALLS - 1e-9)]
+            levels = precision_at(RECALLS - 1e-9, recall, precision)
         rows.append(
             ClassRow(
                 key=key,
@@ -164,7 +163,7 @@ def _class_rows(
                 objects=evaluation.objects[key],
                 detections=evaluation.detections[key],
                 best_f1=best_f1,
-                precision=precision_at,
+                precision=levels,
                 difference=difference,
             )
         )

@@ -184,11 +184,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from detector.opencv import check_opencv
+    from detector.commands.opencv import check_opencv
 
     check_opencv()
     from detector.commands.run import say
-    from detector.data.image import ImageError, list_images, read_image
+    from detector.data.image import ImageError, read_image
+    from detector.data.listing import list_images
 
     listing = list_images(options.source)
     failures, paths = list(listing.failures), []

@@ -262,14 +262,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from detector.opencv import check_opencv
+    from detector.commands.opencv import check_opencv
 
     check_opencv()
     from detector.commands.run import say
     from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.data import open_dataset
-    from detector.data.readable import readable_part
+    from detector.data.dataset import readable_part
 
     config = load_config(BenchmarkConfig, options.config, options.overrides)
     check_target(options.json, "a benchmark", [options.config])

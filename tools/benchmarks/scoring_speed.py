@@ -23,12 +23,11 @@ from detector.data.ground_truth import ClassTable
 from detector.data.ilsvrc import det_classes
 from detector.evaluation import coco
 from detector.evaluation.bootstrap import bootstrap
-from detector.evaluation.ilsvrc import evaluate_ilsvrc
 from detector.evaluation.matching import match
+from detector.evaluation.protocols import evaluate_ilsvrc, evaluate_voc
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import ILSVRC, Truth
-from detector.evaluation.voc import evaluate_voc
 from detector.evaluation.writing import write_coco, write_ilsvrc
 from detector.measuring import peak_memory
 from detector.table import columns
@@ -197,8 +196,7 @@ def _peer(backend: str, images: int, detections: int, repetitions: int) -> Cost:
     truth, table = make_case(images, detections)
     coco_class, evaluator_class = coco.classes_of(backend)
     with contextlib.redirect_stdout(io.StringIO()):
-        real = coco.in_memory(coco_class, truth, coco.truth_annotations(truth))
-        found = coco.in_memory(coco_class, truth, coco.found_annotations(truth, table))
+        real, found = coco.in_memory(coco_class, truth, table)
         del table
 
         def evaluate() -> float:

@@ -1,0 +1,188 @@
+"""Run a detector over a data set and record it image by image, so that an interrupted run resumes.
+
+In: an EvaluationConfig.  Out: its journal of detections; beside it the stage that lost each object, and the detections
+with each stage replaced by an oracle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.checkpoint import find_checkpoint
+from detector.config import config_to_dict, save_config
+from detector.data.content import boxes_digest, digests_of
+from detector.data.dataset import open_dataset
+from detector.data.ground_truth import DataError, Dataset, Record, listed
+from detector.data.image import ImageError
+from detector.detections import Detections
+from detector.device import choose_precision, keep_freed_memory
+from detector.experiments.evaluation_run import EvaluationConfig
+from detector.experiments.extraction import dataset_proposals, settings_of
+from detector.experiments.journal import Journal, check_journals
+from detector.experiments.oracles import ORACLES, perfect_classifier, perfect_proposals, perfect_suppression
+from detector.experiments.stages import UNKNOWN, Fate, Trace, append_fates, fates
+from detector.pipeline import Detector, ScoredImage
+from detector.progress import progress
+from detector.settings import DetectorConfig
+from proposals.boxes import Boxes
+from proposals.errors import UserError
+from proposals.store import StoreError
+
+_LOG = logging.getLogger(__name__)
+
+
+def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> Path:
+    """Detect on every image that the run's journal does not contain yet; returns the journal's path.
+
+    An image that cannot be read gets no line in the journal, so that the same command tries it again.
+
+    Args:
+        config: The evaluation, with data.
+        device: Device, as detector.device names it.
+        unread: List that receives a line for each image that cannot be read.
+
+    Raises:
+        CheckpointError, ConfigError, DataError, ResultsError, UserError: one line each, for the user.
+        ImageError: no image can be read.
+    """
+    if config.data is None:
+        raise UserError("no data to detect on; set data.kind=... data.root=...")
+    dataset = open_dataset(config.data)
+    keep_freed_memory()
+    detector = Detector.load(config.detector, device=device)
+    labels = _labels_in(dataset, detector)
+    digests = digests_of([record.path for record in dataset.records])
+    settings = _decisive(config.detector, detector.device, dataset, digests)
+    check_journals([config.journal, *map(config.oracle, ORACLES)], settings, [config.fates])
+    uncut = replace(config.detector.proposals, max_boxes=0)  # the cut is a stage of its own
+    proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0, digests=digests)
+    seconds: Counter[str] = Counter()
+    regions, failed = 0, []
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(config.journal, dataset.classes, settings))
+        oracles = {
+            stage: stack.enter_context(Journal(config.oracle(stage), dataset.classes, settings)) for stage in ORACLES
+        }
+        save_config(config, config.folder / "config.yaml")  # after the journals had a chance to reject the settings
+        if not journal.done:
+            config.fates.unlink(missing_ok=True)  # belonged to journals that were deleted
+        todo = [record for record in dataset.records if record.image_id not in journal.done]
+        if len(todo) < len(dataset):
+            done = len(dataset) - len(todo)
+            _LOG.info("resuming %s: %d of %d images are done", config.journal, done, len(dataset))
+        for record in progress(todo, dataset.name):
+            try:
+                image = record.read()
+                boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
+            except (ImageError, StoreError, OSError) as error:
+                failed.append(str(error))
+                continue
+            scored = detector.score(image, boxes[: config.detector.proposals.max_boxes or len(boxes)])
+            found = scored.detections()
+            _record_stages(config, detector, record, boxes, scored, labels, oracles)
+            journal.append(record.image_id, _relabelled(found, labels))  # last: its images are in the other files too
+            regions += len(scored.boxes)
+            seconds.update(scored.seconds)
+    if unread is not None:
+        unread += failed
+    if count := len(todo) - len(failed):
+        stages = ", ".join(f"{stage} {spent / count:.2f}" for stage, spent in seconds.items())
+        _LOG.info("%.0f regions per image; seconds per image: %s", regions / count, stages)
+    return config.journal
+
+
+def _decisive(
+    config: DetectorConfig, device: torch.device, dataset: Dataset, digests: Sequence[str]
+) -> dict[str, object]:
+    """Collect what determines a run's detections: contents instead of file names, nothing of how it is computed."""
+    detector = config_to_dict(config)
+    for name in ("models", "batch", "backend", "proposals"):
+        del detector[name]
+    # "auto" differs between machines.
+    detector["precision"] = str(choose_precision(config.precision, device)).removeprefix("torch.")
+    proposals = settings_of(config.proposals)  # includes the contents of MultiBox's weights and of stores
+    proposals["own"] = sorted(proposals["own"])
+    proposals["multibox"] = {key: value for key, value in proposals["multibox"].items() if key != "weights"}
+    return {
+        "data": {
+            "images": {record.image_id: sha[:16] for record, sha in zip(dataset.records, digests, strict=True)},
+            "boxes": boxes_digest(dataset),
+        },
+        "detector": detector | {"proposals": proposals},
+        "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.models],
+    }
+
+
+def _labels_in(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
+    """Map the detector's classes to the data set's labels, [K], -1 where it has no such class; report differences.
+
+    Raises:
+        DataError: they have no class in common.
+    """
+    names, labels = detector.classes.names, detector.classes.labels_in(dataset.classes)
+    if (labels < 0).all():
+        raise DataError(
+            f"the detector knows {len(names)} classes ({listed(names, 3)}), {dataset.name} has {len(dataset.classes)} "
+            f"({listed(dataset.classes.names, 3)}): evaluate on the classes it was trained for"
+        )
+    foreign = [name for name, label in zip(names, labels.tolist(), strict=True) if label < 0]
+    absent = [name for label, name in enumerate(dataset.classes.names) if label not in labels]
+    if foreign or absent:
+        left_out = f"; detections of the others ({listed(foreign, 3)}) are left out" if foreign else ""
+        missed = f"; {dataset.name} has classes that it does not know ({listed(absent, 3)})" if absent else ""
+        counts = f"{(labels >= 0).sum()} of the detector's {len(labels)} classes are among the {len(dataset.classes)}"
+        _LOG.info("%s of %s%s%s", counts, dataset.name, left_out, missed)
+    return labels
+
+
+def _relabelled(found: Detections, labels: NDArray[np.int64]) -> Detections:
+    kept = found[labels[found.labels] >= 0]
+    return Detections(kept.boxes, kept.scores, labels[kept.labels])
+
+
+def _record_stages(
+    config: EvaluationConfig,
+    detector: Detector,
+    record: Record,
+    boxes: Boxes,
+    scored: ScoredImage,
+    labels: NDArray[np.int64],
+    oracles: Mapping[str, Journal],
+) -> None:
+    """Record which stage lost each object of an image, and its detections with each stage replaced by an oracle."""
+    own_label = np.full(max(labels.max(), record.labels.max(initial=0)) + 1, -1)  # data set's label -> detector's
+    own_label[labels[labels >= 0]] = np.flatnonzero(labels >= 0)
+    own_labels, counts = own_label[record.labels], ~(record.difficult | record.crowd)
+    known, unknown = counts & (own_labels >= 0), counts & (own_labels < 0)
+    objects, own_labels = record.boxes[known], own_labels[known]
+    probabilities, suppression = scored.scores.probabilities, config.detector.suppression
+    trace = Trace(boxes, probabilities, scored.class_boxes, suppression, config.score)
+
+    def with_proposals() -> Detections:
+        ideal = detector.score(scored.image, objects)
+        return perfect_proposals(trace, ideal.class_boxes, ideal.scores.probabilities)
+
+    perfect: dict[str, Callable[[], Detections]] = {
+        "proposals": with_proposals,
+        "classifier": partial(perfect_classifier, trace, objects, own_labels, config.min_iou),
+        "suppression": partial(perfect_suppression, trace, objects, own_labels, config.min_iou),
+    }
+    for stage, journal in oracles.items():
+        if record.image_id not in journal.done:
+            journal.append(record.image_id, _relabelled(perfect[stage](), labels))
+    found = fates(trace, objects, own_labels, config.min_iou)
+    found = [replace(fate, label=int(labels[fate.label])) for fate in found]
+    others = zip(record.labels[unknown].tolist(), record.boxes[unknown].tolist(), strict=True)
+    found += [Fate(label, box, UNKNOWN, 0.0) for label, box in others]
+    append_fates(config.fates, record, found, config.score, config.min_iou)
