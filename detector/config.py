@@ -247,7 +247,8 @@ def _set(tree: dict[str, Any], schema: type, key: tuple[str, ...], value: Any, s
         tree = tree[name]
     kind = without_none(hint)
     if value == {} and (is_section(kind) or get_origin(kind) is dict):
-        tree[key[-1]] = tree.get(key[-1]) or {}
+        is_cleared = is_override and get_origin(kind) is dict  # groups={}
+        tree[key[-1]] = {} if is_cleared else tree.get(key[-1]) or {}
         return
     try:
         tree[key[-1]] = typed(hint, value)

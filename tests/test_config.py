@@ -102,6 +102,12 @@ def test_file_then_overrides(tmp_path: Path) -> None:
     )
 
 
+def test_an_empty_mapping_on_the_command_line_clears_a_files(tmp_path: Path) -> None:
+    path = write(tmp_path, "thresholds: {cat: 0.5}\nproposals: {limit: 500}\n")
+    loaded = load_config(Settings, path, ["thresholds={}", "proposals={}"])
+    assert loaded == Settings(proposals=Proposals(limit=500))
+
+
 def test_tuple_stays_a_tuple(tmp_path: Path) -> None:
     loaded = load_config(Settings, write(tmp_path, "proposals:\n  sigmas: [0.5, 1]\n"))
     assert loaded.proposals.sigmas == (0.5, 1.0)
