@@ -411,7 +411,7 @@ def test_perfect_and_no_detections(
         assert report["ap"] == {"square": pytest.approx(value), "disc": pytest.approx(value)}
         captured = capsys.readouterr()
         assert f"{value:.4f}" in captured.out
-        nothing = f"eval_map: warning: {path}: holds no detections; every AP is 0\n"
+        nothing = f"eval_map: warning: {path}: contains no detections; every AP is 0\n"
         assert captured.err == ("" if value else nothing)
     assert not (workplace / "runs").exists()
 
