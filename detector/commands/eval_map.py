@@ -182,4 +182,4 @@ def _say_models(config: EvaluationConfig) -> None:
 
     say("eval_map", f"detector.models=[{','.join(config.detector.models)}]")
     if not any(name.startswith(TRAINED) for name in config.detector.models):
-        say("eval_map", f"which PASCAL VOC's 20 classes were trained for; for all 200: {command('train_classifier')}")
+        say("eval_map", f"these know PASCAL VOC's 20 classes; to train for ILSVRC's 200: {command('train_classifier')}")

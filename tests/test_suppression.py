@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from detector.nms import class_nms, class_soft_nms
+from detector.postprocess import suppress
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
-from detector.nms import class_nms, class_soft_nms
-from detector.postprocess import suppress
 from detector.settings import SuppressionConfig
 from proposals.boxes import iou
 
