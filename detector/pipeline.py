@@ -3,7 +3,7 @@
 In: image [H, W, 3] uint8 RGB.  Out: Detections, best first.
 Each proposed box is classified on its own, as in R-CNN: warped to a square, or cut from maps of the whole image.
 Several classifiers make the paper's ensemble by the mean of their softmax, followed by one suppression. Beyond the
-paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, all off unless a preset asks
+paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, off unless a preset asks
 for them; configs/default.yaml does.
 
 N boxes, K classes, S side of a region.
