@@ -82,6 +82,8 @@ def test_help_comes_at_once_and_ends_with_commands_to_paste(name: str) -> None:
         ("detect", []),
         ("detect", ["suppression.min_score=0.5"]),
         ("eval_map", ["--annotations", "x"]),
+        ("eval_map", ["data.kind=voc"]),
+        ("eval_map", ["--protocol", "coco"]),
         ("train_classifier", ["--config", "x", "--resume", "maybe"]),
     ],
 )
