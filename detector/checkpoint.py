@@ -188,7 +188,7 @@ def weights_format(path: Path) -> str:
     Raises:
         CheckpointError: the file is missing, or is no safetensors file.
     """
-    return _metadata(path).get("format", "")
+    return read_metadata(path).get("format", "")
 
 
 def load_checkpoint(path: Path) -> RegionClassifier:
@@ -198,14 +198,14 @@ def load_checkpoint(path: Path) -> RegionClassifier:
         CheckpointError: the file is missing, is no safetensors file, is another kind of checkpoint, or its tensors do
             not fit the network that its header describes.
     """
-    metadata = _metadata(path)
+    metadata = read_metadata(path)
     if metadata.get("format") != REGION_FORMAT:
         raise CheckpointError(
             f"{path} is no region classifier of this project; train_classifier writes them, "
             "and takes weights of other origin as init"
         )
-    with _fitting(path):
-        header = _header(path, metadata)
+    with fitting(path):
+        header = read_header(path, metadata)
         network, convention = _network(path, header)
         classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
         regions, shared = RegionConfig(**header["regions"]), header.get("shared")
@@ -228,15 +228,15 @@ def load_any_classifier(path: Path) -> ImageClassifier:
         return ImageClassifier(*load_caffe(path))
     if path.suffix == ".pth":
         return ImageClassifier(*load_torchvision(read_torch(path), str(path)))
-    metadata = _metadata(path)
-    with _fitting(path):
+    metadata = read_metadata(path)
+    with fitting(path):
         if metadata.get("format") == REGION_FORMAT:
             regions = load_checkpoint(path)
             regions.network.set_regression(None)
             names = ("background", *regions.classes.names)
             return ImageClassifier(regions.network, regions.convention, regions.regions.size, names, regions.provenance)
         if metadata.get("format") == IMAGE_FORMAT:
-            header = _header(path, metadata)
+            header = read_header(path, metadata)
             network, convention = _network(path, header)
             return ImageClassifier(network, convention, header["size"], tuple(header["classes"]), header["provenance"])
         with safe_open(path, framework="pt") as file:
@@ -277,7 +277,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.to(memory_format=torch.channels_last)
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, whatever it holds."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
@@ -287,7 +288,8 @@ def _metadata(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
 
 
-def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def read_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Return the header that describes the network of one of our files."""
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
     except (KeyError, ValueError) as error:
@@ -296,7 +298,7 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _fitting(path: Path) -> Iterator[None]:
+def fitting(path: Path) -> Iterator[None]:
     """Turn any disagreement between tensors and header into a CheckpointError of one line."""
     try:
         yield

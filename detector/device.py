@@ -1,4 +1,7 @@
-"""Where to compute, and in what numbers: the texts of options -> a device that exists, a dtype that it is fast in."""
+"""The device to compute on, and the precision of convolutions.
+
+In: the texts of options.  Out: a device that exists, and the dtype in which it computes.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from proposals.errors import UserError
 from proposals.settings import PRECISIONS
 
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
-"""What a RuntimeError says where memory is full: CUDA, Apple, CPUs, cuDNN and cuBLAS."""
+"""Texts of a RuntimeError when memory is full: CUDA, Apple, CPUs, cuDNN and cuBLAS."""
 
 
 class DeviceError(UserError):
-    """A device or a precision that this machine does not have."""
+    """A device or precision that this machine lacks."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The named device; "auto" is CUDA where there is one, then Apple's MPS, then the CPU.
+    """Return the named device; "auto" is CUDA where available, then Apple's MPS, then the CPU.
 
     Raises:
-        DeviceError: no such device here; names those that are.
+        DeviceError: this machine has no such device; the message lists its devices.
     """
     here = ["cpu"]
     if torch.cuda.is_available():
@@ -39,15 +42,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type that convolutions compute in; what is stored, summed or normalised stays float32.
+    """Choose the type in which convolutions compute; what is stored, summed or normalised stays float32.
+
+    This function alone decides what "auto" means on a device; results state its answer.
 
     Args:
-        name: float32; bfloat16: 8 bits of mantissa for 24, half the memory traffic; or auto: bfloat16 where the device
-            multiplies it faster: CUDA from compute capability 8, processors with AVX-512 BF16 or AMX.
-        device: where the network runs.
+        name: float32; bfloat16 (8 bits of mantissa instead of 24, half the memory traffic); or auto, which is bfloat16
+            where the device multiplies it faster: CUDA from compute capability 8, processors with AVX-512 BF16 or AMX.
+        device: Device of the network.
 
     Raises:
-        ValueError: no such precision.
+        ValueError: another name.
     """
     if name not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}")
@@ -57,10 +62,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """A context in which networks of float32 weights compute in that precision.
+    """Return a context in which networks with float32 weights compute in a precision.
 
     Raises:
-        DeviceError: this PyTorch cannot do so on the device.
+        DeviceError: this PyTorch lacks bfloat16 on the device.
     """
     if precision != torch.bfloat16:
         return nullcontext()
@@ -71,13 +76,13 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device's memory is full; each device, and each PyTorch, has its own way."""
+    """Whether an exception means that memory is full; devices and versions of PyTorch raise different ones."""
     kinds = (MemoryError, *(getattr(module, "OutOfMemoryError", MemoryError) for module in (torch, torch.cuda)))
     return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(text in str(error) for text in FULL))
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Give back what PyTorch keeps of a device's memory for later."""
+    """Return the memory of a device that PyTorch caches."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -94,10 +99,10 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse large blocks instead of returning them to the system (glibc; elsewhere nothing happens).
+    """Make the C library keep large freed blocks for reuse (glibc; elsewhere nothing happens).
 
-    Each large activation otherwise costs fresh pages at every batch: a fifth of a training step on a CPU. It concerns
-    the whole process, so commands call it, not the library.
+    Otherwise each large activation needs fresh pages in every batch, which takes a fifth of a training step on a CPU.
+    It affects the whole process, so that commands call it and the library does not.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,13 +1,15 @@
-"""MultiBox on a GoogLeNet trunk: its weights in one file, and images -> proposals.
+"""MultiBox on a GoogLeNet trunk: its weights in one file, and images -> proposals (paper §8).
 
-The file is safetensors like a classifier's (detector.checkpoint). Where the trunk is a classifier's, untouched, it
-holds the head alone, and names that classifier and its SHA-256.
+In: images [H, W, 3] uint8 RGB.  Out: boxes [N, 4] px and confidences [N] in (0, 1), best first.
+The file is safetensors like a classifier's (detector.checkpoint). Where the trunk is an unchanged classifier's, the
+file holds the head alone, and names that classifier and its SHA-256.
+
+V views, P priors.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from detector.checkpoint import (
@@ -26,7 +28,10 @@ from detector.checkpoint import (
     fill,
     find_checkpoint,
     find_pretrained,
+    fitting,
     load_any_classifier,
+    read_header,
+    read_metadata,
     write_weights,
 )
 from detector.data.image import Image
@@ -41,21 +46,21 @@ from proposals.selective.colour import to_rgb
 from proposals.settings import MultiBoxSettings
 
 FORMAT = "googlenet-rcnn multibox 1"
-BATCH = 8  # views at a time
+BATCH = 8  # views per batch
 
 
 @dataclass(frozen=True)
 class MultiBoxModel:
-    """A network that proposes boxes, and all it takes to use it.
+    """A network that proposes boxes, and everything needed to use it.
 
     Attributes:
-        network: trunk and head, in evaluation mode.
-        trunk: the architecture its trunk belongs to.
-        convention: how it wants its input scaled.
-        size: side of the square that an image is warped to, px.
-        trunk_file: name of the classifier whose trunk this is, untouched; empty where the trunk is its own.
-        trunk_sha256: of that file.
-        provenance: free text by topic: data, recipe, command, results.
+        network: Trunk and head, in evaluation mode.
+        trunk: Architecture of the trunk.
+        convention: Scaling of its input.
+        size: Side of the square to which a view is warped, px.
+        trunk_file: Name of the classifier whose unchanged trunk this is; empty where the trunk is its own.
+        trunk_sha256: SHA-256 of that classifier's file.
+        provenance: Free text by topic: data, recipe, command, results.
     """
 
     network: MultiBox
@@ -76,21 +81,24 @@ class MultiBoxModel:
         min_side: float = 10.0,
         device: torch.device | str = "cpu",
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """The best boxes of each image, with their confidences; [H, W, 3] uint8 RGB -> [N, 4] px, [N] in (0, 1).
+        """Propose the best boxes of each image, with their confidences.
 
         Args:
-            images: of any sizes, or other arrays as proposals.selective.colour.to_rgb takes them; views of all are
-                computed in common batches.
-            limit: N, at most.
-            max_iou: overlap with a better box above this drops one; 1 keeps all.
-            crops: look at overlapping squares of each image too, as proposals.multibox.views says.
-            min_side: smaller boxes are dropped, px; at most the image's own shorter side.
-            device: where the network is.
+            images: [H, W, 3] uint8 RGB of any sizes, or other arrays that proposals.selective.colour.to_rgb accepts.
+                The views of all images share batches.
+            limit: Most boxes per image.
+            max_iou: A box that overlaps a better one by more than this IoU is dropped; 1 keeps all.
+            crops: 0, 1 or 2: the squares of each image that are seen too, as proposals.multibox.views describes.
+            min_side: Smaller boxes are dropped, px; no more than the image's own shorter side.
+            device: Device of the network.
+
+        Returns:
+            For each image boxes [N, 4] px and confidences [N] in (0, 1), best first.
         """
         if not images:
             return []
         images = [to_rgb(image) for image in images]
-        # Of the whole image all take part: those that suppression drops make room.
+        # Keep all P boxes of the whole image: suppression removes some, and the limit applies after it.
         keep = self.network.head.config.priors
         planned = [views(image.shape[1], image.shape[0], keep, crops=crops) for image in images]
         squares = [
@@ -120,7 +128,7 @@ class MultiBoxModel:
     def _forward(
         self, squares: Sequence[Image], device: torch.device | str
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """[V, P, 4] shares of the view, clipped to it, and [V, P] confidences."""
+        """Return boxes [V, P, 4] as shares of their view, clipped to it, and confidences [V, P]."""
         boxes, confidences = [], []
         dtype = next(self.network.trunk.parameters()).dtype
         with torch.inference_mode():
@@ -133,10 +141,10 @@ class MultiBoxModel:
 
 
 def find_multibox(name: str) -> Path:
-    """A file, or the name of weights that this package ships.
+    """Find a weights file by its path, or shipped weights by their name.
 
     Raises:
-        CheckpointError: neither.
+        CheckpointError: there are neither.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -157,12 +165,12 @@ def _training_command(path: Path) -> str:
 
 
 def weights_sha256(name: str) -> str:
-    """What the boxes of these weights depend on; raises as find_multibox."""
+    """Return the SHA-256 of the weights' file; raises as find_multibox."""
     return file_sha256(find_multibox(name))
 
 
 def load_source(settings: MultiBoxSettings, device: torch.device | str = "cpu") -> Source:
-    """MultiBox as proposals.merging.propose takes it.
+    """Load MultiBox as a source for proposals.merging.propose.
 
     Raises:
         CheckpointError: as find_multibox and load_multibox.
@@ -181,7 +189,7 @@ def load_source(settings: MultiBoxSettings, device: torch.device | str = "cpu") 
 
 
 def warp_view(image: Image, box: tuple[int, int, int, int], size: int) -> Image:
-    """A part of an image warped to a square, not keeping its proportions (google/multibox); [size, size, 3] uint8."""
+    """Warp a part of an image to a square [size, size, 3] uint8, without its aspect ratio (google/multibox)."""
     x1, y1, x2, y2 = box
     part = image[y1:y2, x1:x2]
     shrinks = part.shape[0] > size and part.shape[1] > size
@@ -190,10 +198,10 @@ def warp_view(image: Image, box: tuple[int, int, int, int], size: int) -> Image:
 
 
 def trunk_of(name: str) -> tuple[GoogLeNet, InputConvention]:
-    """The network whose trunk MultiBox stands on: weights of any origin.
+    """Load the classifier whose trunk MultiBox uses, from weights of any origin, and its input convention.
 
     Raises:
-        CheckpointError: no such file, or no classifier.
+        CheckpointError: there is no such file, or it holds no classifier.
     """
     classifier = load_any_classifier(find_pretrained(name))
     return classifier.network, classifier.convention
@@ -203,9 +211,9 @@ def save_multibox(path: Path, model: MultiBoxModel, *, half: bool = False) -> No
     """Write the model; the file appears whole or not at all.
 
     Args:
-        path: ends in .safetensors by custom.
-        model: with a trunk_file its trunk is not written.
-        half: store float16, half the size. Priors stay float32.
+        path: File to write, by convention *.safetensors.
+        model: The model; with a trunk_file its trunk is not written.
+        half: Store float16, half the size. Priors stay float32.
     """
     module = model.network.head if model.trunk_file else model.network
 
@@ -230,47 +238,33 @@ def load_multibox(path: Path) -> MultiBoxModel:
     """Read a model, in float32 and evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: no such file, another kind of file, tensors that do not fit, or the classifier whose trunk it
-            needs is absent or another one.
+        CheckpointError: the file is missing or of another kind, its tensors do not fit, or the classifier whose trunk
+            it needs is missing or another one.
     """
     if not path.is_file():
         raise CheckpointError(f"no MultiBox weights {path}; train some: {_training_command(path)}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+    metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} holds no MultiBox of this project; train_multibox writes them")
-    try:
-        header: dict[str, Any] = json.loads(metadata["header"])
+    with fitting(path):
+        header = read_header(path, metadata)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         config = GoogLeNetConfig(**header["network"])
         own_trunk = not header["trunk_file"]
         priors = tensors["head.priors" if own_trunk else "priors"]
-        with torch.device("meta"):  # as in checkpoint._network
+        with torch.device("meta"):  # no memory, and no numbers drawn from the caller's generator
             network = GoogLeNet(config) if own_trunk else None
             head = MultiBoxHead(header["channels"], priors, MultiBoxConfig(**header["head"]))
         multibox = MultiBox((network or _checked_trunk(path, header)).trunk, head)
         fill(multibox if own_trunk else multibox.head, tensors)
-        return MultiBoxModel(
-            multibox.eval(),
-            config,
-            InputConvention(**{name: tuple(values) for name, values in header["convention"].items()}),
-            header["size"],
-            header["trunk_file"],
-            header["trunk_sha256"],
-            header["provenance"],
-        )
-    except CheckpointError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its tensors and its header do not fit: {reason}") from error
+        convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
+        rest = (header[key] for key in ("size", "trunk_file", "trunk_sha256", "provenance"))
+        return MultiBoxModel(multibox.eval(), config, convention, *rest)
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file's content."""
+    """Return the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -3,8 +3,8 @@
 In: an image, as a path, bytes, a PIL image or an array.  Out: Detections, best first.
 Each proposed box is classified on its own, as in R-CNN: warped to a square, or cut from maps of the whole image.
 Several classifiers make the paper's ensemble by the mean of their softmax, followed by one suppression. Beyond the
-paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, all off unless a preset
-asks for them; configs/default.yaml does.
+paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, off unless a preset asks
+for them; configs/default.yaml does.
 
 N boxes, K classes, S side of a region.
 """

@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Tables of text for a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    r"""Rows of texts -> lines with aligned columns, the first to the left, the others to the right.
+    r"""Align rows of texts in columns, the first to the left, the others to the right; returns lines.
 
     >>> print(*columns([("name", "boxes"), ("fast", "7")]), sep="\n")
     name  boxes

@@ -1,4 +1,7 @@
-"""The threads that share a compiled kernel's work; torch's number of threads, of this process alone."""
+"""Spread a compiled kernel over threads.
+
+In: a kernel and its arrays.  Out: the arrays, filled by as many threads as torch uses.
+"""
 
 from __future__ import annotations
 
@@ -31,5 +34,5 @@ def spread(kernel: Kernel, arrays: list[Array]) -> None:
 
 @lru_cache(maxsize=1)
 def _workers(process: int) -> ThreadPoolExecutor:
-    """Threads of this process, begun as they are needed: a forked child has none of its parent's and gets its own."""
+    """Return this process's thread pool; a forked child does not inherit threads and gets its own."""
     return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), thread_name_prefix="kernels")

@@ -52,6 +52,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """Plain values, a Word for each word that is no text, and keys as they are written."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            problem = "a key must be one word" if not isinstance(key, yaml.ScalarNode) else ""
+            problem = problem or (f"found duplicate key {key.value}" if key.value in seen else "")
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
         self.flatten_mapping(node)  # "<<"
         return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
 
@@ -63,6 +70,9 @@ for _kind in ("bool", "int", "float", "null"):
     )
 for _kind in ("merge", "value"):  # "<<" and "=" outside the places where they mean something
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda loader, node: node.value)
+# At once and not step by step, so that an alias that contains itself is an error.
+_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node, deep=True))
+_Loader.add_constructor("tag:yaml.org,2002:seq", lambda loader, node: loader.construct_sequence(node, deep=True))
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
@@ -78,35 +88,7 @@ def parse_yaml(text: str) -> Any:  # whatever YAML can state
     Raises:
         yaml.YAMLError: the document is malformed, or a key occurs twice, is not one word, or an alias contains itself.
     """
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_nodes(node, (), set())
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _check_nodes(node: Any, above: tuple[Any, ...], checked: set[int]) -> None:
-    if node in above:
-        raise yaml.constructor.ConstructorError(None, None, "an alias contains itself", node.start_mark)
-    if id(node) in checked or isinstance(node, yaml.ScalarNode):
-        return
-    checked.add(id(node))
-    children = node.value
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"found duplicate key {key.value}", key.start_mark)
-            seen.add(key.value)
-        children = [value for _, value in node.value]
-    for child in children:
-        _check_nodes(child, (*above, node), checked)
+    return yaml.load(text, _Loader)
 
 
 def typed(hint: Any, value: Any, *, top: bool = True) -> Any:

@@ -95,8 +95,8 @@ def test_a_detector_scores_the_same_through_each(toy_checkpoint: Path, backend: 
     member = load_checkpoint(toy_checkpoint)
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     boxes = np.array([[0, 0, 40, 30], [10, 5, 60, 45], [40, 20, 80, 60]], np.float32)
-    expected = Detector([member], DetectorConfig(backend="torch")).score(image, boxes).probabilities
-    found = Detector([member], DetectorConfig(backend=backend)).score(image, boxes).probabilities
+    expected = Detector([member], DetectorConfig(backend="torch")).score(image, boxes).scores.probabilities
+    found = Detector([member], DetectorConfig(backend=backend)).score(image, boxes).scores.probabilities
     assert found == pytest.approx(expected, abs=1e-4)
 
 

@@ -25,7 +25,7 @@ from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, read_voc_truth, write_coco
 from detector.experiments.ablation import AblationConfig
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.pipeline import Detector, Run
+from detector.pipeline import Detector, ScoredImage
 from detector.regions.warp import RegionConfig
 from detector.settings import DetectorConfig
 from detector.training.images import ImageTrainingConfig
@@ -367,7 +367,7 @@ def test_detect_interrupted(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Detector, "run", stop)
+    monkeypatch.setattr(Detector, "score", stop)
     noise(workplace / "a.png")
     assert detect(["a.png"]) == 130
     assert "detect: stopped; the images printed above are done" in capsys.readouterr().err
@@ -411,7 +411,7 @@ def test_perfect_and_no_detections(
         assert report["ap"] == {"square": pytest.approx(value), "disc": pytest.approx(value)}
         captured = capsys.readouterr()
         assert f"{value:.4f}" in captured.out
-        nothing = f"eval_map: warning: {path}: holds no detections; every AP is 0\n"
+        nothing = f"eval_map: warning: {path}: contains no detections; every AP is 0\n"
         assert captured.err == ("" if value else nothing)
     assert not (workplace / "runs").exists()
 
@@ -449,18 +449,18 @@ def evaluate(
 def test_an_interrupted_evaluation_goes_on_to_the_same_report(
     evaluate: Main, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, seen = Detector.run, []
+    score, seen = Detector.score, []
 
-    def stop_at_the_second(self: Detector, *arguments: Any) -> Run:
+    def stop_at_the_second(self: Detector, *arguments: Any) -> ScoredImage:
         seen.append(1)
-        if len(seen) == 2:
+        if len(seen) == 3:  # an image is scored with its proposals, then with its objects in their place
             raise KeyboardInterrupt
-        return run(self, *arguments)
+        return score(self, *arguments)
 
     assert evaluate(["name=whole"]) == 0
     table = capsys.readouterr().out
     with monkeypatch.context() as patch:
-        patch.setattr(Detector, "run", stop_at_the_second)
+        patch.setattr(Detector, "score", stop_at_the_second)
         assert evaluate([]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -553,7 +553,7 @@ def test_a_journal_of_other_settings_is_refused_and_its_config_stays(
         (["detectors.batch=3"], "no key 'detectors.batch'. Did you mean 'detector'?"),
         (["protocol=pascal"], "protocol must be one of ilsvrc, voc, voc07, coco, not 'pascal'"),
         (["min_iou=0"], "min_iou must be in (0, 1], not 0"),
-        (["protocol=coco", "min_iou=0.7"], "protocol coco has overlaps of its own, 0.50 to 0.95; leave min_iou out"),
+        (["protocol=coco", "min_iou=0.7"], "0.50 to 0.95; leave min_iou out"),
         (["--detections", "none.json"], "none.json: cannot read: no such file or directory"),
         (["--detections", "toy.yaml"], "toy.yaml: line 1: expected 7 numbers, image number, class number, confidence"),
         (["--detections", "empty.json", "groups.odd=[cone]"], "groups.odd: shapes val has no class cone"),

@@ -373,5 +373,5 @@ def test_keys_with_dots_anchors_and_doubles(tmp_path: Path) -> None:
     text = "proposals: &p {limit: 3}\nsecond: {<<: *p, superpixel_scale: 1}\n"
     assert load_config(Settings, write(tmp_path, text)).second == Proposals(limit=3, superpixel_scale=1.0)
     assert "no" in message(Settings, write(tmp_path, "thresholds:\n  no: 1\n  no: 2\n"))
-    assert "itself" in message(Settings, write(tmp_path, "classes: &a [*a]\n"))
+    assert "recursive" in message(Settings, write(tmp_path, "classes: &a [*a]\n"))
     assert "key" in message(Settings, write(tmp_path, "thresholds: {[a]: 1}\n"))

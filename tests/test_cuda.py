@@ -133,7 +133,7 @@ MEMBERS = {
 def test_a_member(kind: str, mirror: bool, image: Image) -> None:
     one = MEMBERS[kind]()
     config = DetectorConfig(mirror=mirror, regression="regression" in kind, batch=2, precision="float32")
-    expected, found = (Detector([one], config, device).run(image, BOXES) for device in (CPU, GPU))
+    expected, found = (Detector([one], config, device).score(image, BOXES) for device in (CPU, GPU))
     np.testing.assert_allclose(found.scores.probabilities, expected.scores.probabilities, atol=1e-3)
     np.testing.assert_allclose(found.class_boxes, expected.class_boxes, atol=0.05)
     assert expected.scores.probabilities.std(axis=0).max() > 0.02  # twenty times the tolerance
@@ -159,10 +159,10 @@ def test_a_detector_from_proposals_to_detections(shapes: Path, toy_checkpoint: P
         suppression=SuppressionConfig(min_score=0.0),
         precision="float32",
     )
-    expected, found = (Detector.load(config, device=name).run(photo) for name in ("cpu", "cuda"))
+    expected, found = (Detector.load(config, device=name).score(photo) for name in ("cpu", "cuda"))
     assert np.array_equal(found.boxes, expected.boxes)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
-    assert len(found.detections) == pytest.approx(len(expected.detections), abs=2)  # near-ties may fall either way
+    assert len(found.detections()) == pytest.approx(len(expected.detections()), abs=2)  # near-ties may fall either way
 
 
 def test_too_little_memory_halves_the_batch(image: Image) -> None:

@@ -131,7 +131,8 @@ def test_voc_size_from_the_photograph(tmp_path):
     assert dataset.warnings[0] == "annotations stated no image size; taken from the photograph: 1 (first: a.xml)"
     (root / "JPEGImages/a.jpg").unlink()
     message = refusal(read_voc, root, "train")
-    assert message.startswith(f"{root}/Annotations/a.xml: states no image size, and the photograph has none to give: ")
+    assert message.startswith(f"{root}/Annotations/a.xml: states no image size")
+    assert f"{root}/JPEGImages/a.jpg: no such file" in message
     assert message.endswith("a.jpg: no such file")
 
 
@@ -309,7 +310,7 @@ def test_ilsvrc_refusals(tmp_path):
     (root / "Annotations/DET/val/v_3.xml").unlink()
     (root / "Data/DET/val/v_3.JPEG").write_bytes(b"no photograph")
     message = refusal(read_ilsvrc_det, root, "val")
-    assert message.startswith("v_3 has no annotation file, and its photograph cannot be read: ")
+    assert message.startswith("v_3 has no annotation file, and its image cannot be read: ")
     (root / "Annotations/DET/val").rename(root / "Annotations/DET/elsewhere")
     message = refusal(read_ilsvrc_det, root, "val")
     assert f" {root}/Annotations/DET/val," in message

@@ -10,7 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from detector.data.image import ImageError, find_images, read_image, read_size
+from detector.data.image import ImageError, read_image, read_size
+from detector.data.listing import find_images
 
 # pytest takes down the filters that detector.data.image sets; test_nothing_on_stderr looks at them without it.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

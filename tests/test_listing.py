@@ -11,10 +11,11 @@ import PIL.features
 import PIL.Image
 import pytest
 
-from detector.data import image as image_module
+from detector.data import listing as image_module
 from detector.data.ground_truth import DataError
-from detector.data.image import ImageError, find_images, list_images, read_image
+from detector.data.image import ImageError, read_image
 from detector.data.labelled_images import read_image_folder
+from detector.data.listing import find_images, list_images
 
 SUFFIXES = {
     "JPEG": ".jpg .jpeg .jpe .jfif .jif .jfi .JPG .Jpeg .jpg_large .mpo",

@@ -557,6 +557,6 @@ def test_a_detector_uses_both(whole: Path, toy_checkpoint: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     settings = ProposalConfig(width=0, min_width=8, multibox=MultiBoxSettings(str(whole / "best.safetensors")))
     detector = Detector([load_checkpoint(toy_checkpoint)], DetectorConfig(proposals=settings))
-    found = detector.propose(image)
+    found = propose(image, settings, multibox=load_source(settings.multibox))
     assert set(found.sources.tolist()) == {0, 1}
-    assert np.array_equal(detector.run(image).boxes, found.boxes)
+    assert np.array_equal(detector.score(image).boxes, found.boxes)

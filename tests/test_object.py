@@ -113,9 +113,7 @@ def entries(one: RegionClassifier) -> dict[str, Callable[[NDArray[Any]], Any]]:
     found = Detections(np.array([[1.0, 2, 9, 9]]), np.array([0.5]), np.array([0]))
     return {
         "call": lambda image: detector(image).scores,
-        "run": lambda image: detector.run(image, BOXES).scores.probabilities,
-        "score": lambda image: detector.score(image, BOXES).probabilities,
-        "Detector.propose": lambda image: detector.propose(image).boxes,
+        "score": lambda image: detector.score(image, BOXES).scores.probabilities,
         "propose": lambda image: propose(image, CONFIG.proposals).boxes,
         "selective_search": lambda image: selective_search(image).boxes,
         "MultiBox": lambda image: model.propose([image])[0][1],
@@ -200,19 +198,19 @@ def test_boxes_that_show_nothing_are_rejected_alike(
         ([-20, -20, 0, 10], "outside"),
     ):
         with pytest.raises(ValueError, match=f"box 4.*{reason}"):
-            detector.run(image, np.concatenate([BOXES, [bad]]))
+            detector.score(image, np.concatenate([BOXES, [bad]]))
     with pytest.raises(ValueError, match=r"\[4\]"):
-        detector.run(image, BOXES[0])
+        detector.score(image, BOXES[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_boxes_of_whole_numbers_and_lists(kind: str, members: dict[str, RegionClassifier], image: Image) -> None:
     detector = Detector([members[kind]], CONFIG)
-    expected = detector.run(image, BOXES)
+    expected = detector.score(image, BOXES)
     for boxes in (BOXES.astype(np.int64), BOXES.astype(np.uint16), BOXES.tolist()):
-        run = detector.run(image, boxes)  # type: ignore[arg-type]
+        run = detector.score(image, boxes)  # type: ignore[arg-type]
         np.testing.assert_array_equal(run.scores.probabilities, expected.scores.probabilities)
-        assert run.detections == expected.detections
+        assert run.detections() == expected.detections()
 
 
 # ---- members that are shared
@@ -227,10 +225,10 @@ def test_detectors_share_members(kind: str, precision: str, members: dict[str, R
     before = {name: tensor.clone() for name, tensor in one.network.state_dict().items()}
     config = replace(CONFIG, precision=precision, backend="torch")
     first = Detector([one], config)
-    expected = first.score(image, BOXES).probabilities
+    expected = first.score(image, BOXES).scores.probabilities
     Detector([one, one], config, "meta")
-    np.testing.assert_array_equal(first.score(image, BOXES).probabilities, expected)
-    np.testing.assert_array_equal(Detector([one], config).score(image, BOXES).probabilities, expected)
+    np.testing.assert_array_equal(first.score(image, BOXES).scores.probabilities, expected)
+    np.testing.assert_array_equal(Detector([one], config).score(image, BOXES).scores.probabilities, expected)
     assert one.network.training
     for name, tensor in one.network.state_dict().items():
         assert tensor.device.type == "cpu"
@@ -238,7 +236,7 @@ def test_detectors_share_members(kind: str, precision: str, members: dict[str, R
         assert torch.equal(tensor, before[name])
     with torch.no_grad():
         one.network.fc.weight.zero_()  # what its owner does with a member later is nobody else's business
-    np.testing.assert_array_equal(first.score(image, BOXES).probabilities, expected)
+    np.testing.assert_array_equal(first.score(image, BOXES).scores.probabilities, expected)
 
 
 def test_loading_leaves_torchs_generator_alone(tmp_path: Path, members: dict[str, RegionClassifier]) -> None:
@@ -323,10 +321,10 @@ def test_detections_are_values() -> None:
 
 
 def test_runs_and_predictions_compare(members: dict[str, RegionClassifier], image: Image) -> None:
-    run, again = (Detector([members["warped"]], CONFIG).run(image, BOXES) for _ in range(2))
+    run, again = (Detector([members["warped"]], CONFIG).score(image, BOXES) for _ in range(2))
     assert run == run
     assert len({run, again}) == 2
-    assert run.detections == again.detections
+    assert run.detections() == again.detections()
 
 
 def test_settings_are_keys() -> None:
@@ -356,14 +354,13 @@ def test_a_store_is_a_source_of_a_detector(
     detector = Detector.load(
         replace(CONFIG, models=[str(toy_checkpoint)], proposals=settings, backend="torch"), device="cpu"
     )
-    np.testing.assert_allclose(detector.propose(photo, content=content).boxes, proposals.boxes)
-    run = detector.run(photo, content=content)
+    run = detector.score(content)
     np.testing.assert_allclose(run.boxes, proposals.boxes)
-    assert detector(photo, content=content) == run.detections
+    assert detector(content) == detector(path) == run.detections()
     with pytest.raises(SourceError, match=r"proposals\.own\.mine"):
         detector(photo)
     with pytest.raises(StoreError):
-        detector(photo, content=b"another")
+        detector(path.with_name("val1.png"))
     assert detect_files(detector, [path], tmp_path / "found") == []
     assert json.loads((tmp_path / "found" / "val0.json").read_text())["regions"] == 5
 
@@ -422,7 +419,7 @@ def crowded(error: BaseException, room: int) -> RegionClassifier:
 def test_too_little_memory_is_recognised(device: str, old: bool, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     if old:
         monkeypatch.delattr(torch, "OutOfMemoryError", raising=False)
-    found = Detector([crowded(MESSAGES[device], 2)], replace(CONFIG, batch=4)).score(image, BOXES).probabilities
+    found = Detector([crowded(MESSAGES[device], 2)], replace(CONFIG, batch=4)).score(image, BOXES).scores.probabilities
     assert found.shape == (4, 3)
     assert ASKED == [4, 2, 2]
 
@@ -444,7 +441,7 @@ def test_a_map_that_does_not_fit_costs_no_batch(
 ) -> None:
     """Fewer boxes do not make the trunk's map smaller: the image is the error, and later ones keep their batch."""
     detector = Detector([members["shared"]], replace(CONFIG, batch=8))
-    expected = detector.score(image, BOXES).probabilities
+    expected = detector.score(image, BOXES).scores.probabilities
     tried = []
     trunk_slice = GoogLeNet.trunk_slice
 
@@ -472,7 +469,7 @@ def test_a_map_that_does_not_fit_costs_no_batch(
         return counting
 
     monkeypatch.setattr(SharedNetwork, "look", counted)
-    found = detector.score(image, np.tile(BOXES, (20, 1))).probabilities
+    found = detector.score(image, np.tile(BOXES, (20, 1))).scores.probabilities
     np.testing.assert_allclose(found[:4], expected, atol=1e-5)
     assert sizes == [64, 16]
 
@@ -524,7 +521,7 @@ def test_no_float64_reaches_the_device(kind: str, members: dict[str, RegionClass
     model = multibox()
     whole = ImageClassifier(copy.deepcopy(members[kind].network).eval(), CONVENTION, 64)
     with NoFloat64() as mode:
-        detector.run(image)
+        detector.score(image)
         classify(whole, image, 10)
         model.propose([image])
     assert mode.seen > 100
@@ -553,9 +550,9 @@ def test_devices_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_detector_on_the_cpu_by_its_number(members: dict[str, RegionClassifier], image: Image) -> None:
-    expected = Detector([members["shared"]], CONFIG).score(image, BOXES).probabilities
+    expected = Detector([members["shared"]], CONFIG).score(image, BOXES).scores.probabilities
     np.testing.assert_array_equal(
-        Detector([members["shared"]], CONFIG, "cpu:0").score(image, BOXES).probabilities, expected
+        Detector([members["shared"]], CONFIG, "cpu:0").score(image, BOXES).scores.probabilities, expected
     )
 
 
@@ -593,11 +590,11 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_threads_are_made_once(
     threads: int, pools: list[int], members: dict[str, RegionClassifier], image: Image
 ) -> None:
-    expected = Detector([members["warped"]], replace(CONFIG, batch=3)).run(image)
+    expected = Detector([members["warped"]], replace(CONFIG, batch=3)).score(image)
     torch.set_num_threads(threads)
     detector = Detector([members["warped"], members["shared"]], replace(CONFIG, batch=3))
     for _ in range(3):
-        run = detector.run(image)
+        run = detector.score(image)
     assert len(pools) <= 2  # of the kernels, and of selective search
     np.testing.assert_array_equal(run.boxes, expected.boxes)
 

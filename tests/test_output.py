@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import errno
 import json
 import os
@@ -12,7 +11,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from detector.commands import results
 from detector.commands.results import (
     OutputError,
     detect_files,
@@ -25,10 +23,9 @@ from detector.commands.results import (
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, read_image
 from detector.detections import Detections
-from detector.pipeline import Run
+from detector.pipeline import ScoredImage
 from detector.scores import RegionScores
-from detector.settings import DetectorConfig
-from proposals.boxes import Boxes
+from detector.settings import DetectorConfig, SuppressionConfig
 from proposals.errors import UserError
 
 CLASSES = ClassTable(("cat", "naïve dog"), ("n02121808", None), (1, 2))
@@ -36,12 +33,20 @@ IMAGE = np.full((60, 80, 3), 90, np.uint8)
 SECONDS = {"proposals": 0.25, "warp": 0.125, "network": 1.5, "suppression": 0.001}
 
 
-def make_run(count: int, regions: int = 3) -> Run:
-    """A run of `regions` boxes with `count` detections."""
+def make_scored(count: int, regions: int = 3, image: Image = IMAGE) -> ScoredImage:
+    """`regions` boxes with `count` detections."""
     boxes = np.array([[1, 2, 30.25, 40], [5, 6, 70, 50.126], [0, 0, 80, 60]], np.float32)[:regions]
     scores = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.9, 0.05, 0.05]], np.float32)[:regions]
-    found = Detections(boxes[:count], np.array([0.7, 0.6, 0.05])[:count], np.array([1, 0, 0])[:count])
-    return Run(boxes, RegionScores(scores), np.stack([boxes, boxes], axis=1), found, SECONDS)
+    thresholds = SuppressionConfig(min_score=0.0 if count else 0.99, limit=max(count, 1))
+    return ScoredImage(image, boxes, RegionScores(scores), thresholds, CLASSES.names, dict(SECONDS))
+
+
+def make_both(count: int, regions: int = 3) -> tuple[ScoredImage, Detections]:
+    """The same and its detections, after exactly SECONDS."""
+    scored = make_scored(count, regions)
+    found = scored.detections()
+    scored.seconds.update(SECONDS)
+    return scored, found
 
 
 class StubDetector:
@@ -50,18 +55,14 @@ class StubDetector:
     config = DetectorConfig(models=["stub"])
     classes = CLASSES
 
-    def run(self, image: Image, boxes: Boxes | None = None, *, content: bytes | None = None) -> Run:
-        return make_run(2)
+    def score(self, path: Path) -> ScoredImage:
+        return make_scored(2, image=read_image(path))
 
 
 def photo(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(IMAGE).save(path)
     return path
-
-
-def test_doctest() -> None:
-    assert doctest.testmod(results).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_paths_that_only_differ_in_where_their_folders_end() -> None:
 
 
 def test_the_table_of_an_image() -> None:
-    lines = format_run(Path("photos/a.jpg"), IMAGE, make_run(2), CLASSES).splitlines()
+    lines = format_run(Path("photos/a.jpg"), *make_both(2)).splitlines()
     assert lines[0] == (
         "photos/a.jpg  80×60, 3 regions, 1.88 s (proposals 0.25, warp 0.12, network 1.50, suppression 0.00)"
     )
@@ -118,16 +119,16 @@ def test_the_table_of_an_image() -> None:
 
 
 def test_nothing_found_says_what_came_closest() -> None:
-    text = format_run(Path("a.jpg"), IMAGE, make_run(0), CLASSES)
+    text = format_run(Path("a.jpg"), *make_both(0))
     assert text.endswith(
         "  nothing above the threshold; the best was naïve dog 0.700 (lower suppression.min_score to see it)"
     )
-    nowhere = format_run(Path("a.jpg"), IMAGE, make_run(0, regions=0), CLASSES)
+    nowhere = format_run(Path("a.jpg"), *make_both(0, regions=0))
     assert nowhere.endswith("  nothing: no box of this image is large enough to propose")
 
 
 def test_the_record() -> None:
-    assert result_record(Path("photos/a.jpg"), IMAGE, make_run(2), CLASSES, ["googlenet_voc"]) == {
+    assert result_record(Path("photos/a.jpg"), *make_both(2), CLASSES, ["googlenet_voc"]) == {
         "image": "photos/a.jpg",
         "width": 80,
         "height": 60,
@@ -143,10 +144,10 @@ def test_the_record() -> None:
 
 def test_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "results"
-    write_result(folder, "a", Path("a.jpg"), IMAGE, make_run(2), CLASSES, ["stub"])
+    write_result(folder, "a", Path("a.jpg"), *make_both(2), CLASSES, ["stub"])
     assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a_detections.jpg"]
     record = json.loads((folder / "a.json").read_text(encoding="utf-8"))
-    assert record == result_record(Path("a.jpg"), IMAGE, make_run(2), CLASSES, ["stub"])
+    assert record == result_record(Path("a.jpg"), *make_both(2), CLASSES, ["stub"])
     assert "naïve" in (folder / "a.json").read_text(encoding="utf-8")
     drawn = read_image(folder / "a_detections.jpg")
     assert drawn.shape == IMAGE.shape
@@ -314,10 +315,10 @@ def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_failure_within_the_detector_costs_one_image(tmp_path: Path) -> None:
     class Moody(StubDetector):
-        def run(self, image: Image, boxes: Boxes | None = None, *, content: bytes | None = None) -> Run:
-            if image[0, 0, 0] == 7:
+        def score(self, path: Path) -> ScoredImage:
+            if read_image(path)[0, 0, 0] == 7:
                 raise UserError("proposals.own.mine: no boxes of this image")
-            return make_run(1)
+            return make_scored(1)
 
     paths = [photo(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
     PIL.Image.fromarray(np.full((60, 80, 3), 7, np.uint8)).save(paths[1])

@@ -106,7 +106,7 @@ def test_a_detectors_scores() -> None:
     image = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     boxes = np.array([[0, 0, 512, 512], [20, 0, 400, 512], [150, 10, 300, 300], [0, 0, 90, 90]], np.float32)
     full, half = (
-        Detector([member], DetectorConfig(backend="torch", precision=name)).score(image, boxes).probabilities
+        Detector([member], DetectorConfig(backend="torch", precision=name)).score(image, boxes).scores.probabilities
         for name in ("float32", "bfloat16")
     )
     assert half.dtype == np.float32

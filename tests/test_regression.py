@@ -224,7 +224,7 @@ def test_the_file_keeps_it(tmp_path: Path) -> None:
 def test_onnxruntime_gives_the_same_boxes(image: NDArray[np.uint8]) -> None:
     one = regressing()
     found = [
-        Detector([one], DetectorConfig(regression=True, precision="float32", backend=backend)).run(image, BOXES)
+        Detector([one], DetectorConfig(regression=True, precision="float32", backend=backend)).score(image, BOXES)
         for backend in ("torch", "onnxruntime")
     ]
     np.testing.assert_allclose(found[0].class_boxes, found[1].class_boxes, atol=1e-2)
@@ -249,16 +249,16 @@ def test_detections_are_where_the_members_mean_places_them(
     assert alone[0].offsets is not None
     assert alone[1].offsets is not None
     assert np.abs(alone[0].offsets).max() > 0.05
-    run = Detector(members, config).run(image, BOXES)
+    run = Detector(members, config).score(image, BOXES)
     mean = (alone[0].probabilities + alone[1].probabilities) / 2
     np.testing.assert_allclose(run.scores.probabilities, mean, atol=1e-5)
     expected = apply_offsets(BOXES, (alone[0].offsets + alone[1].offsets) / 2, 120, 90)
     np.testing.assert_allclose(run.class_boxes, expected, atol=1e-2)
     np.testing.assert_allclose(
-        np.sort(run.detections.boxes, axis=0), np.sort(expected.reshape(-1, 4), axis=0), atol=1e-2
+        np.sort(run.detections().boxes, axis=0), np.sort(expected.reshape(-1, 4), axis=0), atol=1e-2
     )
     assert np.array_equal(run.boxes, BOXES)
-    plain = Detector(members, replace(config, regression=False)).run(image, BOXES)
+    plain = Detector(members, replace(config, regression=False)).score(image, BOXES)
     np.testing.assert_allclose(plain.scores.probabilities, run.scores.probabilities, atol=1e-5)
     assert np.array_equal(plain.class_boxes, np.stack([BOXES, BOXES], axis=1))
 
@@ -280,8 +280,8 @@ def test_mirrored_regions_have_a_say(image: NDArray[np.uint8], shared: SharedCon
     """A mirrored photograph has the mirrored detections."""
     config = DetectorConfig(regression=True, mirror=True, precision="float32", backend="torch")
     detector = Detector([regressing(shared=shared)], config)
-    here = detector.run(image, BOXES).class_boxes
-    there = detector.run(np.ascontiguousarray(image[:, ::-1]), mirrored(BOXES, 120)).class_boxes
+    here = detector.score(image, BOXES).class_boxes
+    there = detector.score(np.ascontiguousarray(image[:, ::-1]), mirrored(BOXES, 120)).class_boxes
     for label in range(2):
         np.testing.assert_allclose(mirrored(there[:, label], 120), here[:, label], atol=0.5)  # warps round differently
 
@@ -361,7 +361,7 @@ def test_it_covers_objects_better(run: Run, shapes: Path) -> None:
     before, after = [], []
     for record in open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", SHAPES)).records:
         boxes = propose(record.read(), ProposalConfig(width=0, min_width=8)).boxes
-        placed = detector.run(record.read(), boxes).class_boxes
+        placed = detector.score(record.read(), boxes).class_boxes
         overlaps = iou(boxes.astype(np.float64), record.boxes)
         for row, which in zip(*np.nonzero(overlaps >= 0.6), strict=True):
             before.append(overlaps[row, which])

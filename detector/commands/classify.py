@@ -46,7 +46,8 @@ def _work(options: argparse.Namespace) -> int:
     from detector.class_order import in_names_of
     from detector.classification.ensemble import classify
     from detector.commands.run import say
-    from detector.data.image import list_images, read_image
+    from detector.data.image import read_image
+    from detector.data.listing import list_images
     from detector.device import choose_device
     from proposals.errors import UserError
 

@@ -44,7 +44,8 @@ def _work(options: argparse.Namespace) -> int:
     check_opencv()
     from detector.commands.run import say
     from detector.config import load_config
-    from detector.data.image import ImageError, list_images
+    from detector.data.image import ImageError
+    from detector.data.listing import list_images
     from detector.settings import DetectorConfig
 
     config = load_config(DetectorConfig, options.config, options.overrides)

@@ -48,7 +48,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.config import ConfigError, load_config
     from detector.data import open_dataset
     from detector.data.ground_truth import exhaustive_part
-    from detector.data.image import list_images
+    from detector.data.listing import list_images
     from detector.experiments.extraction import ExtractionConfig, cache_folder, extract
 
     config = load_config(ExtractionConfig, options.config, options.overrides)

@@ -1,4 +1,4 @@
-"""Photographs and the objects marked in them: the image loader, and readers that bring every data set to one form.
+"""Images and the objects marked in them: the image loader, and readers that bring every data set to one form.
 
 Start at dataset.py (what a config names), ground_truth.py (the form) and image.py (the loader). None of them needs
 torch.
@@ -6,7 +6,8 @@ torch.
 
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
-from detector.data.image import IMAGE_SUFFIXES, Image, ImageError, find_images, read_image
+from detector.data.image import Image, ImageError, read_image
+from detector.data.listing import IMAGE_SUFFIXES, find_images
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -1,7 +1,7 @@
 """COCO's instances JSON and a folder of images -> Dataset.
 
-Category ids are kept as they are, gaps and all. A box is x, y, width, height in continuous pixels. Crowd boxes are
-flagged. Exporters write numbers as texts and as floats: "2", 2.0 and 2 are one id.
+Category ids are kept as they are, with gaps. A box is x, y, width, height in continuous pixels; crowds are flagged.
+Exporters write numbers as texts and as floats: "2", 2.0 and 2 are one id.
 """
 
 from __future__ import annotations
@@ -30,54 +30,69 @@ NEEDS = "is an object with images, annotations and categories"
 
 
 def read_coco(annotations: Path, images: Path, *, as_written: bool = False) -> Dataset:
-    """Read a file of instances. It does not look whether the photographs are there; open_dataset does.
+    """Read a file of instances. Whether its image files exist is not checked here but by open_dataset.
 
-    The classes stand in the order of their ids. An image_id is COCO's number as text. Annotations of images that the
-    file does not list, as the sub-sets people cut leave them, are left out and counted; so are boxes without area, and
-    those that end before they begin. An annotation id that occurs twice is counted, and both boxes are kept; an image
-    or a category that is listed twice, word for word, is read once.
+    Classes are in the order of their ids. An image_id is COCO's number as text. Annotations of images that the file
+    does not list are dropped and counted, as sub-sets often have them; so are boxes without area and boxes that end
+    before they begin. Both boxes of a repeated annotation id are kept and counted. An image or category that is listed
+    twice, word for word, is read once.
 
     Args:
-        annotations: the JSON file.
-        images: the folder that its file names start from.
-        as_written: keep boxes that reach outside their image or have no area, for scoring; a size or file name that
-            is not stated is then no fault.
+        annotations: The JSON file.
+        images: Folder to which its file names are relative.
+        as_written: Keep boxes that reach outside their image or have no area, for scoring; an image then needs neither
+            size nor file name.
 
     Raises:
-        DataError: no such file, malformed JSON (line and column), not an instances file, a field that is missing or no
-            number, an id that two images or two categories share, a category that is not listed, or no images.
+        DataError: the file is absent, malformed (the message names line and column) or no instances file; a field is
+            absent or not a number; two images or two categories share an id; a category is not listed; no images.
     """
     content = _read_json(annotations)
-    rows = {key: _rows(annotations, content, key) for key in ("images", "annotations", "categories")}
+    try:
+        return _dataset(annotations, content, Files(images), as_written)
+    except DataError as error:
+        raise DataError(f"{annotations}: {error}") from error
+
+
+def _dataset(annotations: Path, content: Any, files: Files, as_written: bool) -> Dataset:
+    """Make the Dataset; messages lack the name of the file."""
+    if not isinstance(content, dict):
+        raise DataError(f"holds a {type(content).__name__}, as files of results do; ground truth {NEEDS}")
+    rows: dict[str, Any] = {key: content.get(key) for key in ("images", "annotations", "categories")}
+    for key, part in rows.items():
+        if not isinstance(part, list) or not all(isinstance(row, dict) for row in part):
+            raise DataError(f"has no list of {key!r}; ground truth {NEEDS}")
     if not rows["images"]:
-        raise DataError(f"{annotations}: lists no images")
+        raise DataError("lists no images")
     repairs = Repairs()
     for key, kind in (("images", "images"), ("categories", "classes")):
         rows[key] = _once(rows[key], f"{kind} were listed again, alike, and read once", repairs)
-    classes = _class_table(annotations, rows["categories"])
+    classes = _class_table(rows["categories"])
 
-    image_ids = _ids(annotations, "images", rows["images"])
-    objects, owners = _owned(annotations, rows["annotations"], image_ids, repairs)
+    image_ids = _ids("images", rows["images"])
+    objects, owners = _owned(rows["annotations"], image_ids, repairs)
     owner = np.array(owners, dtype=np.int64)
-    labels = np.array([_label(annotations, item, classes) for item in objects], dtype=np.int64)
-    boxes = from_xywh(np.array([_box(annotations, item) for item in objects], dtype=np.float64).reshape(-1, 4))
-    areas = np.array([_area(annotations, item) for item in objects], dtype=np.float64)
-    crowd = np.array([_is_crowd(annotations, item) for item in objects], dtype=np.bool_)
+    labels = np.array([_label(item, classes) for item in objects], dtype=np.int64)
+    boxes = from_xywh(np.array([_box(item) for item in objects], dtype=np.float64).reshape(-1, 4))
+    areas = np.array([_area(item) for item in objects], dtype=np.float64)
+    crowd = np.array([_is_crowd(item) for item in objects], dtype=np.bool_)
 
     order = np.argsort(owner, kind="stable")
     ends = np.searchsorted(owner[order], np.arange(len(image_ids) + 1))
     records = []
-    files = Files(images)
-    for row, image in enumerate(rows["images"]):
+    for row, (image_id, image) in enumerate(zip(image_ids, rows["images"], strict=True)):
         mine = order[ends[row] : ends[row + 1]]
-        where = f"image {image_ids[row]}"
-        path = _photograph(annotations, image, image_ids[row], files, named=not as_written)
+        where = f"image {image_id}"
+        path = _file(image, image_id, files, named=not as_written)
         size = settled_size(_stated_size(image), boxes[mine], path, repairs, where)
         if not all(size) and not as_written:
-            raise DataError(_sizeless(annotations, image_ids[row], path))
+            try:
+                read_size(path)
+            except ImageError as error:
+                raise DataError(f"states no size of image {image_id}, and the file gives none: {error}") from error
         records.append(
             make_record(
-                image_ids[row],
+                image_id,
                 path,
                 size,
                 boxes[mine],
@@ -110,71 +125,57 @@ def _read_json(path: Path) -> Any:  # whatever the file holds
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
-def _rows(path: Path, content: Any, section: str) -> list[Row]:  # content: whatever the file holds
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, as files of results do; ground truth {NEEDS}")
-    rows = content.get(section)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: has no list of {section!r}; ground truth {NEEDS}")
-    return rows
-
-
 def _once(rows: list[Row], kind: str, repairs: Repairs) -> list[Row]:
-    """The rows without those that repeat an earlier one word for word, as merged exports do; repairs counts them."""
+    """Drop and count the rows that repeat an earlier one word for word, as merged exports do."""
     ids = Counter(str(row.get("id")) for row in rows)
     if ids.total() == len(ids):
         return rows
-    seen: set[str] = set()
-    kept = []
-    for row in rows:
-        text = json.dumps(row, sort_keys=True)
-        if text in seen and "id" in row:
+    kept: dict[str, Row] = {}
+    for number, row in enumerate(rows):
+        text = json.dumps(row, sort_keys=True) if "id" in row else str(number)
+        if text in kept:
             repairs.note(kind, f"id {row['id']}")
-            continue
-        seen.add(text)
-        kept.append(row)
-    return kept
+        kept.setdefault(text, row)
+    return list(kept.values())
 
 
-def _field(path: Path, section: str, row: Row, key: str) -> Any:  # JSON's value, of any kind
+def _field(section: str, row: Row, key: str) -> Any:  # JSON's value, of any kind
     if key not in row:
-        raise DataError(f"{path}: an entry of {section!r} has no {key!r}: {json.dumps(row)[:120]}")
+        raise DataError(f"an entry of {section!r} has no {key!r}: {json.dumps(row)[:120]}")
     return row[key]
 
 
-def _ids(path: Path, section: str, rows: list[Row]) -> list[str]:
-    """The ids of images or categories as texts: a whole number in its shortest form, else the name as it is."""
-    ids: list[str] = []
-    seen: set[str] = set()
+def _ids(section: str, rows: list[Row]) -> list[str]:
+    """Return the ids of images or categories as texts: a whole number in its shortest form, else the name as it is."""
+    ids: dict[str, None] = {}
     for row in rows:
-        stated = _field(path, section, row, "id")
+        stated = _field(section, row, "id")
         number = _key(stated)
         if number is None:
-            raise DataError(f"{path}: an entry of {section!r} has the id {stated!r}; ids are whole numbers")
-        if number in seen:
-            raise DataError(f"{path}: two entries of {section!r} share the id {number}")
-        seen.add(number)
-        ids.append(number)
-    return ids
+            raise DataError(f"an entry of {section!r} has the id {stated!r}; ids are whole numbers")
+        if number in ids:
+            raise DataError(f"two entries of {section!r} share the id {number}")
+        ids[number] = None
+    return list(ids)
 
 
-def _class_table(path: Path, categories: list[Row]) -> ClassTable:
+def _class_table(categories: list[Row]) -> ClassTable:
     names = {}
-    for number, row in zip(_ids(path, "categories", categories), categories, strict=True):
+    for number, row in zip(_ids("categories", categories), categories, strict=True):
         if not _is_whole(number):
-            raise DataError(f"{path}: a category has an id that is no whole number: {number!r}")
-        name = _field(path, "categories", row, "name")
+            raise DataError(f"a category has an id that is no whole number: {number!r}")
+        name = _field("categories", row, "name")
         if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise DataError(f"{path}: category {number} has the name {name!r}, which is no text")
+            raise DataError(f"category {number} has the name {name!r}, which is no text")
         if int(number) in names:
-            raise DataError(f"{path}: two categories share the id {int(number)}")
+            raise DataError(f"two categories share the id {int(number)}")
         names[int(number)] = composed(str(name).strip())
     numbers = sorted(names)
     return ClassTable(tuple(names[number] for number in numbers), (None,) * len(numbers), tuple(numbers))
 
 
-def _owned(path: Path, objects: list[Row], images: list[str], repairs: Repairs) -> tuple[list[Row], list[int]]:
-    """The annotations of listed images, and which image each belongs to; repairs counts the others, and doubled ids."""
+def _owned(objects: list[Row], images: list[str], repairs: Repairs) -> tuple[list[Row], list[int]]:
+    """Return the annotations of listed images and each one's image; count the others, and repeated ids."""
     row_of: dict[str, int] = {}
     for row, image_id in enumerate(images):  # 12 names the image "000012" too, if there is no other image 12
         if _is_whole(image_id):
@@ -190,7 +191,7 @@ def _owned(path: Path, objects: list[Row], images: list[str], repairs: Repairs) 
             seen.add(own)
         if _key(item.get("id")) == "0":
             repairs.note("annotations have the id 0, which pycocotools takes for none; numbered anew", _name(item))
-        image_id = _key(_field(path, "annotations", item, "image_id")) or ""
+        image_id = _key(_field("annotations", item, "image_id")) or ""
         row = row_of.get(image_id, row_of.get(str(int(image_id)) if _is_whole(image_id) else "", -1))
         if row >= 0:
             owned.append(item)
@@ -200,72 +201,62 @@ def _owned(path: Path, objects: list[Row], images: list[str], repairs: Repairs) 
     return owned, owners
 
 
-def _label(path: Path, item: Row, classes: ClassTable) -> int:
-    stated = _field(path, "annotations", item, "category_id")
+def _label(item: Row, classes: ClassTable) -> int:
+    stated = _field("annotations", item, "category_id")
     category = _key(stated) or ""
     label = classes.label_of_id.get(int(category)) if _is_whole(category) else None
     if label is None:
-        raise DataError(f"{path}: {_name(item)} has category_id {stated!r}, which 'categories' does not list")
+        raise DataError(f"{_name(item)} has category_id {stated!r}, which 'categories' does not list")
     return label
 
 
-def _box(path: Path, item: Row) -> list[float]:
-    stated = _field(path, "annotations", item, "bbox")
+def _box(item: Row) -> list[float]:
+    stated = _field("annotations", item, "bbox")
     box = [_real(value) for value in stated] if isinstance(stated, list) else []
     if len(box) != 4 or not all(map(math.isfinite, box)):
-        raise DataError(f"{path}: {_name(item)} has bbox {stated!r}, not four numbers x, y, width, height")
+        raise DataError(f"{_name(item)} has bbox {stated!r}, not four numbers x, y, width, height")
     return box
 
 
-def _area(path: Path, item: Row) -> float:
-    """The stated area, or NaN."""
+def _area(item: Row) -> float:
+    """Return the stated area, or NaN."""
     stated = item.get("area")
     area = _real(stated)
     if stated is not None and not math.isfinite(area):
-        raise DataError(f"{path}: {_name(item)} has area {stated!r}, not a number")
+        raise DataError(f"{_name(item)} has area {stated!r}, not a number")
     return area
 
 
-def _is_crowd(path: Path, item: Row) -> bool:
-    """Whether a box stands for many objects; not where nothing is stated."""
+def _is_crowd(item: Row) -> bool:
+    """Whether a box stands for many objects; False where nothing is stated."""
     stated = item.get("iscrowd")
     word = str(stated).strip().lower()
-    if stated is None or word in ("0", "0.0", "false"):
-        return False
-    if word in ("1", "1.0", "true"):
-        return True
-    raise DataError(f"{path}: {_name(item)} has iscrowd {stated!r}, which is neither 0 nor 1")
+    if stated is not None and word not in ("0", "0.0", "false", "1", "1.0", "true"):
+        raise DataError(f"{_name(item)} has iscrowd {stated!r}, which is neither 0 nor 1")
+    return word in ("1", "1.0", "true")
 
 
 def _stated_size(image: Row) -> Size:
-    """Width and height in px; (0, 0) where they are not two numbers above 0."""
+    """Return width and height, px; (0, 0) where they are not two numbers above 0."""
     width, height = _real(image.get("width")), _real(image.get("height"))
     stated = all(1 <= side < LARGEST_SIDE for side in (width, height))
     return (int(width), int(height)) if stated else (0, 0)
 
 
-def _photograph(path: Path, image: Row, image_id: str, files: Files, *, named: bool) -> Path:
-    """The image's file, or where it would be; `named`: one whose name is not stated cannot be used."""
+def _file(image: Row, image_id: str, files: Files, *, named: bool) -> Path:
+    """Return the image's file, or where it would be; with `named` the entry must state a name."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name.strip():
         if named:
-            _field(path, "images", image, "file_name")
-            raise DataError(f"{path}: image {image_id} has the file_name {name!r}, which names no photograph")
+            _field("images", image, "file_name")
+            raise DataError(f"image {image_id} has the file_name {name!r}, which names no file")
         return files.root / image_id
     file = files.root / name
     return file if os.path.isfile(file) else files.find(name) or file
 
 
-def _sizeless(path: Path, image_id: str, photograph: Path) -> str:
-    try:
-        read_size(photograph)
-    except ImageError as error:
-        return f"{path}: states no size of image {image_id}, and the file gives none: {error}"
-    return f"{path}: states no size of image {image_id}"
-
-
 def _key(value: object) -> str | None:
-    """What names an image or a class, as text; None where it is neither a name nor a whole number."""
+    """Return the text that names an image or a class; None for what is neither a name nor a whole number."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -280,7 +271,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _real(value: object) -> float:
-    """A number, which may be written as text; NaN where it is none."""
+    """Return a number, which may be written as text; NaN where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:

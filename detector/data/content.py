@@ -1,6 +1,7 @@
-"""What a data set is, wherever it lies: digests of its photographs and of what is marked in them.
+"""What a data set contains, wherever it lies: digests of its image files and of the objects marked in them.
 
-Caches, journals and resumed runs compare these: a data set that moved is the same one, a corrected box makes another.
+In: a data set.  Out: SHA-256 digests, in hexadecimal.
+Caches, journals and resumed runs compare them: a data set that moved keeps its digest, a corrected box changes it.
 """
 
 from __future__ import annotations
@@ -17,43 +18,37 @@ from proposals.store import digest
 
 
 def digests_of(paths: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each file; empty of those that cannot be read, which whoever reads them will say."""
-    parts = [paths[start : start + 256] for start in range(0, len(paths), 256)]
+    """Return the digest of each file; an empty text for files that cannot be read, which their reader reports."""
     with ThreadPoolExecutor(os.cpu_count()) as executor:
-        return [one for part in executor.map(lambda part: list(map(_digest_of_file, part)), parts) for one in part]
+        return list(executor.map(_digest_of_file, paths))
 
 
 def images_digest(names: Sequence[str], digests: Sequence[str]) -> str:
-    """Of photographs, in whatever order: their names and what digests_of says of them."""
+    """Return the digest of images in any order, by their names and the digests of their files."""
     pairs = sorted(zip(names, digests, strict=True))
     return hashlib.sha256(repr(pairs).encode(errors="surrogateescape")).hexdigest()
 
 
 def boxes_digest(dataset: Dataset) -> str:
-    """Of the classes and of the objects in each image."""
+    """Return the digest of a data set's classes and of the objects in each image."""
     total = hashlib.sha256(repr((dataset.classes.names, dataset.classes.wnids)).encode(errors="surrogateescape"))
-    for record in dataset.records:
-        head = (record.image_id, record.width, record.height, len(record.boxes), bool(record.exhaustive))
+    for one in dataset.records:
+        head = (one.image_id, one.width, one.height, len(one.boxes), bool(one.exhaustive))
         total.update(repr(head).encode(errors="surrogateescape"))
-        for array, kind in (
-            (record.boxes, "<f8"),
-            (record.labels, "<i8"),
-            (record.difficult, "u1"),
-            (record.crowd, "u1"),
-        ):
+        for array, kind in ((one.boxes, "<f8"), (one.labels, "<i8"), (one.difficult, "u1"), (one.crowd, "u1")):
             total.update(array.astype(kind).tobytes())
     return total.hexdigest()
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """Of a data set, photographs and objects, which are read for it."""
+    """Return the digest of a data set's image files, which are read for it, and of its objects."""
     names = [record.image_id for record in dataset.records]
     images = images_digest(names, digests_of([record.path for record in dataset.records]))
     return hashlib.sha256(f"{images} {boxes_digest(dataset)}".encode()).hexdigest()
 
 
 def labelled_digest(images: LabelledImages, root: Path) -> str:
-    """Of labelled images by their names below the data set's folder and their labels: reading ImageNet takes long."""
+    """Return the digest of labelled images by file names below `root` and labels; reading ImageNet takes too long."""
     total = hashlib.sha256(repr(images.classes).encode(errors="surrogateescape"))
     for path in images.paths:
         total.update(os.fsencode(os.path.relpath(path, root)) + b"\0")

@@ -1,4 +1,6 @@
-"""The data a command works on, as its config names it -> Dataset.
+"""Open the data set that a config names.
+
+In: the section `data` of a config.  Out: a Dataset.
 
 data.kind=voc     data.root=VOC2012  data.split=val
 data.kind=voc     data.root=cells    data.split=val      data.classes=[WBC,RBC,Platelets]
@@ -12,19 +14,22 @@ data.kind=voc     data.root=phone    data.split=train    data.size_mismatch=turn
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 
 from detector.data.coco import read_coco
 from detector.data.frames import SizeMismatch, match_frames
-from detector.data.ground_truth import DataError, Dataset
+from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.ilsvrc import read_ilsvrc_det
+from detector.data.image import ImageError
 from detector.data.voc import VOC_CLASSES, read_voc
+from detector.progress import progress
 
 
 class DatasetKind(Enum):
-    """How the files are laid out."""
+    """Layouts of a data set's files."""
 
     voc = "voc"
     ilsvrc = "ilsvrc"
@@ -33,21 +38,21 @@ class DatasetKind(Enum):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images and boxes to work on: the section `data` of a config.
+    """The images and boxes to work on.
 
     Attributes:
-        kind: the layout of the files.
-        root: the data set's folder.
-        split: the part to read, as its lists name it, of ilsvrc also several joined by "+"; may be empty for coco with
-            annotations and images given.
-        classes: voc only: the class names, label order; empty for PASCAL VOC's own 20.
-        annotations: coco only: the JSON file, from root; empty for annotations/instances_SPLIT.json.
-        images: coco only: the folder of photographs, from root; empty for the split's name.
-        one_based: voc only: corner pixels count from 1, as VOC's own; false where a tool wrote them from 0.
-        boxes_per_class: ilsvrc only, for training: so many boxes of a class are taken from the images of train, R-CNN's
-            N (1,000); 0 takes all.
-        size_mismatch: Treatment of images whose photograph has another size than the annotation states: error rejects
-            the split, skip leaves them out and counts them, turn turns their boxes where EXIF explains the size.
+        kind: Layout of the files: voc, ilsvrc or coco.
+        root: Folder of the data set.
+        split: Name of the part to read, as the data set's lists name it. ilsvrc: several may be joined by "+". coco:
+            may be empty where annotations and images are given.
+        classes: voc only: class names in label order; empty for PASCAL VOC's own 20.
+        annotations: coco only: the JSON file, relative to root; empty for annotations/instances_SPLIT.json.
+        images: coco only: folder of the images, relative to root; empty for the split's name.
+        one_based: voc only: whether corner pixels count from 1, as VOC's do; false where a tool wrote them from 0.
+        boxes_per_class: ilsvrc only, for training: boxes of each class drawn from the images of train, R-CNN's N
+            (1,000); 0 takes all.
+        size_mismatch: What to do with images whose file has another size than the annotation states. error rejects the
+            split; skip leaves them out and counts them; turn turns their boxes where EXIF explains the size.
     """
 
     kind: DatasetKind
@@ -65,18 +70,29 @@ class DataConfig:
             raise ValueError(f"boxes_per_class must not be negative, but is {self.boxes_per_class}; 0 takes all")
 
 
+OWNERS = {
+    "one_based": DatasetKind.voc,
+    "classes": DatasetKind.voc,
+    "annotations": DatasetKind.coco,
+    "images": DatasetKind.coco,
+    "boxes_per_class": DatasetKind.ilsvrc,
+}
+"""Settings that only one kind has."""
+
+
 def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
     """Read the split that the config names.
 
     Args:
         config: Folder, layout and split of the data set.
-        need_images: refuse a split most of whose photographs are not there, and compare the sizes of the others with
-            the stated ones, a fraction of a millisecond an image: only here can all that use the split leave out the
-            same images. A few that are not there are a warning, and fail as they are read. Scoring needs none.
+        need_images: Whether the image files are needed. Then a split most of whose files are absent is rejected, a few
+            absent files are a warning, and the sizes of the others are compared with the stated ones, which takes a
+            fraction of a millisecond per image. It is done here so that all users of the split leave out the same
+            images. Scoring needs no images.
 
     Raises:
-        DataError: no such folder, a setting that the kind does not have, whatever the kind's reader refuses, most
-            photographs are not there, or, unless size_mismatch says otherwise, one has another size than stated.
+        DataError: there is no such folder; the kind lacks a setting; the kind's reader rejects the files; most image
+            files are absent; or, unless size_mismatch allows it, a file has another size than stated.
     """
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
@@ -90,8 +106,6 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
             dataset = read_ilsvrc_det(root, config.split, boxes_per_class=config.boxes_per_class)
         case DatasetKind.coco:
             dataset = _open_coco(root, config)
-        case _:
-            raise DataError(f"data.kind must be one of {', '.join(DatasetKind.__members__)}, not {config.kind!r}")
     if need_images:
         return match_frames(_with_absent(dataset, config), config.size_mismatch)
     return dataset
@@ -100,11 +114,11 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
 def _open_coco(root: Path, config: DataConfig) -> Dataset:
     annotations = root / (config.annotations or f"annotations/instances_{config.split}.json")
     if not annotations.is_file():
-        there = sorted(
+        found = sorted(
             path.relative_to(root).as_posix() for path in (*root.glob("*.json"), *root.glob("annotations/*.json"))
         )
         raise DataError(
-            f"{annotations}: no such annotation file; there are: {', '.join(there) or 'none'}\n"
+            f"{annotations}: no such annotation file; there are: {', '.join(found) or 'none'}\n"
             "  name one:  data.annotations=FILE data.images=DIR  (or data.split=val2017 in COCO's own layout)"
         )
     dataset = read_coco(annotations, root / (config.images or config.split))
@@ -112,34 +126,54 @@ def _open_coco(root: Path, config: DataConfig) -> Dataset:
 
 
 def refuse_foreign(config: DataConfig) -> None:
-    """Refuse a setting of another kind, which would be passed over in silence.
-
-    Raises:
-        DataError: there is one; the message names it and its kind.
-    """
-    default = DataConfig(config.kind, config.root)
-    owners = {
-        "one_based": DatasetKind.voc,
-        "classes": DatasetKind.voc,
-        "annotations": DatasetKind.coco,
-        "images": DatasetKind.coco,
-        "boxes_per_class": DatasetKind.ilsvrc,
-    }
-    for key, kind in owners.items():
-        if getattr(config, key) != getattr(default, key) and config.kind is not kind:
+    """Raise DataError, naming the setting and its kind, if a setting of another kind is stated."""
+    for setting in fields(config):
+        kind = OWNERS.get(setting.name, config.kind)
+        default = setting.default_factory() if setting.default_factory is not MISSING else setting.default
+        if kind is not config.kind and getattr(config, setting.name) != default:
             raise DataError(
-                f"data.{key} is a setting of data.kind={kind.value}; leave it out with data.kind={config.kind.value}"
+                f"data.{setting.name} is a setting of data.kind={kind.value}; "
+                f"leave it out with data.kind={config.kind.value}"
             )
 
 
 def _with_absent(dataset: Dataset, config: DataConfig) -> Dataset:
-    """The data set, with a warning of photographs that are not there; DataError where that are most."""
+    """Add a warning of image files that are absent; raise DataError where most are."""
     absent = [record.path for record in dataset.records if not os.path.isfile(record.path)]  # which raises for no name
-    if absent:
-        count = f"all {len(dataset):,}" if len(absent) == len(dataset) else f"{len(absent):,} of {len(dataset):,}"
-        key = "data.images" if config.kind is DatasetKind.coco else "data.root"
-        line = f"{dataset.name}: {count} images are not there (first: {absent[0]}); check {key}"
-        if 2 * len(absent) > len(dataset):
-            raise DataError(line)
-        return replace(dataset, warnings=(*dataset.warnings, line))
-    return dataset
+    if not absent:
+        return dataset
+    count = f"all {len(dataset):,}" if len(absent) == len(dataset) else f"{len(absent):,} of {len(dataset):,}"
+    key = "data.images" if config.kind is DatasetKind.coco else "data.root"
+    line = f"{dataset.name}: {count} images are not there (first: {absent[0]}); check {key}"
+    if 2 * len(absent) > len(dataset):
+        raise DataError(line)
+    return replace(dataset, warnings=(*dataset.warnings, line))
+
+
+def readable_part(dataset: Dataset, workers: int = 1) -> tuple[Dataset, list[str]]:
+    """Keep the images that can be read, decoding each to see it, and return a line for each other image.
+
+    Args:
+        dataset: The images.
+        workers: Number of threads.
+
+    Raises:
+        ImageError: none can be read.
+    """
+
+    def fault(record: Record) -> str:
+        try:
+            record.read()
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(max(1, workers)) as executor:
+        found = executor.map(fault, dataset.records)
+        label = f"images of {dataset.name}"
+        faults = list(progress(found, label, total=len(dataset), leave=False, delay=3))
+    lines = [line for line in faults if line]
+    if lines and len(lines) == len(dataset):
+        raise ImageError(f"{dataset.name}: no image can be read; the first: {lines[0]}")
+    kept = tuple(record for record, line in zip(dataset.records, faults, strict=True) if not line)
+    return (replace(dataset, records=kept) if lines else dataset), lines

@@ -1,7 +1,7 @@
-"""Names in lists and annotations -> the files that they mean.
+"""Names in lists and annotations -> the files they mean.
 
-A name may be in another Unicode form than the file's (macOS decomposes letters, lists mostly compose them), may leave
-out the suffix or write it in another case, may hold blanks and dots, and may lead into sub-folders.
+A name may be in another Unicode form than its file (macOS decomposes letters, lists mostly compose them), may lack the
+suffix or write it in another case, may hold blanks and dots, and may lead into sub-folders.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Collection
 from pathlib import Path
 
 from detector.data.ground_truth import composed
-from detector.data.image import IMAGE_SUFFIXES
+from detector.data.listing import IMAGE_SUFFIXES
 
 
 class Files:
     """The files below a folder, by name without suffix; each folder is listed once, when a name first leads there.
 
     Args:
-        root: names start here; it need not exist.
-        suffixes: File suffixes in lower case, the most common one first.
+        root: Folder where names start; it need not exist.
+        suffixes: File suffixes in lower case, the most frequent one first.
     """
 
     def __init__(self, root: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> None:
@@ -27,7 +27,7 @@ class Files:
         self._listed: dict[Path, dict[str, Path]] = {}
 
     def find(self, name: str) -> Path | None:
-        """The file of that name, with a suffix or without; None where there is none."""
+        """Return the file of a name with or without suffix; None where there is none."""
         for own in (name, name.replace("\\", "/")):  # Windows writes sub-folders so
             folder, _, last = own.rpartition("/")
             found = self._in(self.root / folder).get(composed(last))
@@ -38,7 +38,7 @@ class Files:
         return None
 
     def _in(self, folder: Path) -> dict[str, Path]:
-        """The files of a folder by their names with suffix and without; of equal ones the first by sorting."""
+        """Return a folder's files by their names with and without suffix; of equal ones the first when sorted."""
         if folder not in self._listed:
             names: dict[str, Path] = {}
             files = sorted(folder.iterdir(), reverse=True) if os.path.isdir(folder) else []
@@ -51,7 +51,7 @@ class Files:
         return self._listed[folder]
 
     def _folder(self, name: str) -> Path:
-        """The sub-folder whose name is in another Unicode form."""
+        """Return the sub-folder whose name is in another Unicode form."""
         folder = self.root
         for part in name.split("/"):
             entries = folder.iterdir() if os.path.isdir(folder) else ()

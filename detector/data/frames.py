@@ -1,8 +1,9 @@
-"""The frame in which boxes were drawn: the size that an annotation states, against the photograph's own.
+"""The frame in which boxes were drawn: the size that an annotation states, against the image file's own.
 
-A photograph whose size is another than the stated one was turned by its EXIF note behind the labelling tool's back, or
-resized after labelling; its boxes show something else. Where the stated size does not even hold its own objects, it is
-the statement that is wrong.
+In: image files with stated sizes and boxes.  Out: the same with every box in the frame of its file, or a DataError.
+A file of another size than stated was turned by its EXIF orientation without the labelling tool's knowledge, or resized
+after labelling; its boxes then lie in the wrong place. Where the stated size does not hold its own objects, the
+statement is wrong.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy as np
 
 from detector.data.ground_truth import DataError, Dataset, Record, Repairs
 from detector.data.image import ImageError, read_orientation, read_size
-from detector.data.progress import progress
+from detector.progress import progress
 from proposals.boxes import Boxes
 
 
 class SizeMismatch(Enum):
-    """What becomes of photographs whose size is not their annotation's."""
+    """Ways to treat images whose file has another size than the annotation states."""
 
     error = "error"
     skip = "skip"
@@ -39,17 +40,17 @@ TURNED = "boxes of images were turned as EXIF turns the photograph (size_mismatc
 
 
 def turned(boxes: Boxes, size: Size, orientation: int) -> Boxes:
-    """Boxes drawn on a photograph as it is stored -> the same boxes on the photograph set upright.
+    """Turn boxes drawn on an image as it is stored to the same boxes on the upright image.
 
     Args:
         boxes: [N, 4] px, far edge exclusive.
-        size: width and height of the photograph as it is stored, px.
+        size: Width and height of the image as it is stored, px.
         orientation: EXIF's number, 1 to 8; others turn nothing.
     """
     width, height = size
     x1, y1, x2, y2 = boxes.T
     left, right, top, bottom = x1, x2, y1, y2
-    if orientation in (2, 3, 7, 8):  # what was right is on the left, or on top
+    if orientation in (2, 3, 7, 8):  # the right side is on the left, or on top
         left, right = width - x2, width - x1
     if orientation in (3, 4, 6, 7):
         top, bottom = height - y2, height - y1
@@ -58,24 +59,25 @@ def turned(boxes: Boxes, size: Size, orientation: int) -> Boxes:
 
 
 def holds(size: Size, boxes: Boxes, *, slack: float = 1.0) -> bool:
-    """Whether boxes [N, 4] lie inside a size, but for `slack` px."""
+    """Whether boxes [N, 4] px lie inside a size, with a tolerance of `slack` px."""
     return bool((boxes[:, 2:] <= np.array(size) + slack).all())
 
 
 def settled_size(stated: Size, boxes: Boxes, image: Path, repairs: Repairs, where: str) -> Size:
-    """The size to work with: the stated one, or the photograph's.
+    """Decide which size to work with: the stated one, or the image file's.
 
-    The photograph's is taken where none is stated, and where the stated one does not hold its own objects and it does.
+    The file's is taken where none is stated, and where the stated one does not hold its own objects and the file's
+    does.
 
     Args:
-        stated: width, height in px; a 0 says that it is not stated.
+        stated: Width and height, px; a 0 means that it is not stated.
         boxes: [M, 4] px, the objects.
-        image: the photograph, which need not be there.
-        repairs: takes the counts.
-        where: the file to name in them.
+        image: The image file, which need not exist.
+        repairs: Receives the counts.
+        where: Name of the file in the counts.
 
     Returns:
-        (0, 0) where nothing is known.
+        Width and height, px; (0, 0) where neither is known.
     """
     known = all(stated)
     if known and holds(stated, boxes):
@@ -95,11 +97,11 @@ def settled_size(stated: Size, boxes: Boxes, image: Path, repairs: Repairs, wher
 
 @dataclass(frozen=True)
 class Frame:
-    """How a photograph differs from the size that its annotation states.
+    """An image file's size and orientation beside the size that its annotation states.
 
     Attributes:
-        stated: width, height, px.
-        own: the photograph's, upright.
+        stated: Stated width and height, px.
+        own: Width and height of the upright image, px.
         orientation: EXIF's number.
     """
 
@@ -109,21 +111,21 @@ class Frame:
 
     @property
     def differs(self) -> bool:
-        """Whether the sizes are two."""
+        """Whether the two sizes differ."""
         return self.own != self.stated
 
     @property
     def explained(self) -> bool:
-        """Whether EXIF turns the stated size into the photograph's."""
+        """Whether EXIF turns the stated size into the file's."""
         return self.differs and self.sideways and self.own == self.stated[::-1]
 
     @property
     def sideways(self) -> bool:
-        """Whether EXIF turns the photograph by 90 degrees."""
+        """Whether EXIF turns the image by 90 degrees."""
         return self.orientation in SIDEWAYS
 
     def describe(self) -> str:
-        """What it looks like, in one clause."""
+        """Describe the difference in one clause."""
         sizes = f"is {self.own[0]} x {self.own[1]} and its annotation says {self.stated[0]} x {self.stated[1]}"
         if self.explained:
             return f"{sizes}: EXIF (orientation {self.orientation}) turns it, and it was labelled unturned"
@@ -135,18 +137,18 @@ class Frame:
 
 
 def read_frames(images: Sequence[tuple[Path, Size]], label: str, *, orientations: bool = False) -> dict[int, Frame]:
-    """Compare the sizes of photographs, from their headers, with the stated ones.
+    """Compare the sizes of image files, from their headers, with the stated ones.
 
     Args:
-        images: file and stated size; unknown sizes are passed over, as are photographs that are absent or unreadable.
+        images: File and stated size of each image; unknown sizes and absent or unreadable files are passed over.
         label: Text in front of the progress bar.
-        orientations: tell of photographs that EXIF turns or mirrors within their size too.
+        orientations: Include images that EXIF turns or mirrors within their size.
 
     Returns:
-        by position in images, those that differ.
+        The frames that differ, by position in `images`.
     """
     frames: dict[int, Frame] = {}
-    for position, (path, stated) in enumerate(progress(images, f"sizes of {label}", "image")):
+    for position, (path, stated) in enumerate(progress(images, f"sizes of {label}", delay=3)):
         if not all(stated):
             continue
         try:
@@ -156,19 +158,19 @@ def read_frames(images: Sequence[tuple[Path, Size]], label: str, *, orientations
                 if frame.differs or frame.orientation in range(2, 9):
                     frames[position] = frame
         except ImageError:
-            continue  # whoever reads it says so
+            continue  # its reader reports it
     return frames
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of images.
+    """What to do with the images of a data set.
 
     Attributes:
-        left_out: their positions.
-        turned: EXIF's orientation by position, of those whose boxes are turned.
-        exchanged: positions of those whose stated sides are to be exchanged.
-        warnings: one line a kind.
+        left_out: Positions of the images to leave out.
+        turned: EXIF's orientation by position, for the images whose boxes are turned.
+        exchanged: Positions of the images whose stated width and height are exchanged.
+        warnings: One line per kind.
     """
 
     left_out: frozenset[int]
@@ -180,20 +182,21 @@ class Verdict:
 def judge(
     images: Sequence[tuple[Path, Size]], mode: SizeMismatch, name: str, *, warnings: Sequence[str] = ()
 ) -> Verdict:
-    """Decide by a data set's `size_mismatch` what becomes of the images whose photograph has another size.
+    """Decide what to do with images whose file has another size than stated.
 
-    In mode turn, photographs that EXIF turns without changing the size (upside down, mirrored, square) follow the
-    others: where the boxes of some were drawn on the unturned picture and of none on the turned one, theirs were too.
-    In any mode, stated sides are taken as exchanged where their reader found others so that do not hold their objects.
+    In mode turn, images that EXIF turns without changing the size (upside down, mirrored, square) are treated like the
+    others: where the boxes of some sideways images were drawn on the stored image and of none on the upright one, the
+    boxes of these were too. In any mode, stated sides are taken as exchanged if the reader found exchanged sides in
+    other images of the data set.
 
     Args:
-        images: photograph and stated size.
+        images: File and stated size of each image.
         mode: The data set's `size_mismatch` setting.
         name: The data set's name, for messages.
         warnings: Warnings of the data set's reader, which say whether stated sides were exchanged.
 
     Raises:
-        DataError: mode error, and there is one; or mode turn, and EXIF does not explain it.
+        DataError: a size differs in mode error; or in mode turn, and EXIF does not explain it.
     """
     frames = read_frames(images, name, orientations=mode is SizeMismatch.turn)
     differing = {position: frame for position, frame in frames.items() if frame.differs}
@@ -203,8 +206,8 @@ def judge(
         exchanged = frozenset(
             position for position, frame in differing.items() if frame.own == frame.stated[::-1] and not frame.sideways
         )
-        differing = {position: frame for position, frame in differing.items() if position not in exchanged}
         for position in sorted(exchanged):
+            del differing[position]
             repairs.note(f"{EXCHANGED}, as others' were", images[position][0].name)
     if mode is SizeMismatch.skip:
         for position in differing:
@@ -232,7 +235,7 @@ def judge(
 
 
 def match_frames(dataset: Dataset, mode: SizeMismatch) -> Dataset:
-    """The data set with every box in the frame of its photograph; see judge.
+    """Bring every box of a data set into the frame of its image file; see judge.
 
     Raises:
         DataError: as judge.

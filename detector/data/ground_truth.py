@@ -1,7 +1,7 @@
-"""Ground truth of any data set in one form.
+"""Ground truth of any data set in one form, and what its readers share.
 
-The readers (voc.py, ilsvrc.py, coco.py) turn a tree on disk into a Dataset: a class table and one Record per image.
-Boxes are float64 in the convention of proposals.boxes; photographs are read when asked for.
+In: a tree on disk, read by voc.py, ilsvrc.py or coco.py.  Out: a Dataset, a class table and one Record per image.
+Boxes are float64 in the convention of proposals.boxes. Images are read when they are needed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from detector.data.image import Image, read_image
 from proposals.boxes import Boxes, area, clip
 from proposals.errors import UserError
 
+INVERTED = "boxes end before they begin and were left out"
+
 
 class DataError(UserError):
     """A data set that cannot be read; the message says what is wrong, in which file, and what to do next."""
 
 
-INVERTED = "boxes end before they begin and were left out"
-
-
 @dataclass(frozen=True)
 class ClassTable:
-    """The K object classes of a data set, background not among them.
+    """The K object classes of a data set, without background.
 
     Attributes:
         names: K display names, in label order.
         wnids: K WordNet ids, or None where a class has none. Two ImageNet classes may share a name, never an id.
-        ids: K numbers by which the data set's own files name the classes (VOC 1-20, ILSVRC DET 1-200, COCO's gaps).
+        ids: K numbers by which the data set's own files name the classes (VOC 1-20, ILSVRC DET 1-200, COCO with gaps).
     """
 
     names: tuple[str, ...]
@@ -60,11 +59,16 @@ class ClassTable:
             unique = {unicodedata.normalize(form, name): label for name, label in unique.items()} | unique
         return unique | {wnid: label for label, wnid in enumerate(self.wnids) if wnid is not None}
 
+    @cached_property
+    def label_of_id(self) -> dict[int, int]:
+        """Label 0..K-1 by the data set's own number."""
+        return {number: label for label, number in enumerate(self.ids)}
+
     def labels_in(self, other: ClassTable) -> NDArray[np.int64]:
-        """Where another table has each of these classes, whatever order and numbers the two have.
+        """Find each of these classes in another table, whose order and numbers may differ.
 
         Returns:
-            [K] labels in the other table, -1 where it has no such class. Classes are the same by WordNet id where both
+            [K] labels in the other table, -1 where it has no such class. Classes are matched by WordNet id where both
             have one, else by name.
         """
         wnids, others = ([_wnid(*pair) for pair in zip(one.names, one.wnids, strict=True)] for one in (self, other))
@@ -82,28 +86,23 @@ class ClassTable:
                 result[label] = alike[0]
         return np.array(result, np.int64)
 
-    @cached_property
-    def label_of_id(self) -> dict[int, int]:
-        """Label 0..K-1 by the data set's own number."""
-        return {number: label for label, number in enumerate(self.ids)}
-
 
 @dataclass(frozen=True)
 class Record:
-    """One photograph and the M objects marked in it.
+    """One image and the M objects marked in it.
 
     Attributes:
-        image_id: the name by which results refer to it: a VOC stem, an ILSVRC list entry, COCO's number as text.
-        path: the image file, not yet read.
-        width: width of the image that the boxes belong to, px; 0 where nobody knows it.
-        height: its height.
+        image_id: Name by which results refer to the image: a VOC stem, an ILSVRC list entry, COCO's number as text.
+        path: The image file, not yet read.
+        width: Width of the image to which the boxes belong, px; 0 where it is unknown.
+        height: Its height, px.
         boxes: [M, 4] float64, px.
         labels: [M] int64, 0..K-1.
-        difficult: [M] bool; PASCAL VOC neither rewards nor punishes finding these, and they are examples of nothing, as
-            are ILSVRC's beyond boxes_per_class.
-        crowd: [M] bool; COCO boxes that stand for many objects.
-        areas: [M] float64, px²: the area COCO files an object under (its mask's where given), else the box's.
-        exhaustive: every object of every class is boxed, so that what no box covers is background.
+        difficult: [M] bool; ignored in training and scoring, neither positive nor negative: PASCAL VOC's difficult
+            objects, and ILSVRC's beyond boxes_per_class.
+        crowd: [M] bool; COCO's boxes that stand for many objects.
+        areas: [M] float64, px²; the area by which COCO groups an object (its mask's where stated), else the box's.
+        exhaustive: Whether every object of every class is boxed, so that everything else is background.
     """
 
     image_id: str
@@ -118,11 +117,11 @@ class Record:
     exhaustive: bool = True
 
     def read(self) -> Image:
-        """The photograph, [H, W, 3] uint8 RGB.
+        """Read the image, [H, W, 3] uint8 RGB.
 
         Raises:
-            ImageError: it cannot be read.
-            DataError: its size is not the one that the boxes belong to.
+            ImageError: the image cannot be read.
+            DataError: the image has another size than the one to which the boxes belong.
         """
         image = read_image(self.path)
         height, width = image.shape[:2]
@@ -139,10 +138,10 @@ class Dataset:
     """A split of a data set.
 
     Attributes:
-        name: what to call it in a report, such as "voc12 val100".
-        classes: its K classes.
-        records: its images, in the order of the split's list.
-        warnings: what the reader mended or left out, one line a kind, with a count and the first file's name.
+        name: Name for reports, such as "voc12 val100".
+        classes: Its K classes.
+        records: Its images, in the order of the split's list.
+        warnings: What the reader fixed or left out, one line per kind with a count and the first file's name.
     """
 
     name: str
@@ -160,15 +159,15 @@ class Dataset:
 
 
 def with_classes(dataset: Dataset, classes: ClassTable, owner: str) -> Dataset:
-    """The same images under another table of classes (see ClassTable.labels_in).
+    """Renumber the objects of a data set by another table of classes (see ClassTable.labels_in).
 
     Args:
-        dataset: whose classes all of its objects keep.
-        classes: the table to take on.
-        owner: whose it is, for the messages.
+        dataset: The data set.
+        classes: The new table; it has the classes of all objects.
+        owner: Owner of the table, for the messages.
 
     Raises:
-        DataError: objects of a class that the table does not have.
+        DataError: the table lacks the class of an object.
     """
     labels = dataset.classes.labels_in(classes)
     used = np.bincount(np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)]))
@@ -187,13 +186,8 @@ def with_classes(dataset: Dataset, classes: ClassTable, owner: str) -> Dataset:
     return replace(dataset, classes=classes, records=records, warnings=warnings)
 
 
-def listed(names: Sequence[str], limit: int = 10) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
 def exhaustive_part(dataset: Dataset) -> Dataset:
-    """The images whose every object is boxed: in no others can background be told from an object nobody boxed.
+    """Keep the images whose every object is boxed; in others, background cannot be told from unboxed objects.
 
     Raises:
         DataError: there are none.
@@ -207,34 +201,20 @@ def exhaustive_part(dataset: Dataset) -> Dataset:
     return dataset if len(records) == len(dataset) else replace(dataset, records=records)
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list, without blanks at their ends.
-
-    Raises:
-        DataError: it cannot be read, or is not a text.
-    """
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text ({error})") from error
-
-
 @dataclass
 class Repairs:
-    """What a reader mended or left out: how often, and the first file, by kind. Becomes Dataset.warnings."""
+    """Counts what a reader fixed or left out, with the first file of each kind; becomes Dataset.warnings."""
 
     found: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def note(self, kind: str, where: str, count: int = 1) -> None:
-        """Add count cases of a kind, met in the file or image named by where; 0 cases add nothing."""
+        """Add `count` cases of a kind, found in the file or image named by `where`; 0 cases add nothing."""
         if count:
             before, first = self.found.get(kind, (0, where))
             self.found[kind] = (before + count, first)
 
     def lines(self) -> tuple[str, ...]:
-        """One line a kind, as "boxes reached outside ...: 3 (first: 000012.xml)"."""
+        """Return one line per kind, as "boxes reached outside ...: 3 (first: 000012.xml)"."""
         return tuple(f"{kind}: {count:,} (first: {first})" for kind, (count, first) in self.found.items())
 
 
@@ -253,53 +233,69 @@ def make_record(
     as_written: bool = False,
     exhaustive: bool = True,
 ) -> Record:
-    """A Record whose boxes lie inside the image: cut at its border, left out where nothing remains, and counted so.
+    """Make a Record whose boxes lie inside the image: cut at its border, dropped where nothing remains.
 
     Args:
-        image_id: as in Record.
-        path: as in Record.
-        size: width, height in px; (0, 0) where nobody knows it, and then nothing is cut.
+        image_id: As in Record.
+        path: As in Record.
+        size: Width and height, px; (0, 0) where it is unknown, and then nothing is cut.
         boxes: [M, 4] px, in the convention of proposals.boxes.
         labels: [M], 0..K-1.
-        repairs: takes the counts.
-        where: the file to name in them.
+        repairs: Receives the counts of boxes that are cut or dropped.
+        where: Name of the file in the counts.
         difficult: [M]; none where absent.
         crowd: [M]; none where absent.
         areas: [M] px², NaN where the file states none; the boxes' own where absent.
-        as_written: cut nothing, and leave out only boxes that end before they begin.
-        exhaustive: as in Record.
+        as_written: Cut nothing, and drop only boxes that end before they begin.
+        exhaustive: As in Record.
     """
     inside = np.asarray(boxes if as_written or size == (0, 0) else clip(boxes, *size), dtype=np.float64)
     own = np.asarray(area(inside), dtype=np.float64)
     inverted = np.asarray((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     kept = ~inverted if as_written else own > 0
     repairs.note(INVERTED, where, int(inverted.sum()))
-    repairs.note(
-        "boxes reached outside their image and were cut at its border", where, int((inside != boxes)[kept].any(1).sum())
-    )
+    cut = int((inside != boxes)[kept].any(axis=1).sum())
+    repairs.note("boxes reached outside their image and were cut at its border", where, cut)
     if not as_written:
         repairs.note("boxes had no area inside their image and were left out", where, int((~kept & ~inverted).sum()))
     absent = np.zeros(len(boxes), dtype=np.bool_)
-    stated = own if areas is None else np.where(np.isnan(areas), own, areas)
     return Record(
-        image_id=image_id,
-        path=path,
-        width=size[0],
-        height=size[1],
-        boxes=inside[kept],
-        labels=labels[kept],
-        difficult=(absent if difficult is None else difficult)[kept],
-        crowd=(absent if crowd is None else crowd)[kept],
-        areas=stated[kept],
-        exhaustive=exhaustive,
+        image_id,
+        path,
+        *size,
+        inside[kept],
+        labels[kept],
+        (absent if difficult is None else difficult)[kept],
+        (absent if crowd is None else crowd)[kept],
+        (own if areas is None else np.where(np.isnan(areas), own, areas))[kept],
+        exhaustive,
     )
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file, without blanks at their ends.
+
+    Raises:
+        DataError: the file cannot be read, or is not a text.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text ({error})") from error
+
+
 def composed(text: str) -> str:
-    """The text in Unicode's composed form (NFC), in which equal names are equal texts."""
+    """Return the text in Unicode's composed form (NFC), in which equal names are equal texts."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def listed(names: Sequence[str], limit: int = 10) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
 def _wnid(name: str, wnid: str | None) -> str | None:
-    """The class's WordNet id, which may be its name."""
+    """Return the class's WordNet id, which may be its name."""
     return wnid or (name if re.fullmatch(r"n\d{8}", name) else None)

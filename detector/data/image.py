@@ -1,14 +1,14 @@
-"""The one image loader: path or bytes -> [H, W, 3] uint8 RGB, or an ImageError that names the file and the reason.
+"""The one image loader of the project.
 
-Pillow decodes, once. It refuses a file that was cut short, which OpenCV reads in silence with a grey rest, and its
-baseline JPEG is OpenCV's to the bit. What a file says about its pixels is settled here, so that nobody else has to ask:
+In: a path, or the bytes of an image file.  Out: [H, W, 3] uint8 RGB, or an ImageError that names file and reason.
+Pillow decodes. It rejects a file that was cut short, which OpenCV reads in silence with a grey rest, and decodes
+baseline JPEG bit for bit as OpenCV does. Everything that a file states about its pixels is handled here:
 
     EXIF orientation     applied; a damaged EXIF block counts as none
-    other metadata       text, profiles, odd tags, however large or damaged: left out where Pillow stumbles over them
-    alpha, transparency  laid over white: what lies under transparent pixels is nobody's picture; alpha that is 0
-                         everywhere says nothing and is dropped
-    12, 16 bit a sample  the upper 8, 4095 or 65535 -> 255, grey and colour alike
-    WhiteIsZero          turned, whatever the depth
+    other metadata       ignored; removed where Pillow fails on it (repair.py)
+    alpha, transparency  laid over white; alpha that is 0 everywhere is dropped
+    12 or 16 bits        the upper 8 bits: 4095 or 65535 -> 255, grey and colour alike
+    WhiteIsZero          inverted, at every depth
     grey, palette, CMYK, LAB  converted; colour profiles are not applied
     several frames       the first
 """
@@ -16,12 +16,8 @@ baseline JPEG is OpenCV's to the bit. What a file says about its pixels is settl
 from __future__ import annotations
 
 import io
-import os
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
@@ -42,43 +38,33 @@ Image = NDArray[np.uint8]
 ImageSource: TypeAlias = str | Path | bytes | PIL.Image.Image | NDArray[Any]
 """What read_image takes: a path, the bytes of a file, a PIL image, or an array as proposals.to_rgb takes it."""
 
-IMAGE_SUFFIXES: tuple[str, ...] = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".jpg_large", ".jpeg_large", ".mpo"),
-    *(".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-)
-"""What is taken for an image in a folder, upper case too. A file named outright may end in anything."""
-
 # Without a list Pillow also tries formats that start other programs (EPS) or that no camera writes.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000")
 if PIL.features.check("avif"):  # from Pillow 11.3 on, in most of its builds
     FORMATS += ("AVIF",)
-    IMAGE_SUFFIXES += (".avif",)
 
 UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
+    2 + index: Transpose[name]
+    for index, name in enumerate(
+        ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
+    )
 }
-"""EXIF orientation -> what sets the image upright; 1 and unknown numbers need nothing."""
+"""EXIF orientation -> the operation that sets the image upright; 1 and unknown numbers need none."""
 
 EXTRA_SAMPLES, SAMPLE_FORMAT, COMPRESSION, PLANES = 338, 339, 259, 284
 """TIFF tags."""
 
 Result = TypeVar("Result")
 
-# Pillow warns of damaged EXIF and of large images; read_image mends the first and reads or refuses the second. Set for
-# good, since catch_warnings around each image would race between threads and repeat the one-time warnings of others.
+# Pillow warns of damaged EXIF and of large images; read_image fixes the first and reads or rejects the second. The
+# filter is set once: catch_warnings around each image would race between threads and repeat the one-time warnings of
+# others.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 
 class ImageError(UserError):
-    """A file that is no readable image; the message names the file and the reason."""
+    """A file that cannot be read as an image; the message names the file and the reason."""
 
 
 def read_image(source: ImageSource) -> Image:
@@ -93,9 +79,9 @@ def read_image(source: ImageSource) -> Image:
         otherwise.
 
     Raises:
-        ImageError: "PATH: reason" in one line ("<bytes>: reason" for bytes): no such file, a folder, empty, no image,
-            cut short, more pixels than Pillow opens (178,956,970 unless PIL.Image.MAX_IMAGE_PIXELS was changed), or
-            numbers for which no white is agreed: signed, 32-bit, floating point.
+        ImageError: "PATH: reason" in one line ("<bytes>: reason" for bytes): there is no such file, it is a folder,
+            empty, no image or cut short, has more pixels than Pillow opens (178,956,970 unless
+            PIL.Image.MAX_IMAGE_PIXELS was changed), or has samples without an agreed white (signed, 32-bit, float).
         ValueError: to_rgb rejects the array.
 
     >>> read_image("examples/chelsea.jpg").shape
@@ -114,7 +100,7 @@ def read_image(source: ImageSource) -> Image:
 
 
 def read_size(source: str | Path | bytes) -> tuple[int, int]:
-    """Width and height in px of what read_image would return, from the file's header where the format allows.
+    """Read width and height, px, of the image that read_image would return, from the header where possible.
 
     Raises:
         ImageError: as read_image, except that a file cut short behind its header may pass.
@@ -123,149 +109,12 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
 
 
 def read_orientation(source: str | Path | bytes) -> int:
-    """EXIF's orientation, which read_image applies; 1, upright, where there is none or it is damaged.
+    """Read EXIF's orientation, which read_image applies; 1 (upright) where there is none or it is damaged.
 
     Raises:
         ImageError: as read_size.
     """
     return _with_opened(source, lambda image, *_: _orientation(image))
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a command was given to work on.
-
-    Attributes:
-        paths: the images, each once.
-        failures: a line for each source, or folder within one, that gives no image.
-        passed_over: files of other kinds in the folders, by suffix.
-    """
-
-    paths: tuple[Path, ...]
-    failures: tuple[str, ...]
-    passed_over: Counter[str]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The files passed over, in a line; none where there is nothing to say."""
-        if not self.passed_over:
-            return ()
-        files = self.passed_over.total()
-        return (f"{files} {'file' if files == 1 else 'files'} passed over: {_kinds(self.passed_over)}",)
-
-
-def list_images(sources: Sequence[str | Path], *, recursive: bool = False) -> Listing:
-    """The images that a command was given: files as they are, folders replaced by the images in them.
-
-    A folder's images come sorted. Hidden files and folders (".name") are left out, and links are followed, each folder
-    once. A file that is reached twice is listed once, where it came first.
-
-    Args:
-        sources: files and folders.
-        recursive: look in the folders' sub-folders too.
-
-    Raises:
-        ImageError: no source gives an image; the message holds a line for each.
-    """
-    found: dict[Path, Path] = {}
-    resolved = lru_cache(Path.resolve)
-    failures: list[str] = []
-    passed_over: Counter[str] = Counter()
-    for source in map(Path, sources):
-        if os.path.isdir(source):  # Path.is_dir raises for a name that is too long
-            inside, others, problems = _images_in(source, recursive)
-            if not inside and not problems:
-                problems = [f"{source}: no images in this folder: {_what_else(source, others, recursive)}"]
-            failures += problems
-            passed_over += others
-        elif os.path.lexists(source):  # a link to nowhere fails as it is read
-            inside = [source]
-        else:
-            inside = []
-            failures.append(f"no such file or folder: {source}")
-        for path in inside:
-            found.setdefault(resolved(path.parent) / path.name, path)
-    if failures and not found:
-        raise ImageError("\n".join(failures))
-    return Listing(tuple(found.values()), tuple(failures), passed_over)
-
-
-def find_images(sources: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
-    """The paths of list_images, where nothing may fail; what is passed over is a warning.
-
-    Raises:
-        ImageError: a source does not exist, or a folder holds no image or cannot be listed.
-    """
-    listing = list_images(sources, recursive=recursive)
-    if listing.failures:
-        raise ImageError("\n".join(listing.failures))
-    for line in listing.warnings:
-        warnings.warn(line, stacklevel=2)
-    return list(listing.paths)
-
-
-def _images_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str], list[str]]:
-    """The images in a folder, sorted; the number of other files by suffix; a line for each folder not listed."""
-    images: list[Path] = []
-    others: Counter[str] = Counter()
-    problems: list[str] = []
-    for file in walk(folder, recursive, problems):
-        if file.suffix.lower() in IMAGE_SUFFIXES:
-            if os.path.exists(file) and not os.path.isfile(file):  # reading waits for a writer, which may never come
-                problems.append(f"{file}: a pipe or a device, not a file")
-            else:
-                images.append(file)
-        elif os.path.isfile(file):
-            others[file.suffix.lower()] += 1
-    return sorted(images), others, problems
-
-
-def walk(folder: Path, recursive: bool, problems: list[str]) -> Iterator[Path]:
-    """The files in a folder, hidden ones left out, links to nowhere among them.
-
-    Args:
-        folder: where to begin.
-        recursive: go into sub-folders too, hidden ones left out, linked ones followed, none twice.
-        problems: receives a line for each folder that cannot be listed.
-    """
-    seen: set[Path] = set()
-    waiting = [folder]
-    while waiting:
-        place = waiting.pop(0)
-        real = place.resolve()
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(place) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
-        except OSError as error:
-            problems.append(f"{place}: a folder that cannot be listed: {(error.strerror or str(error)).lower()}")
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not os.path.isdir(entry):  # which, unlike the entry itself, raises for no link
-                yield place / entry.name
-            elif recursive:
-                waiting.append(place / entry.name)
-
-
-def _kinds(suffixes: Counter[str]) -> str:
-    """Numbers of files by suffix, the commonest first."""
-    most = [f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(8)]
-    return ", ".join(most + ["..."] * (len(suffixes) > len(most)))
-
-
-def _what_else(folder: Path, others: Counter[str], recursive: bool) -> str:
-    """What there is in a folder that has no images."""
-    entries = list(folder.iterdir())
-    hidden = sum(entry.name.startswith(".") for entry in entries)
-    folders = 0 if recursive else sum(entry.is_dir() for entry in entries if not entry.name.startswith("."))
-    parts = [f"files of other kinds ({_kinds(others)})"] if others else []
-    parts += [f"{hidden} hidden"] if hidden else []
-    parts += [f"{folders} sub-folders that were not searched (--recursive searches them)"] if folders else []
-    return "; ".join(parts) or ("it is empty" if not entries else "neither in its sub-folders")
 
 
 def _with_opened(source: str | Path | bytes, use: Callable[[PIL.Image.Image, bool], Result]) -> Result:
@@ -279,9 +128,7 @@ def _with_opened(source: str | Path | bytes, use: Callable[[PIL.Image.Image, boo
             except Exception as error:
                 file.seek(0)
                 return _used_bare(without_metadata(file.read()), use, error)
-    except (
-        Exception
-    ) as error:  # a damaged file makes Pillow raise nearly anything, SyntaxError and struct.error included
+    except Exception as error:  # Pillow raises nearly anything on a damaged file, SyntaxError and struct.error included
         raise ImageError(f"{name}: {_reason(error)}") from error
 
 
@@ -291,7 +138,7 @@ def _used(file: BinaryIO, use: Callable[[PIL.Image.Image, bool], Result], negati
 
 
 def _used_bare(bare: Bare | None, use: Callable[[PIL.Image.Image, bool], Result], error: Exception) -> Result:
-    """Try once more without what stands beside the pixels; what is wrong with these was said the first time."""
+    """Try once more without metadata; an error in the pixels is the one of the first attempt."""
     if bare is None:
         raise error
     try:
@@ -340,7 +187,7 @@ def _reason(error: Exception) -> str:
 def _orientation(image: PIL.Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTag.Orientation, 1))
-    except Exception:  # a photograph with a damaged note is still a photograph
+    except Exception:  # damaged EXIF does not damage the image
         return 1
 
 
@@ -351,7 +198,7 @@ def _upright_size(image: PIL.Image.Image, negative: bool) -> tuple[int, int]:
 
 
 def _pixels(image: PIL.Image.Image, negative: bool) -> Image:
-    """[H, W, 3] uint8 RGB of an opened file; `negative`: grey is to be turned."""
+    """Return [H, W, 3] uint8 RGB of an opened file; `negative` inverts grey."""
     if image.format == "PNG":
         _check_png(image)
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
@@ -380,7 +227,7 @@ def _pixels(image: PIL.Image.Image, negative: bool) -> Image:
 
 
 def _high_bytes(levels: NDArray[Any], tags: Mapping[int, Any], key: Any, negative: bool) -> Image:
-    """Grey levels [H, W] of 16 bits, or of 12 in a TIFF that says so; Pillow itself would cut them at 255."""
+    """Convert grey levels [H, W] of 16 bits, or of a TIFF's 12, which Pillow itself would cut at 255."""
     grey = (levels >> (4 if tags.get(BITS) == (12,) else 8)).astype(np.uint8)
     if negative or tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         grey = 255 - grey
@@ -392,7 +239,7 @@ def _high_bytes(levels: NDArray[Any], tags: Mapping[int, Any], key: Any, negativ
 
 def _over_white(image: PIL.Image.Image, tags: Mapping[int, Any]) -> Image:
     rgba = image.convert("RGBA")
-    # Alpha that is 0 everywhere says nothing: many programs leave the fourth byte empty. An animation may begin so.
+    # Many programs leave the fourth byte 0 everywhere. An animation may begin fully transparent.
     if rgba.getchannel("A").getextrema() == (0, 0) and getattr(image, "n_frames", 1) == 1:
         if tuple(tags.get(EXTRA_SAMPLES, ()))[:1] == (1,):
             raise ImageError("its colours are multiplied by an alpha that is 0 everywhere; save it without alpha")
@@ -402,9 +249,9 @@ def _over_white(image: PIL.Image.Image, tags: Mapping[int, Any]) -> Image:
 
 
 def _transparent_key(image: PIL.Image.Image) -> Any:
-    """The transparent colour of a PNG in the units of the levels that Pillow makes of its samples; None: there is none.
+    """Return the transparent colour of a PNG in the levels of Pillow's samples; None where there is none.
 
-    Pillow leaves it in those of the file: 0-3 where samples have two bits, 0-65535 where they have 16.
+    Pillow keeps it in the file's levels: 0-3 for samples of two bits, 0-65535 for 16.
     """
     key = image.info.get("transparency")
     if image.format != "PNG" or not isinstance(image, PIL.ImageFile.ImageFile) or not image.tile:

@@ -1,10 +1,10 @@
-"""Images that are of one class each -> LabelledImages: what classification is trained and tested on.
+"""Images of one class each -> LabelledImages, on which classification is trained and tested.
 
 kind=folder  root=photos                    photos/cat/1.jpg: the folder's name is the class, a WordNet id or any name
 kind=clsloc  root=imagenet  split=train     ILSVRC's classification tree, as downloaded (or as Kaggle lays it)
 kind=voc     root=VOC2012   split=train     the objects of a detection data set, each cut out; ilsvrc, coco too
 
-Classes are numbered in the order of their names as texts (ImageNet's 1,000 stand so in everybody's weights), those of
+Classes are numbered in the order of their names as texts, as ImageNet's 1,000 are in all published weights; classes of
 objects in the order of their data set's table.
 """
 
@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.frames import SizeMismatch
 from detector.data.ground_truth import DataError, composed, listed
-from detector.data.image import IMAGE_SUFFIXES, Image, read_image, walk
+from detector.data.image import Image, read_image
+from detector.data.listing import IMAGE_SUFFIXES, walk
 
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's
 
 
 class ImagesKind(Enum):
-    """How the files are laid out."""
+    """Layouts of the files."""
 
     folder = "folder"
     clsloc = "clsloc"
@@ -40,20 +41,21 @@ class ImagesKind(Enum):
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """Which labelled images to work on.
+    """The labelled images to work on.
 
     Attributes:
-        kind: the layout of the files.
-        root: the data set's folder.
-        split: the part to read; none for folder.
+        kind: Layout of the files: folder, clsloc, or a detection data set (voc, ilsvrc, coco), whose objects are cut
+            out.
+        root: Folder of the data set.
+        split: Name of the part to read; empty for folder.
         classes: voc only: the data set's class names; empty for PASCAL VOC's own 20.
-        annotations: coco only, as in DataConfig.
-        images: coco only, as in DataConfig.
-        only: of a detection data set: the classes whose objects are taken, in label order; empty for all.
-        context: of a detection data set: how much of its side a box is enlarged by on each side.
-        min_side: of a detection data set: objects of a smaller side, px, are left out, and so are
-            difficult ones and crowds.
-        size_mismatch: of a detection data set: as in DataConfig.
+        annotations: coco only: the JSON file, as in DataConfig.
+        images: coco only: folder of the images, as in DataConfig.
+        only: Detection data sets only: classes whose objects are taken, in label order; empty for all.
+        context: Detection data sets only: enlargement of a box on each side, as a share of its side, in [0, 4].
+        min_side: Detection data sets only: objects with a smaller side are left out, px. Difficult objects and crowds
+            are always left out.
+        size_mismatch: Detection data sets only: as in DataConfig.
     """
 
     root: str
@@ -83,10 +85,10 @@ class LabelledImages:
 
     Attributes:
         classes: K names.
-        paths: N files; a file may hold several of the images.
+        paths: N files; one file may contain several of the images.
         labels: [N] int64, positions in classes.
-        boxes: [N, 4] px, the part of the file's picture that an image is; None for all of it.
-        warnings: what the reader of a detection data set fixed or left out, as Dataset's.
+        boxes: [N, 4] px, the part of the file that is the image; None for whole files.
+        warnings: What the reader of a detection data set fixed or left out, as in Dataset.
     """
 
     classes: tuple[str, ...]
@@ -99,7 +101,7 @@ class LabelledImages:
         return len(self.paths)
 
     def read(self, index: int) -> Image:
-        """The image, [H, W, 3] uint8 RGB; raises ImageError naming the file."""
+        """Read an image, [H, W, 3] uint8 RGB; raises ImageError naming the file."""
         image = read_image(self.paths[index])
         if self.boxes is None:
             return image
@@ -109,20 +111,20 @@ class LabelledImages:
         return np.ascontiguousarray(image[top : max(top + 1, round(y2)), left : max(left + 1, round(x2))])
 
     def describe(self, index: int) -> str:
-        """The file's name, and the part of it."""
+        """Return the file's name, and the part of it."""
         if self.boxes is None:
             return str(self.paths[index])
         return f"{self.paths[index]} [{', '.join(f'{side:.0f}' for side in self.boxes[index])}]"
 
     def with_classes(self, classes: Sequence[str], owner: str) -> LabelledImages:
-        """The same images under another numbering, matched by name, so that an absent class shifts no label.
+        """Renumber the images by another list of classes, matched by name, so that an absent class shifts no label.
 
         Args:
-            classes: the numbering to take on.
-            owner: whose it is, for the message.
+            classes: The new list of classes.
+            owner: Owner of the list, for the message.
 
         Raises:
-            DataError: a class here is unknown there.
+            DataError: the list lacks a class of these images.
         """
         position = {composed(name): label for label, name in enumerate(classes)}
         unknown = [name for name in self.classes if composed(name) not in position]
@@ -139,7 +141,7 @@ def open_images(config: ImagesConfig) -> LabelledImages:
     """Read the list of images that the config names.
 
     Raises:
-        DataError: no such folder, or whatever the kind's reader refuses.
+        DataError: there is no such folder, or the kind's reader rejects the files.
     """
     root = Path(config.root).expanduser()
     if config.kind is ImagesKind.folder:
@@ -150,10 +152,10 @@ def open_images(config: ImagesConfig) -> LabelledImages:
 
 
 def read_image_folder(root: Path) -> LabelledImages:
-    """List the images of a folder of one folder per class; hidden files and foreign suffixes are passed over.
+    """List images that lie in one folder per class; hidden files and other suffixes are passed over.
 
     Raises:
-        DataError: no such folder, no folder of a class in it, or a class without images.
+        DataError: there is no such folder, no folder of a class in it, or a class without images.
     """
     if not root.is_dir():
         raise DataError(f"no folder {root}, where each class has a folder of images")
@@ -165,20 +167,20 @@ def read_image_folder(root: Path) -> LabelledImages:
     for label, folder in enumerate(folders):
         found = _images_below(folder)
         if not found:
-            raise DataError(f"{folder}: a class without images; fill the folder or take it away")
+            raise DataError(f"{folder}: a class without images; fill the folder or remove it")
         paths += found
         labels += [label] * len(found)
     return LabelledImages(tuple(folder.name for folder in folders), tuple(paths), np.array(labels, np.int64))
 
 
 def read_clsloc(root: Path, split: str) -> LabelledImages:
-    """ILSVRC's classification and localisation tree: Data/CLS-LOC/train/WNID/*.JPEG, Data/CLS-LOC/val/*.JPEG.
+    """List ILSVRC's classification tree: Data/CLS-LOC/train/WNID/*.JPEG, Data/CLS-LOC/val/*.JPEG.
 
-    Labels of val come from Kaggle's LOC_val_solution.csv where it lies in the tree or beside it, else from
+    Labels of val come from Kaggle's LOC_val_solution.csv in the tree or beside it, else from
     Annotations/CLS-LOC/val/*.xml.
 
     Args:
-        root: holds Data/, or ILSVRC/Data/.
+        root: Folder that holds Data/ or ILSVRC/Data/.
         split: "train" or "val".
 
     Raises:
@@ -254,33 +256,28 @@ def _objects(config: ImagesConfig) -> LabelledImages:
     boxes: list[NDArray[np.float64]] = []
     for record in dataset.records:
         sides = record.boxes[:, 2:] - record.boxes[:, :2]
-        good = (sides.min(axis=1) >= config.min_side) & ~record.difficult & ~record.crowd
-        for box, label in zip(record.boxes[good], record.labels[good].tolist(), strict=True):
-            if label in taken:
-                paths.append(record.path)
-                labels.append(taken.index(label))
-                margin = (box[2:] - box[:2]) * config.context
-                boxes.append(np.concatenate([box[:2] - margin, box[2:] + margin]))
+        good = (
+            (sides.min(axis=1) >= config.min_side) & ~record.difficult & ~record.crowd & np.isin(record.labels, taken)
+        )
+        margins = sides[good] * config.context
+        paths += [record.path] * len(margins)
+        labels += map(taken.index, record.labels[good].tolist())
+        boxes.append(record.boxes[good] + np.concatenate([-margins, margins], axis=1))
     if not paths:
         raise DataError(f"{dataset.name}: no object of a side of {config.min_side:g} px or more")
-    return LabelledImages(
-        tuple(names[label] for label in taken),
-        tuple(paths),
-        np.array(labels, np.int64),
-        np.array(boxes),
-        dataset.warnings,
-    )
+    chosen = tuple(names[label] for label in taken)
+    return LabelledImages(chosen, tuple(paths), np.array(labels, np.int64), np.concatenate(boxes), dataset.warnings)
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in a folder, sorted, hidden ones left out; none where there is no such folder."""
+    """Return the sorted folders in a folder without hidden ones; none where there is no such folder."""
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _images_below(folder: Path) -> list[Path]:
-    """The images in a folder and its sub-folders, sorted.
+    """Return the sorted images in a folder and its sub-folders.
 
     Raises:
         DataError: a folder cannot be listed: its images would be missing unnoticed.

@@ -1,7 +1,7 @@
-"""Files whose pixels are whole, rewritten without what stands beside the pixels, where a decoder stumbles over that.
+"""Rewrite image files without their metadata, where a decoder fails on metadata although the pixels are intact.
 
-In: the content of an image file.  Out: the same picture with nothing else in the file; pixel data are copied, never
-changed, so that what is damaged or cut short in them stays so. EXIF is kept where it is whole: it turns the picture.
+In: the content of an image file.  Out: the same image with nothing else in the file. Pixel data are copied and never
+changed, so that damage in them stays damage. Intact EXIF is kept, because it turns the image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 JP2_HEADER = (b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef")
 
 TIFF_TYPES = {1: "B", 3: "H", 4: "L", 5: "LL", 7: "B", 16: "Q"}
-"""TIFF's types that pixels are described in -> struct's letters of one value."""
+"""TIFF's types of values that describe pixels -> struct's letters for one value."""
 TIFF_TAGS = frozenset(
     tag
     for first, last in (
@@ -26,18 +26,18 @@ TIFF_TAGS = frozenset(
     )
     for tag in range(first, last + 1)
 )
-"""TIFF's tags that say where pixels are and what their numbers mean."""
+"""TIFF's tags that describe the pixels."""
 WIDTH, BITS, PHOTOMETRIC, SAMPLES = 256, 258, 262, 277
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
 
 
 class Bare(NamedTuple):
-    """A picture without anything beside it.
+    """An image file without metadata.
 
     Attributes:
-        content: of the file.
-        negative: its grey is stored as black where the original's is white.
-        kind: what the samples are, for a message; empty where there is nothing to say.
+        content: Bytes of the file.
+        negative: Whether its grey is stored inverted.
+        kind: Description of the samples, for a message; may be empty.
     """
 
     content: bytes
@@ -46,7 +46,7 @@ class Bare(NamedTuple):
 
 
 def without_metadata(content: bytes) -> Bare | None:
-    """The same picture in a file that holds nothing else; None where the format is another or too damaged to tell."""
+    """Return the image in a file without metadata; None where the format is another or the file is too damaged."""
     try:
         for begins, rewrite in _REWRITES:
             if begins(content):
@@ -57,10 +57,10 @@ def without_metadata(content: bytes) -> Bare | None:
 
 
 def check_png(content: bytes) -> None:
-    """See that the chunks that make the picture are as they were written; their checksums tell, and Pillow looks away.
+    """Check the checksums of a PNG's image chunks, which Pillow ignores.
 
     Raises:
-        ValueError: a checksum of one of them is wrong.
+        ValueError: a checksum is wrong.
     """
     for name, data, whole in _png_chunks(content):
         if name in PNG_PIXELS and not whole:
@@ -68,7 +68,7 @@ def check_png(content: bytes) -> None:
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Name, data, whether the checksum is right; a last chunk that is cut short is left out."""
+    """Yield name, data and whether the checksum is right; a last chunk that is cut short is left out."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, at)
@@ -122,7 +122,7 @@ def _bare_webp(content: bytes) -> Bare:
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """JPEG 2000's boxes: name, data; a length of 0 is the rest, of 1 stands behind the name."""
+    """Yield name and data of JPEG 2000's boxes; length 0 means the rest, 1 that the length follows the name."""
     at = 0
     while at + 8 <= len(content):
         (length,) = struct.unpack_from(">I", content, at)
@@ -202,7 +202,7 @@ def _bare_tiff(content: bytes) -> Bare:
 
 
 def _with_directory(content: bytes, tags: dict[int, tuple[int, list[int]]], order: str) -> bytes:
-    """A TIFF whose only directory is this, behind what it holds; never a BigTIFF, of which Pillow reads one half."""
+    """Return a TIFF with this as its only directory, behind the data; never a BigTIFF, which Pillow reads in part."""
     start = len(content) + len(content) % 2
     behind = start + 2 + len(tags) * 12 + 4
     directory, values_behind = [struct.pack(order + "H", len(tags))], b""

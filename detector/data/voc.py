@@ -1,11 +1,11 @@
-"""A tree in PASCAL VOC's layout -> Dataset.
+"""The layout of PASCAL VOC -> Dataset, and VOC's XML files, which ILSVRC uses too.
 
-    ROOT/ImageSets/Main/SPLIT.txt    one image name a line, blanks and all; the flag in a class's list is no part
-    ROOT/Annotations/NAME.xml        size and objects; corner pixels counted from 1 and both inside the box
-    ROOT/JPEGImages/NAME.jpg         or another suffix of detector.data.image
+    ROOT/ImageSets/Main/SPLIT.txt    one image name per line, which may hold blanks; a flag behind it is ignored
+    ROOT/Annotations/NAME.xml        size and objects; corner pixels count from 1 and both belong to the box
+    ROOT/JPEGImages/NAME.jpg         or another suffix of detector.data.listing
 
-VOC's XML is written by many tools, so floats, a missing <difficult> and a missing <size> are read as what they mean,
-and names find their files in any Unicode form (files.py).
+Many tools write VOC's XML. Floats, a missing <difficult> and a missing <size> are accepted, and names find their files
+in any Unicode form (files.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.files import Files
-from detector.data.frames import LARGEST_SIDE, Size, settled_size
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, make_record, read_lines
-from detector.data.image import IMAGE_SUFFIXES, ImageError, read_size
+from detector.data.frames import LARGEST_SIDE, settled_size
+from detector.data.ground_truth import (
+    ClassTable,
+    DataError,
+    Dataset,
+    Record,
+    Repairs,
+    composed,
+    make_record,
+    read_lines,
+)
+from detector.data.image import ImageError, read_size
+from detector.data.listing import IMAGE_SUFFIXES
 from detector.words import list_override
-from proposals.boxes import Boxes, from_inclusive
+from proposals.boxes import from_inclusive
 
 VOC_WNIDS = {
     "aeroplane": "n02691156",
@@ -51,7 +61,7 @@ VOC_WNIDS = {
     "train": "n04468005",
     "tvmonitor": "n03211117",
 }
-"""VOC's classes and the WordNet ids closest to them."""
+"""VOC's 20 classes and the WordNet ids closest to them."""
 
 VOC_CLASSES = tuple(VOC_WNIDS)
 """The 20 class names, in VOC's own (alphabetical) order."""
@@ -61,14 +71,14 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class Annotation:
-    """One XML file as it is written, of VOC or ILSVRC.
+    """One XML file of VOC or ILSVRC as it is written.
 
     Attributes:
-        path: the file.
-        size: width, height in px; (0, 0) where the file states none.
-        names: M object names.
+        path: The file.
+        size: Width and height, px; (0, 0) where the file states none.
+        names: M names of the objects' classes.
         boxes: [M, 4] float64, corner pixels in the file's own counting.
-        difficult: [M] bool, False where not stated.
+        difficult: [M] bool; False where the file does not state it.
     """
 
     path: Path
@@ -79,17 +89,17 @@ class Annotation:
 
 
 def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES, one_based: bool = True) -> Dataset:
-    """Read a split. It does not look whether the photographs are there; open_dataset does.
+    """Read a split. Whether its image files exist is not checked here but by open_dataset.
 
     Args:
-        root: the folder that holds ImageSets, Annotations and JPEGImages.
-        split: name of a list in ImageSets/Main, without .txt.
-        class_names: the K class names; label = position, id = position + 1. VOC's own 20 carry WordNet ids.
-        one_based: the corner pixels count from 1, as VOC's; else from 0. Both ways the far one belongs to the box.
+        root: Folder that holds ImageSets, Annotations and JPEGImages.
+        split: Name of a list in ImageSets/Main, without .txt.
+        class_names: The K class names; label = position, id = position + 1. VOC's own 20 carry WordNet ids.
+        one_based: Whether corner pixels count from 1, as VOC's do, or from 0. The far corner belongs to the box.
 
     Raises:
-        DataError: no such tree, split or annotation; an empty split; malformed XML or an object without name or box
-            (file and place); a class that is not among class_names; a class named twice.
+        DataError: there is no such tree, split or annotation; the split is empty; the XML is malformed; an object lacks
+            a name or box (the message names file and object); a class is not in class_names or occurs there twice.
     """
     classes = class_table(class_names)
     repairs = Repairs()
@@ -99,21 +109,9 @@ def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES
     check_names(annotations, classes)
     records = []
     for name, annotation in zip(names, annotations, strict=True):
-        image = tree.image(name)
-        boxes = from_inclusive(annotation.boxes, first_pixel=int(one_based))
         records.append(
-            make_record(
-                name,
-                image,
-                known_size(annotation, boxes, image, repairs),
-                boxes,
-                np.array([classes.label_of[item] for item in annotation.names], dtype=np.int64),
-                difficult=annotation.difficult,
-                repairs=repairs,
-                where=annotation.path.name,
-            )
+            annotated_record(name, tree.image(name), annotation, classes, first_pixel=int(one_based), repairs=repairs)
         )
-        note_thin_boxes(annotation, repairs)
         if one_based:
             first = int((annotation.boxes[:, :2] == 0).any(axis=1).sum())
             repairs.note(
@@ -122,20 +120,70 @@ def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES
     return Dataset(f"{root.resolve().name} {split}", classes, tuple(records), repairs.lines())
 
 
+def annotated_record(
+    name: str,
+    image: Path,
+    annotation: Annotation,
+    classes: ClassTable,
+    *,
+    first_pixel: int,
+    repairs: Repairs,
+    exhaustive: bool = True,
+) -> Record:
+    """Turn an XML file into a Record.
+
+    Args:
+        name: The image's id.
+        image: Its file, which need not exist.
+        annotation: The XML file; all of its classes are in the table.
+        classes: The table of classes.
+        first_pixel: The number of an image's first pixel in the file, 0 or 1.
+        repairs: Receives the counts of what is fixed or left out.
+        exhaustive: Whether every object in the image is boxed.
+
+    Raises:
+        DataError: the file states no size, and the image cannot be read.
+    """
+    where = annotation.path.name
+    boxes = from_inclusive(annotation.boxes, first_pixel)
+    size = settled_size(annotation.size, boxes, image, repairs, where)
+    if not all(size):
+        try:
+            size = read_size(image)
+        except ImageError as error:
+            raise DataError(f"{annotation.path}: states no image size, and the image gives none: {error}") from error
+    record = make_record(
+        name,
+        image,
+        size,
+        boxes,
+        np.array([classes.label_of[item] for item in annotation.names], dtype=np.int64),
+        difficult=annotation.difficult,
+        repairs=repairs,
+        where=where,
+        exhaustive=exhaustive,
+    )
+    # Slips of the mouse, but a pixel wide by the format's own counting.
+    thin = (annotation.boxes[:, 2:] == annotation.boxes[:, :2]).any(axis=1)
+    repairs.note("boxes are one pixel wide or high, as written, and were kept", where, int(thin.sum()))
+    return record
+
+
 def read_annotation(path: Path) -> Annotation:
     """Parse one XML file of VOC or ILSVRC.
 
     Raises:
-        DataError: cannot be read, malformed (with the line), another kind of XML, or an object without name or box.
+        DataError: the file cannot be read, is malformed (the message names the line) or another kind of XML, or an
+            object lacks a name or box.
     """
     try:
         top = _parsed(path.read_bytes())
     except ElementTree.ParseError as error:
         reason = str(error).split(":")[0]
         raise DataError(f"{path}, line {error.position[0]}: malformed XML ({reason})") from error
-    except (OSError, ValueError, LookupError) as error:  # the last two: a text encoding that nobody knows
+    except (OSError, ValueError, LookupError) as error:  # the last two: an unknown text encoding
         raise DataError(f"{path}: cannot be read ({error})") from error
-    for element in top.iter():  # a namespace says nothing here
+    for element in top.iter():  # a namespace has no meaning here
         if isinstance(element.tag, str):
             element.tag = element.tag.rpartition("}")[2]
     if top.tag != "annotation":
@@ -151,7 +199,7 @@ def read_annotation(path: Path) -> Annotation:
         difficult.append(_flag(item.findtext("difficult", ""), where))
     return Annotation(
         path=path,
-        size=(_whole(top.findtext("size/width")), _whole(top.findtext("size/height"))),
+        size=(_side(top.findtext("size/width")), _side(top.findtext("size/height"))),
         names=tuple(names),
         boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         difficult=np.array(difficult, dtype=np.bool_),
@@ -159,11 +207,11 @@ def read_annotation(path: Path) -> Annotation:
 
 
 class VocTree:
-    """Where the annotation and the photograph of a name are.
+    """Finds the annotation and the image of a name.
 
     Args:
-        annotations: the folder of XML files.
-        images: the folder of photographs, which need not be there.
+        annotations: Folder of XML files.
+        images: Folder of image files, which need not exist.
     """
 
     def __init__(self, annotations: Path, images: Path) -> None:
@@ -171,10 +219,10 @@ class VocTree:
         self._annotations, self._images = Files(annotations, (".xml",)), Files(images)
 
     def names(self, lines: Sequence[str], source: str, repairs: Repairs) -> list[str]:
-        """The names in the lines of a list, each once; repairs counts those that come again.
+        """Return the names in the lines of a list, each once; repeated ones are counted in `repairs`.
 
-        A line is a name if there is such an annotation or photograph, else a name with a flag behind it. One of the
-        photograph's file name is the name without suffix.
+        A line is a name if there is such an annotation or image, else a name with a flag behind it. An image's file
+        name counts as the name without suffix.
         """
         found: dict[str, str] = {}
         for line in lines:
@@ -182,7 +230,7 @@ class VocTree:
             while len(parts := candidates[-1].rsplit(None, 1)) == 2:
                 candidates.append(parts[0])
             flagged = len(candidates) > 1 and candidates[0].rsplit(None, 1)[1] in ("-1", "0", "1")
-            name = next(filter(self._is_there, candidates), candidates[1] if flagged else line)
+            name = next(filter(self._exists, candidates), candidates[1] if flagged else line)
             if self._annotation(name) is None and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 name = name[: -len(Path(name).suffix)]
             found.setdefault(composed(name), name)
@@ -190,10 +238,10 @@ class VocTree:
         return list(found.values())
 
     def annotation(self, name: str, lister: str) -> Path:
-        """The XML file of a name.
+        """Return the XML file of a name.
 
         Raises:
-            DataError: there is none, but `lister` the name.
+            DataError: there is none; the message says that `lister` the name.
         """
         path = self._annotation(name)
         if path is None:
@@ -202,40 +250,38 @@ class VocTree:
         return path
 
     def image(self, name: str) -> Path:
-        """The photograph of a name; NAME.jpg where there is none."""
+        """Return the image file of a name; NAME.jpg where there is none."""
         return self._images.find(name) or self.images / f"{name}.jpg"
 
     def _annotation(self, name: str) -> Path | None:
         path = self.annotations / f"{name}.xml"
         return path if os.path.isfile(path) else self._annotations.find(name)
 
-    def _is_there(self, name: str) -> bool:
+    def _exists(self, name: str) -> bool:
         return self._annotation(name) is not None or self._images.find(name) is not None
 
 
 def read_split_list(folder: Path, split: str) -> list[str]:
-    """The lines of FOLDER/SPLIT.txt that state an image.
+    """Return the lines of FOLDER/SPLIT.txt that name an image.
 
     Raises:
-        DataError: no such folder or list (the message lists those there are), not a text, or no image in it.
+        DataError: there is no such folder or list (the message shows the existing lists), or as read_list.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; check data.root and data.kind")
     path = folder / f"{split}.txt"
     if not path.is_file():
-        there = sorted(file.stem for file in folder.glob("*.txt"))
-        there = [
-            name for name in there if "_" not in name
-        ] or there  # VOC and ILSVRC have hundreds of lists of one class
+        stems = sorted(file.stem for file in folder.glob("*.txt"))
+        there = [name for name in stems if "_" not in name] or stems  # not the hundreds of lists of one class
         raise DataError(f"no split {split!r} in {folder}; there are: {', '.join(there) or 'none'}; set data.split=NAME")
     return read_list(path)
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a file that state an image.
+    """Return the lines of a file that name an image.
 
     Raises:
-        DataError: cannot be read, not a text, or no image in it.
+        DataError: the file cannot be read, is not a text, or names no image.
     """
     lines = [line for line in read_lines(path) if line]
     if not lines:
@@ -243,41 +289,22 @@ def read_list(path: Path) -> list[str]:
     return lines
 
 
-def known_size(annotation: Annotation, boxes: Boxes, image: Path, repairs: Repairs) -> Size:
-    """The size of the frame that boxes [M, 4] px were drawn in; see detector.data.frames.settled_size.
+def class_table(names: Sequence[str]) -> ClassTable:
+    """Make a table of classes, label = position; VOC's own 20 carry WordNet ids.
 
     Raises:
-        DataError: the annotation states none and the photograph cannot be read.
+        DataError: a name occurs twice.
     """
-    size = settled_size(annotation.size, boxes, image, repairs, annotation.path.name)
-    if all(size):
-        return size
-    try:
-        return read_size(image)
-    except ImageError as error:
-        raise DataError(
-            f"{annotation.path}: states no image size, and the photograph has none to give: {error}"
-        ) from error
-
-
-def note_thin_boxes(annotation: Annotation, repairs: Repairs) -> None:
-    """Count boxes whose far corner is their near one: slips of the mouse, but a pixel by the format's own counting."""
-    thin = (annotation.boxes[:, 2:] == annotation.boxes[:, :2]).any(axis=1)
-    repairs.note("boxes are one pixel wide or high, as written, and were kept", annotation.path.name, int(thin.sum()))
-
-
-def class_table(names: Sequence[str]) -> ClassTable:
-    """Classes by name, label = position; VOC's own 20 carry WordNet ids. DataError if one is named twice."""
     names = [composed(name) for name in names]
     for name, count in Counter(names).items():
         if count > 1:
-            raise DataError(f"class {name!r} is named twice; mend data.classes")
+            raise DataError(f"class {name!r} is named twice; fix data.classes")
     wnids = tuple(VOC_WNIDS.values()) if tuple(names) == VOC_CLASSES else (None,) * len(names)
     return ClassTable(names=tuple(names), wnids=wnids, ids=tuple(range(1, len(names) + 1)))
 
 
 def check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
-    """Raise DataError, naming the file, if an object is of none of the classes."""
+    """Raise DataError, naming the file, if an object's class is not in the table."""
     known = set(classes.names)
     for annotation in annotations:
         for name in annotation.names:
@@ -290,7 +317,7 @@ def check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
 
 
 def _parsed(content: bytes) -> ElementTree.Element:
-    """The tree of an XML file, in any encoding that Python knows; Expat's own are few, and GBK is none of them."""
+    """Parse an XML file in any encoding that Python knows; Expat knows few, GBK not among them."""
     try:
         return ElementTree.fromstring(content)
     except ValueError:
@@ -305,10 +332,7 @@ def _corners(item: ElementTree.Element, where: str) -> list[float]:
     if box is None:
         raise DataError(f"{where} has no <bndbox>")
     texts = [box.findtext(corner) for corner in CORNERS]
-    try:
-        values = [float(text) for text in texts]  # type: ignore[arg-type]  # None is refused below
-    except (TypeError, ValueError):
-        values = [math.nan]
+    values = [_number(text) for text in texts]
     if not all(map(math.isfinite, values)):
         stated = ", ".join(f"{corner}={text}" for corner, text in zip(CORNERS, texts, strict=True))
         raise DataError(f"{where} has a box that is not four numbers: {stated}")
@@ -316,7 +340,7 @@ def _corners(item: ElementTree.Element, where: str) -> list[float]:
 
 
 def _flag(text: str, where: str) -> bool:
-    """Whether an object is difficult; not where nothing is stated."""
+    """Whether an object is difficult; False where nothing is stated."""
     word = text.strip().lower()
     if word in ("1", "true", "yes", "1.0"):
         return True
@@ -325,10 +349,14 @@ def _flag(text: str, where: str) -> bool:
     raise DataError(f"{where} has <difficult>{text.strip()[:40]}</difficult>, which is neither 0 nor 1")
 
 
-def _whole(text: str | None) -> int:
-    """A side in px; 0 where the text is none."""
-    try:
-        side = float(text or 0)
-    except ValueError:
-        return 0
+def _side(text: str | None) -> int:
+    """Return a side in px; 0 where the text states none."""
+    side = _number(text)
     return int(side) if 1 <= side < LARGEST_SIDE else 0
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or math.nan)
+    except ValueError:
+        return math.nan

@@ -14,9 +14,8 @@ from pathlib import Path
 from detector.checkpoint import SHIPPED, find_checkpoint
 from detector.config import load_config
 from detector.data.content import dataset_digest
-from detector.data.dataset import open_dataset
+from detector.data.dataset import open_dataset, readable_part
 from detector.data.ground_truth import exhaustive_part
-from detector.data.readable import readable_part
 from detector.device import choose_precision, keep_freed_memory
 from detector.invocation import command
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of

@@ -188,7 +188,8 @@ def _work(options: argparse.Namespace) -> int:
 
     check_opencv()
     from detector.commands.run import say
-    from detector.data.image import ImageError, list_images, read_image
+    from detector.data.image import ImageError, read_image
+    from detector.data.listing import list_images
 
     listing = list_images(options.source)
     failures, paths = list(listing.failures), []

@@ -269,7 +269,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.data import open_dataset
-    from detector.data.readable import readable_part
+    from detector.data.dataset import readable_part
 
     config = load_config(BenchmarkConfig, options.config, options.overrides)
     check_target(options.json, "a benchmark", [options.config])
