@@ -587,7 +587,7 @@ def test_a_file_scored_explained_compared_and_converted(
     out = capsys.readouterr().out
     assert tool("eval_map")([*arguments, "--detections", str(perfect), *more, "--save", "out/comp4"]) == 0
     assert capsys.readouterr().out == out  # and what the first one wrote is written again
-    for text in ("these detections   1.0000", "half.json", "a difference beyond chance", "missed"):
+    for text in ("these detections   1.0000", "half.json", "statistically significant: p = 0.", "missed"):
         assert text in out, out
     content = json.loads((workplace / "out/scores.json").read_text())
     assert content["comparison"]["difference"]["value"] < 0

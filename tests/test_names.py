@@ -16,6 +16,7 @@ from detector.data.coco import read_coco
 from detector.data.files import Files
 from detector.data.ilsvrc import read_image_list
 from detector.data.voc import VOC_CLASSES, VOC_WNIDS, class_table, read_annotation, read_voc
+from detector.evaluation.names import Names
 from detector.evaluation.truth_files import read_coco_truth, read_voc_truth
 
 COMPOSED, DECOMPOSED = "Vélo 1", unicodedata.normalize("NFD", "Vélo 1")
@@ -77,7 +78,7 @@ def test_a_name_without_files_is_said_in_full(tmp_path: Path) -> None:
 def test_detections_name_an_image_in_either_unicode_form(tmp_path: Path) -> None:
     root = voc_tree(tmp_path, f"{COMPOSED}\n", {COMPOSED: ".jpg"})
     truth = read_voc_truth(root / "Annotations", root / "ImageSets/Main/test.txt", ["cat"])
-    assert truth.index_of_any_name[DECOMPOSED] == truth.index_of_any_name[COMPOSED] == 0
+    assert Names(truth).image(DECOMPOSED) == Names(truth).image(COMPOSED) == 0
 
 
 @pytest.mark.parametrize(("listed", "written"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED), ("a/b c", "a/b c")])

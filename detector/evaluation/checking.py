@@ -40,9 +40,8 @@ class Raw:
 
     Attributes:
         path: The file.
-        where: Function from a detection's position to its place in the file, such as "line 3".
+        describe: Function from a detection's position to its place in the file, such as "line 3", and its image there.
         image_index: [D] indices of images, negative where the image is unknown or unlisted, see names.py.
-        image_name: Function from a detection's position to the name of its image in the file.
         labels: [D] class labels, -1 where the class is unknown.
         class_name: Function from a detection's position to the name of its class in the file.
         boxes: [D, 4] corners x1, y1, x2, y2.
@@ -55,9 +54,8 @@ class Raw:
     """
 
     path: Path
-    where: Callable[[int], str]
+    describe: Callable[[int], tuple[str, object]]
     image_index: NDArray[np.int64]
-    image_name: Callable[[int], object]
     labels: NDArray[np.int64]
     class_name: Callable[[int], object]
     boxes: NDArray[np.float64]
@@ -82,9 +80,8 @@ class Raw:
         given = self.given[kept]
         return replace(
             self,
-            where=lambda i: self.where(int(kept[i])),
+            describe=lambda i: self.describe(int(kept[i])),
             image_index=self.image_index[kept],
-            image_name=lambda i: self.image_name(int(kept[i])),
             labels=self.labels[kept],
             class_name=lambda i: self.class_name(int(kept[i])),
             boxes=given if self.given is self.boxes else self.boxes[kept],
@@ -103,31 +100,31 @@ def checked(raw: Raw, truth: Truth) -> Results:
     notes = []
     unlisted = raw.image_index == UNLISTED
     if unlisted.any():
-        name = raw.image_name(int(np.flatnonzero(unlisted)[0]))
+        name = raw.describe(int(np.flatnonzero(unlisted)[0]))[1]
         notes.append(
             f"{raw.path}: {int(unlisted.sum()):,} of {len(unlisted):,} detections are on images that the image list "
             f"leaves out (first: {name}), and are left out too"
         )
         raw = raw[np.flatnonzero(~unlisted)]
 
-    def refuse(bad: NDArray[np.bool_], problem: Callable[[int], str]) -> None:
+    def reject(bad: NDArray[np.bool_], problem: Callable[[int], str]) -> None:
         count = int(bad.sum())
         if count:
             first = int(np.flatnonzero(bad)[0])
             more = f" ({count:,} of {len(bad):,} detections)" if count > 1 else ""
-            errors.append(f"{raw.path}: {raw.where(first)}: {problem(first)}{more}")
+            errors.append(f"{raw.path}: {raw.describe(first)[0]}: {problem(first)}{more}")
 
-    refuse(~np.isfinite(raw.scores), lambda i: f"score must be a finite number, not {raw.scores[i]}")
-    refuse(
+    reject(~np.isfinite(raw.scores), lambda i: f"score must be a finite number, not {raw.scores[i]}")
+    reject(
         np.asarray(~np.isfinite(raw.boxes).all(axis=1)),
         lambda i: f"a box must be finite numbers, not {raw.given[i].tolist()}",
     )
-    refuse(raw.image_index < 0, lambda i: unknown_image(str(raw.image_name(i)), truth))
-    refuse(raw.labels < 0, lambda i: _unknown_class(raw, truth, i))
+    reject(raw.image_index < 0, lambda i: unknown_image(str(raw.describe(i)[1]), truth))
+    reject(raw.labels < 0, lambda i: _unknown_class(raw, truth, i))
     inverted = np.asarray((raw.sizes < 0).any(axis=1))  # by more than the rounding of a box without area
     if inverted.sum() > INVERTED * len(inverted):
         right, wrong = _layouts(raw)
-        refuse(
+        reject(
             inverted,
             lambda i: f"box {raw.given[i].tolist()} ends before it begins; boxes are {right}, these look like {wrong}",
         )
@@ -157,7 +154,7 @@ def _warnings(raw: Raw, truth: Truth, table: DetectionTable) -> Iterable[str]:
         ((raw.sizes <= 0).any(axis=1) & ~raw.inverted, "have no area"),
     ):
         if odd.any():
-            where = raw.where(int(np.flatnonzero(odd)[0]))
+            where = raw.describe(int(np.flatnonzero(odd)[0]))[0]
             yield f"{raw.path}: {int(odd.sum()):,} of {len(table):,} boxes {problem} (first: {where})"
     without = np.setdiff1d(np.arange(len(truth)), table.image_index if raw.named is None else raw.named)
     if len(without):

@@ -100,9 +100,10 @@ def match(
         passed_over |= ~_best_of_each(found, order, COCO_LIMIT)
     counted &= ~ignored
     starts = np.searchsorted(truth.image_index, np.arange(len(truth) + 1))
-    columns = found.boxes, found.image_index, found.labels, order, passed_over
-    objects_columns = truth.boxes, truth.labels, starts, thresholds, ignored, truth.crowd
-    status, objects = _match(*columns, *objects_columns, pixel, RULES[protocol])
+    columns = truth.boxes, truth.labels, thresholds, ignored, truth.crowd
+    status, objects = _match(
+        (found.boxes, found.image_index, found.labels), columns, order, passed_over, starts, pixel, RULES[protocol]
+    )
     if protocol == "coco":
         areas = signed_areas(detections)
         status[(status == MISS) & ((areas < COCO_AREAS[0]) | (areas > COCO_AREAS[1]))] = IGNORED
@@ -139,8 +140,8 @@ def nearest_objects(
     found = detections.to(truth.convention)
     starts = np.searchsorted(truth.image_index, np.arange(len(truth) + 1))
     among = np.ones(len(truth.boxes), np.bool_) if among is None else among
-    columns = found.boxes, found.image_index, found.labels, truth.boxes, truth.labels, among, starts
-    own, own_iou, other, other_iou = _nearest(*columns, float(truth.convention.inclusive))
+    columns, objects = (found.boxes, found.image_index, found.labels), (truth.boxes, truth.labels, among)
+    own, own_iou, other, other_iou = _nearest(columns, objects, starts, float(truth.convention.inclusive))
     return own, own_iou, other, other_iou
 
 
@@ -173,24 +174,12 @@ def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: b
 
 
 @compiled()
-def _match(
-    boxes: Any,
-    images: Any,
-    labels: Any,
-    order: Any,
-    passed_over: Any,
-    objects: Any,
-    object_labels: Any,
-    starts: Any,
-    thresholds: Any,
-    ignored: Any,
-    crowd: Any,
-    pixel: float,
-    rule: int,
-) -> Any:
+def _match(found: Any, objects: Any, order: Any, passed_over: Any, starts: Any, pixel: float, rule: int) -> Any:
+    boxes, images, labels = found
+    object_boxes, object_labels, thresholds, ignored, crowd = objects
     status = np.zeros(len(order), np.int8)
     matched = np.full(len(order), -1, np.int64)
-    taken = np.zeros(len(objects), np.bool_)
+    taken = np.zeros(len(object_boxes), np.bool_)
     for d in order:
         if passed_over[d]:
             status[d] = -1
@@ -200,11 +189,11 @@ def _match(
             if object_labels[k] != labels[d]:
                 continue
             if rule == 1:
-                overlap = _iou(boxes, d, objects, k, pixel, False)
+                overlap = _iou(boxes, d, object_boxes, k, pixel, False)
                 if overlap > best_iou:
                     best, best_iou = k, overlap
             elif not (taken[k] and not crowd[k]):
-                overlap = _iou(boxes, d, objects, k, pixel, rule == 2 and crowd[k])
+                overlap = _iou(boxes, d, object_boxes, k, pixel, rule == 2 and crowd[k])
                 if overlap < thresholds[k] or overlap <= 0:
                     continue
                 if ignored[k]:
@@ -229,16 +218,9 @@ def _match(
 
 
 @compiled()
-def _nearest(
-    boxes: Any,
-    images: Any,
-    labels: Any,
-    objects: Any,
-    object_labels: Any,
-    among: Any,
-    starts: Any,
-    pixel: float,
-) -> Any:
+def _nearest(found: Any, objects: Any, starts: Any, pixel: float) -> Any:
+    boxes, images, labels = found
+    object_boxes, object_labels, among = objects
     count = len(boxes)
     own, other = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
     own_iou, other_iou = np.zeros(count), np.zeros(count)
@@ -246,7 +228,7 @@ def _nearest(
         for k in range(starts[images[d]], starts[images[d] + 1]):
             if not among[k]:
                 continue
-            overlap = _iou(boxes, d, objects, k, pixel, False)
+            overlap = _iou(boxes, d, object_boxes, k, pixel, False)
             if object_labels[k] == labels[d]:
                 if overlap > own_iou[d]:
                     own[d], own_iou[d] = k, overlap

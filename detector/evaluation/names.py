@@ -7,7 +7,7 @@ numbers are compared by their digits and texts in Unicode's composed form (NFC),
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -77,15 +77,11 @@ class Names:
     def _label_of_name(self, name: Name) -> int:
         if not isinstance(name, str):
             return UNKNOWN
-        return self.classes.get(name, self._composed_classes.get(composed(name).strip(), UNKNOWN))
+        return self.classes.get(name, self.classes.get(composed(name).strip(), UNKNOWN))
 
     def _label_of_number(self, name: Name) -> int:
         digits = NUMBER.fullmatch(as_text(name)) if self._truth.numbered else None
         return self._truth.classes.label_of_id.get(int(digits[1]), UNKNOWN) if digits else UNKNOWN
-
-    @cached_property
-    def _composed_classes(self) -> dict[str, int]:
-        return _unique((composed(name).strip(), label) for name, label in self.classes.items())
 
     @cached_property
     def _loosely(self) -> dict[str, int]:
@@ -94,7 +90,10 @@ class Names:
             for text in {path.as_posix(), path.as_posix().removesuffix(path.suffix)}:
                 parts = text.split("/")
                 names += [("/".join(parts[start:]), index) for start in range(len(parts) - 1)]
-        return _unique((_loose(name), index) for name, index in names)
+        found: dict[str, set[int]] = {}
+        for name, index in names:
+            found.setdefault(_loose(name), set()).add(index)
+        return {name: indices.pop() for name, indices in found.items() if len(indices) == 1}
 
 
 def labels_of(classes: Sequence[str], truth: Truth, where: str) -> list[int]:
@@ -126,11 +125,3 @@ def as_text(name: Name) -> str:
 def _loose(text: str) -> str:
     digits = NUMBER.fullmatch(text.strip())
     return digits[1] if digits else composed(text).strip().replace("\\", "/")
-
-
-def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Map each text to its number, leaving out texts with several numbers."""
-    found: dict[str, set[int]] = {}
-    for text, number in pairs:
-        found.setdefault(text, set()).add(number)
-    return {text: numbers.pop() for text, numbers in found.items() if len(numbers) == 1}

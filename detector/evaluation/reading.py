@@ -109,9 +109,8 @@ def _read_coco(path: Path, truth: Truth) -> Results:
     given = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
     raw = Raw(
         path,
-        where=lambda i: f"detection {i + 1}",
+        describe=lambda i: (f"detection {i + 1}", as_text(entries[i].image_id)),
         image_index=names.images([entry.image_id for entry in entries]),
-        image_name=lambda i: as_text(entries[i].image_id),
         labels=np.where(named, names.labels(keys, number=False), names.labels(keys, number=True)),
         class_name=keys.__getitem__,
         boxes=np.asarray(from_xywh(given), np.float64),
@@ -165,9 +164,8 @@ def _read_lines(path: Path, truth: Truth) -> Results:
     boxes = np.array([box for line in lines for box in line.boxes], np.float64).reshape(-1, 4)
     raw = Raw(
         path,
-        where=lambda i: f"line {places[of_row[i]]}",
+        describe=lambda i: (f"line {places[of_row[i]]}", as_text(lines[of_row[i]].image_id)),
         image_index=index_of_line[of_row],
-        image_name=lambda i: as_text(lines[of_row[i]].image_id),
         labels=names.labels(keys, number=False),
         class_name=keys.__getitem__,
         boxes=boxes,
@@ -244,17 +242,16 @@ def _read_ilsvrc(path: Path, truth: Truth) -> Results:
     label_of[list(truth.classes.ids)] = np.arange(len(truth.classes))
     whole = (ids == np.floor(ids)) & (ids >= 0) & (ids < len(label_of))
 
-    def where(row: int) -> str:
+    def describe(row: int) -> tuple[str, str]:
         with path.open("rb") as file:
             filled = (number for number, line in enumerate(file, 1) if line.strip())
-            return f"line {next(islice(filled, row, None))}"
+            return f"line {next(islice(filled, row, None))}", as_text(numbers[row].item())
 
     boxes = np.ascontiguousarray(columns[:, 3:])
     raw = Raw(
         path,
-        where=where,
+        describe=describe,
         image_index=np.where(known, order[position], UNKNOWN),
-        image_name=lambda i: as_text(numbers[i].item()),
         labels=np.where(whole, label_of[np.where(whole, ids, 0).astype(np.int64)], -1),
         class_name=lambda i: as_text(ids[i].item()),
         boxes=boxes,
@@ -320,9 +317,8 @@ def _read_voc(path: Path, files: Sequence[Path], truth: Truth) -> Results:
     boxes = np.ascontiguousarray(columns[:, 1:])
     raw = Raw(
         path,
-        where=lambda i: f"{places[i][0].name} line {places[i][1]}",
+        describe=lambda i: (f"{places[i][0].name} line {places[i][1]}", images[i]),
         image_index=names.images(images),
-        image_name=images.__getitem__,
         labels=np.array(labels, np.int64),
         class_name=labels.__getitem__,
         boxes=boxes,

@@ -8,11 +8,10 @@ Readers of files: truth_files.py.
 from __future__ import annotations
 
 import os
-import unicodedata
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from detector.data.frames import SIDEWAYS, SizeMismatch, judge, settled_size, tu
 from detector.data.ground_truth import ClassTable, Dataset, Repairs
 from proposals.boxes import Boxes
 
-FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 BEYOND = 1.1  # a stated size that an object exceeds by this factor is wrong
 
 
@@ -134,13 +132,12 @@ class Truth:
     def index_of_any_name(self) -> dict[str, int]:
         """Index of each image, keyed by every text that names one image only.
 
-        These are its id, its file name, the stem, id and stem as a number, and both Unicode forms of each.
+        These are its id, its file name, the stem, and id and stem as a number.
         """
         names: dict[str, set[int]] = {}
         for index, (image_id, path) in enumerate(zip(self.image_ids, self.paths, strict=True)):
             texts = {path.name, path.stem, image_id}
             texts |= {str(int(text)) for text in texts if text.isascii() and text.isdecimal()}
-            texts |= {unicodedata.normalize(form, text) for text in texts if not text.isascii() for form in FORMS}
             for text in texts:
                 names.setdefault(text, set()).add(index)
         unique = {name: indices.pop() for name, indices in names.items() if len(indices) == 1}

@@ -66,32 +66,22 @@ def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
         raise DataError(f"no data set folder {config.root!r}; set data.root=DIR")
-    name = f"{root.resolve().name} {config.split}"
+    split, mode = config.split, config.size_mismatch
+    name = f"{root.resolve().name} {split}".strip()
     match config.kind:
         case DatasetKind.voc:
-            return read_voc_truth(
-                root / "Annotations",
-                read_split_list(root / "ImageSets" / "Main", config.split),
-                tuple(config.classes) or VOC_CLASSES,
-                one_based=config.one_based,
-                name=name,
-                images=root / "JPEGImages",
-                size_mismatch=config.size_mismatch,
-            )
+            names = tuple(config.classes) or VOC_CLASSES
+            lines, images = read_split_list(root / "ImageSets" / "Main", split), root / "JPEGImages"
+            options: dict[str, Any] = {"one_based": config.one_based, "name": name, "size_mismatch": mode}
+            return read_voc_truth(root / "Annotations", lines, names, images=images, **options)
         case DatasetKind.ilsvrc:
-            return read_ilsvrc_truth(
-                annotation_folder(root, config.split),
-                split_entries(root, config.split),
-                blacklist,
-                name=name,
-                images=image_folder(root, config.split),
-                size_mismatch=config.size_mismatch,
-            )
+            folder, images = annotation_folder(root, split), image_folder(root, split)
+            entries = split_entries(root, split)
+            return read_ilsvrc_truth(folder, entries, blacklist, name=name, images=images, size_mismatch=mode)
         case DatasetKind.coco:
-            annotations = root / (config.annotations or f"annotations/instances_{config.split}.json")
-            images = root / (config.images or config.split)
-            truth = read_coco_truth(annotations, images, size_mismatch=config.size_mismatch)
-            return replace(truth, name=name.strip())
+            annotations = root / (config.annotations or f"annotations/instances_{split}.json")
+            truth = read_coco_truth(annotations, root / (config.images or split), size_mismatch=mode)
+            return replace(truth, name=name)
 
 
 def open_truth(

@@ -1,15 +1,15 @@
-"""How many objects of a data set proposals cover, with how many boxes, in what time; several methods side by side.
+"""Compare proposal methods: the share of objects that they cover, the number of boxes, and the time.
 
-In: a data set, settings to propose with and stores of anybody's boxes.  Out: a Coverage each, as a table to read, as
-JSON to keep and as curves. Objects marked difficult or crowd do not count. Paper §8; the measures: proposals.recall.
+In: a data set, settings of proposals, and stores of proposals from any program.  Out: one Coverage per method, as a
+table, JSON or curves. Objects marked difficult or crowd do not count. Paper §8; definitions: proposals.recall.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +39,14 @@ COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_00
 
 @dataclass(frozen=True)
 class CoverageConfig:
-    """A comparison of proposals.
+    """A comparison of proposal methods.
 
     Attributes:
-        data: images and the objects to cover.
-        settings: how boxes are proposed, by the name to print; the first one is what the others are compared with.
-        stores: proposals that exist already, by the name to print: folders as extract_proposals writes them.
-        workers: processes that compute proposals; 0 is one a core. The seconds grow where they outnumber the cores.
-        cache: folder of the proposals.
+        data: Images, and the objects to cover.
+        settings: Settings of proposals, keyed by the name to print. The first one is the reference of the ratios.
+        stores: Folders with finished proposals, as extract_proposals writes them, keyed by the name to print.
+        workers: Number of processes that compute proposals. 0 uses one per core; more than cores increases the seconds.
+        cache: Folder in which proposals are kept between runs.
     """
 
     data: DataConfig
@@ -67,21 +67,21 @@ class CoverageConfig:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What one method's proposals cover. Shares are of all objects and in [0, 1].
+    """The objects that one method covers, as shares of all objects, in [0, 1].
 
     Attributes:
-        boxes: mean number per image.
-        ratio: boxes as a share of the first method's; None where that has none.
-        coverage: objects that some box overlaps with IoU 0.5 or more.
-        unique: objects that this method covers and no other of the comparison; None where it is the only one.
-        average_recall: mean recall over IoU 0.5 to 1.
-        mabo: mean over the classes of abo.
-        abo: by class name, the mean best overlap of its objects; None without objects.
-        recall_by_iou: by IoU threshold.
-        recall_by_boxes: by number of boxes per image, the best ones, at IoU 0.5.
-        average_recall_by_boxes: the same of average_recall.
-        seconds: lower quartile, median and upper quartile of an image; None where the store does not say.
-        gains: of proposals from several sources: by source, the objects that its boxes cover and no other source's.
+        boxes: Mean number of boxes per image.
+        ratio: Number of boxes as a multiple of the first method's; None where that has none.
+        coverage: Recall at IoU 0.5.
+        unique: Share of objects that only this method of the comparison covers; None where it is the only method.
+        average_recall: Mean recall over IoU 0.5 to 1.
+        mabo: Mean of abo over the classes.
+        abo: Average best overlap of each class's objects, keyed by class name; None without objects.
+        recall_by_iou: Recall, keyed by IoU threshold.
+        recall_by_boxes: Recall at IoU 0.5, keyed by the number of best boxes per image.
+        average_recall_by_boxes: Average recall, keyed by the number of best boxes per image.
+        seconds: Lower quartile, median and upper quartile of the seconds per image; None where a store has no times.
+        gains: Share of objects that only one source of the proposals covers, keyed by source; empty for one source.
     """
 
     boxes: float
@@ -99,24 +99,24 @@ class Coverage:
 
 
 def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str] | None = None) -> dict[str, Coverage]:
-    """Propose boxes on every image in each of the config's settings, open its stores, and compare with the objects.
+    """Propose boxes with each of the config's settings, open its stores, and measure the coverage of each method.
 
-    Objects of an image that cannot be read are covered by nothing.
+    Objects of an image that cannot be read count as not covered.
 
     Args:
-        dataset: images and objects.
-        config: the comparison.
-        unread: receives a line for each image that cannot be read.
+        dataset: Images and objects.
+        config: The comparison.
+        unread: List that receives a line for each image that cannot be read.
 
     Raises:
         DataError: the data set has no object that counts.
-        ImageError: no photograph can be read.
+        ImageError: no image can be read.
         StoreError: a store is absent, unfinished, or lacks an image.
     """
     labels = np.concatenate([record.labels[_counts(record)] for record in dataset.records])
     if not len(labels):
         raise DataError(f"{dataset.name}: no objects to cover (those marked difficult or crowd do not count)")
-    existing = {name: ProposalStore(Path(folder)) for name, folder in config.stores.items()}  # refused before the work
+    existing = {name: ProposalStore(Path(folder)) for name, folder in config.stores.items()}  # fails early
     stores = {
         name: dataset_proposals(dataset, setting, Path(config.cache), config.workers)
         for name, setting in config.settings.items()
@@ -129,35 +129,23 @@ def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str]
     found = {name: _overlaps(dataset, there, store) for name, store in stores.items()}
     unique = unique_recall([overlaps[-1] for overlaps, *_ in found.values()])
     first = float(np.mean(next(iter(found.values()))[1]))
-    return {
-        name: replace(
-            summarise(dataset, labels, overlaps, numbers, seconds, first, alone if len(found) > 1 else None),
-            gains=gains,
-        )
-        for (name, (overlaps, numbers, seconds, gains)), alone in zip(found.items(), unique, strict=True)
-    }
+    result = {}
+    for (name, measured), alone in zip(found.items(), unique, strict=True):
+        result[name] = _coverage(dataset, labels, *measured, first, alone if len(found) > 1 else None)
+    return result
 
 
-def summarise(
+def _coverage(
     dataset: Dataset,
     labels: NDArray[np.int64],
     overlaps: NDArray[np.float64],
     numbers: NDArray[np.int64],
     seconds: NDArray[np.float64],
+    gains: dict[str, float],
     first: float,
     unique: float | None,
 ) -> Coverage:
-    """The measures of one method.
-
-    Args:
-        dataset: for the names of the classes.
-        labels: [M] of the objects.
-        overlaps: [len(COUNTS) + 1, M] best overlaps with the first boxes of an image, in the last row with all.
-        numbers: [images] boxes.
-        seconds: [images], 0 where unknown.
-        first: mean number of boxes of the first method.
-        unique: see Coverage.
-    """
+    """Compute the measures of one method; `first` is the mean number of boxes of the first method."""
     best, boxes = overlaps[-1], float(numbers.mean())
     abo = average_best_overlap(best, labels, len(dataset.classes))
     known = [row for row, count in enumerate(COUNTS) if row == 0 or COUNTS[row - 1] < numbers.max(initial=0)]
@@ -166,12 +154,10 @@ def summarise(
         ratio=boxes / first if first else None,
         coverage=recall(best),
         unique=unique,
+        gains=gains,
         average_recall=average_recall(best),
         mabo=float(np.nanmean(abo)),
-        abo={
-            _class_name(dataset, label): None if math.isnan(value) else value
-            for label, value in enumerate(abo.tolist())
-        },
+        abo={_class_name(dataset, k): None if math.isnan(value) else value for k, value in enumerate(abo.tolist())},
         recall_by_iou={threshold: recall(best, threshold) for threshold in IOUS},
         recall_by_boxes={COUNTS[row]: recall(overlaps[row]) for row in known},
         average_recall_by_boxes={COUNTS[row]: average_recall(overlaps[row]) for row in known},
@@ -180,44 +166,32 @@ def summarise(
 
 
 def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
-    """A table of one line per method and one of ABO per class; "-" where nothing was measured."""
-    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "only here", "s/image", "quartiles")
-    lines = [heading]
+    """Format a table with one line per method, and a table of the ABO of each class; "-" where nothing was measured."""
+    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "unique", "s/image", "quartiles")
+    lines: list[Sequence[str]] = [heading]
     for name, row in rows.items():
-        low, middle, high = (f"{value:.3f}" for value in row.seconds) if row.seconds else ("-", "-", "-")
-        lines.append(
-            (
-                name,
-                f"{row.boxes:.0f}",
-                _number(row.ratio),
-                f"{row.coverage:.3f}",
-                f"{row.recall_by_iou[0.7]:.3f}",
-                f"{row.average_recall:.3f}",
-                f"{row.mabo:.3f}",
-                _number(row.unique),
-                middle,
-                f"{low}-{high}" if row.seconds else "-",
-            )
-        )
+        shares = row.ratio, row.coverage, row.recall_by_iou[0.7], row.average_recall, row.mabo, row.unique
+        low, middle, high = row.seconds or (None, None, None)
+        spread = f"{low:.3f}-{high:.3f}" if row.seconds else "-"
+        lines.append((name, f"{row.boxes:.0f}", *map(_number, (*shares, middle)), spread))
     classes = [("ABO of class", *rows)]
     for name in next(iter(rows.values())).abo:
         classes.append((name, *(_number(row.abo[name]) for row in rows.values())))
     gains = [
-        f"{name}: only {source} covers {share:.3f} of the objects"
+        f"{name}: {share:.3f} of the objects are covered by {source} alone"
         for name, row in rows.items()
         for source, share in row.gains.items()
     ]
-    objects = sum(len(record.boxes[_counts(record)]) for record in dataset.records)
-    title = f"{dataset.name}: {len(dataset)} images, {objects} objects"
+    title = f"{dataset.name}: {len(dataset)} images, {_objects(dataset)} objects"
     return "\n".join([title, *columns(lines), *gains, "", *columns(classes)])
 
 
 def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: Mapping[str, Coverage]) -> None:
-    """Write data (its name), images and objects (counts), settings (Coverage by name) and config (resolved) as JSON."""
+    """Write JSON: data (name), images and objects (counts), settings (Coverage of each method), config (resolved)."""
     content = {
         "data": dataset.name,
         "images": len(dataset),
-        "objects": sum(len(record.boxes[_counts(record)]) for record in dataset.records),
+        "objects": _objects(dataset),
         "settings": {name: config_to_dict(row) for name, row in rows.items()},
         "config": config_to_dict(config),
     }
@@ -227,30 +201,26 @@ def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: M
 
 
 def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) -> None:
-    """Draw recall against IoU, and recall and average recall against the number of boxes.
+    """Plot recall over IoU, and recall and average recall over the number of boxes.
 
     Raises:
         ValueError: matplotlib cannot write a file of this suffix.
     """
-    from matplotlib.figure import Figure  # slow, and without pyplot there is no display to look for
+    from matplotlib.figure import Figure  # slow to import; pyplot would look for a display
 
     figure = Figure(figsize=(13, 4), layout="constrained")
     axes = figure.subplots(1, 3)
-    for name, row in rows.items():
-        label = f"{name} ({row.boxes:.0f} boxes)"
-        axes[0].plot(list(row.recall_by_iou), list(row.recall_by_iou.values()), marker=".", label=label)
-        for axis, curve in ((axes[1], row.recall_by_boxes), (axes[2], row.average_recall_by_boxes)):
-            axis.plot(list(curve), list(curve.values()), marker=".", label=label)
-    for axis, x, y in zip(
-        axes,
-        ("IoU", "boxes per image", "boxes per image"),
-        ("recall", "recall at IoU 0.5", "average recall, IoU 0.5 to 1"),
-        strict=True,
-    ):
-        axis.set(xlabel=x, ylabel=y, ylim=(0, 1))
+    plots = (
+        ("recall_by_iou", "IoU", "linear", "recall"),
+        ("recall_by_boxes", "boxes per image", "log", "recall at IoU 0.5"),
+        ("average_recall_by_boxes", "boxes per image", "log", "average recall, IoU 0.5 to 1"),
+    )
+    for axis, (curves, x, scale, y) in zip(axes, plots, strict=True):
+        for name, row in rows.items():
+            curve = getattr(row, curves)
+            axis.plot(list(curve), list(curve.values()), marker=".", label=f"{name} ({row.boxes:.0f} boxes)")
+        axis.set(xlabel=x, ylabel=y, ylim=(0, 1), xscale=scale)
         axis.grid(alpha=0.3)
-    for axis in axes[1:]:
-        axis.set_xscale("log")
     axes[0].legend(fontsize="small")
     figure.suptitle(f"{dataset.name}: {len(dataset)} images")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +231,12 @@ def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) ->
 def _overlaps(
     dataset: Dataset, readable: Set[str], store: ProposalStore
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], dict[str, float]]:
-    """Overlaps, numbers and seconds as summarise takes them, and the gain of each source where there are several."""
+    """Measure one method.
+
+    Returns:
+        [len(COUNTS) + 1, M] best overlap of each object with the first boxes of its image, in the last row with all;
+        [images] number of boxes; [images] seconds, 0 where unknown; Coverage.gains.
+    """
     overlaps, numbers, seconds = [], [], []
     by_source: dict[int, list[NDArray[np.float64]]] = {number: [] for number in range(len(store.sources))}
     for record in dataset.records:
@@ -289,8 +264,12 @@ def _counts(record: Record) -> NDArray[np.bool_]:
     return ~(record.difficult | record.crowd)
 
 
+def _objects(dataset: Dataset) -> int:
+    return sum(int(_counts(record).sum()) for record in dataset.records)
+
+
 def _class_name(dataset: Dataset, label: int) -> str:
-    """The class's name, with its wnid where another class has the same."""
+    """Return the class's name, with its wnid where another class has the same name."""
     name = dataset.classes.names[label]
     return name if dataset.classes.names.count(name) == 1 else f"{name} ({dataset.classes.wnids[label]})"
 

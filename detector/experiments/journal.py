@@ -1,8 +1,8 @@
-"""The journal of a detection run: one line of JSON per finished image, so that an interrupted run goes on.
+"""The journal of a detection run: one line of JSON per finished image, so that an interrupted run resumes.
 
-In: an image's Detections, as soon as they are there. Out: a file that read_results reads, exact to the last bit. Its
-first line holds what decided the numbers; a journal of other settings is refused: its detections are not comparable.
-A line that a kill or a full disk tore is dropped when the journal is opened again, and its image is done again.
+In: the Detections of an image.  Out: a file that read_results reads, exact to the last bit. Its first line contains the
+settings that determine the numbers; a journal with other settings is rejected, because its detections are not
+comparable. A line that was cut off by a kill or a full disk is dropped when the journal is opened again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from detector.data.ground_truth import ClassTable
@@ -19,7 +18,7 @@ from detector.evaluation.results import ResultsError, class_keys
 from proposals.files import write_whole
 from proposals.locking import InUseError, Lock
 
-IMAGES = "data.images."  # settings that are digests of the images, by name
+IMAGES = "data.images."  # prefix of the settings that are digests of images
 _OPENING = '{"journal": 1, "settings": '
 
 
@@ -27,11 +26,11 @@ class Journal:
     """An open journal; a context manager.
 
     Attributes:
-        path: the file, made with its folders when there is none.
-        done: ids of the images already in it.
+        path: The file, created with its folders if it does not exist.
+        done: Ids of the images in the journal.
 
     Raises:
-        ResultsError: the file is no journal, has other settings, or another process is writing it.
+        ResultsError: the file is not a journal, has other settings, or another process is writing it.
 
     >>> with Journal(path, dataset.classes, {"checkpoint": "6f1c", "min_score": 0.0}) as journal:  # doctest: +SKIP
     ...     for record in dataset.records:
@@ -58,14 +57,14 @@ class Journal:
             raise
 
     def append(self, image_id: str, found: Detections) -> None:
-        """Write one image's detections as a line that is complete on return.
+        """Write the detections of one image as one line.
 
         Raises:
-            ValueError: the image is already in the journal, or a label is beyond the class table.
+            ValueError: the image is already in the journal, or a label is not in the class table.
         """
         if image_id in self.done:
             raise ValueError(f"{self.path}: image {image_id!r} is already in the journal")
-        if len(found) and (found.labels.min() < 0 or found.labels.max() >= len(self._keys)):
+        if len(found) and not 0 <= found.labels.min() <= found.labels.max() < len(self._keys):
             raise ValueError(f"{self.path}: image {image_id!r} has a label beyond the {len(self._keys)} classes")
         line = {
             "image_id": image_id,
@@ -73,33 +72,31 @@ class Journal:
             "scores": found.scores.tolist(),
             "labels": [self._keys[label] for label in found.labels.tolist()],
         }
-        self._file.write(json.dumps(line) + "\n")  # json writes a float's shortest text that reads back the same
+        self._file.write(json.dumps(line) + "\n")  # json writes the shortest text that reads back as the same float
         self._file.flush()
         self.done.add(image_id)
 
     def close(self) -> None:
-        """Close the file; the journal can be opened again."""
+        """Close the file, so that the journal can be opened again."""
         self._file.close()
         self._lock.release()
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _resume(self, header: str) -> None:
-        """Read what is done, drop lines that an interruption tore, and write the header if there is none."""
+        """Read which images are done, drop lines that were cut off, and write the header if there is none."""
         content = self.path.read_bytes()
         if not (content.startswith(_OPENING.encode()) or _OPENING.encode().startswith(content)):
-            raise ResultsError(f"{self.path}: not a journal of detections, left as it is; choose another file")
+            raise ResultsError(f"{self.path}: not a journal of detections and left unchanged; choose another file")
         first, *lines = content.split(b"\n")
         kept = [header.encode().removesuffix(b"\n")]
         if lines and json.loads(first) == json.loads(header):
             kept = [first]
-        for line in lines[:-1]:  # behind the last end of a line nothing is whole
+        for line in lines[:-1]:  # after the last line break nothing is complete
             image_id = _image_of(line)
             if image_id is not None and image_id not in self.done:
                 self.done.add(image_id)
@@ -111,15 +108,15 @@ class Journal:
 
 
 def check_journals(paths: Sequence[Path], settings: Mapping[str, object], others: Sequence[Path] = ()) -> None:
-    """Refuse the journals of a run that were made with other settings, all of them at once.
+    """Reject the journals of a run that were made with other settings, all of them in one message.
 
     Args:
-        paths: journals, there or not.
-        settings: of the run; what data.images says of an image counts only in a journal that has a line of it.
-        others: files that go with them.
+        paths: Journals, which need not exist.
+        settings: Settings of the run. The digest of an image counts only in a journal that has a line for it.
+        others: Further files of the run.
 
     Raises:
-        ResultsError: some have other settings; the message names every file to delete.
+        ResultsError: a journal has other settings; the message names every file to delete.
     """
     now = dict(_flat(json.loads(json.dumps(settings)), ""))
     for path in paths:
@@ -131,7 +128,7 @@ def check_journals(paths: Sequence[Path], settings: Mapping[str, object], others
         if differ and all(key.startswith(IMAGES) for key in differ):
             with path.open("rb") as file:
                 done = set(map(_image_of, file))
-            differ = [key for key in differ if key.removeprefix(IMAGES) in done]  # another may have been mended
+            differ = [key for key in differ if key.removeprefix(IMAGES) in done]  # others may have been repaired
         if differ:
             key = differ[0]
             more = f" (and {len(differ) - 1} more settings differ)" if differ[1:] else ""
@@ -143,7 +140,7 @@ def check_journals(paths: Sequence[Path], settings: Mapping[str, object], others
 
 
 def _settings_of(path: Path) -> Mapping[str, Any] | None:
-    """Those in a journal's first line; None where there is no journal, or not even that line is whole."""
+    """Read the settings in a journal's first line; None where there is no journal or that line is incomplete."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -158,7 +155,7 @@ def _settings_of(path: Path) -> Mapping[str, Any] | None:
 
 
 def _image_of(line: bytes) -> str | None:
-    """The image of a whole line; None where it is damaged."""
+    """Read the image id of a line; None where the line is damaged."""
     try:
         entry = json.loads(line)
         boxes, scores, labels = (entry[key] for key in ("boxes", "scores", "labels"))
@@ -168,7 +165,7 @@ def _image_of(line: bytes) -> str | None:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """(dotted key, value) of every value that is not itself a mapping."""
+    """Flatten nested mappings to a list of (dotted key, value)."""
     pairs: list[tuple[str, Any]] = []
     for key, value in settings.items():
         pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]

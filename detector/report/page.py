@@ -1,8 +1,8 @@
-"""An evaluation as one page of HTML that needs nothing else: no network, no script, no second file.
+"""An evaluation as one self-contained page of HTML: no network, no script, no second file.
 
-In: the config, the ground truth, the detections and the Report made of them.  Out: a file; the same arguments and
-command line give the same bytes. Numbers are the report's; curves are made here, photographs in pictures.py, from the
-same matches. Layout and texts are page.html.jinja's.
+In: the config, the ground truth, the detections and their Report.  Out: a file; the same arguments and command line
+give the same bytes. Numbers come from the report, curves are drawn here, images in pictures.py, all from the same
+matches. Layout and texts: page.html.jinja.
 
 K classes, D detections, M objects.
 """
@@ -17,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,14 @@ from detector.evaluation.protocols import RULES, ScoringConfig
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
 from detector.report.pictures import FALSE_DRAWN, LABEL_HEIGHT, worst_and_best
-from detector.report.text import TITLES, Report
+from detector.report.text import TITLES, Report, number, signed, span, verdict
 from proposals.files import write_whole
 
-FEW_CLASSES = 30  # each gets a curve of its own; of more classes the worst and the best
+FEW_CLASSES = 30  # with more classes only the worst and the best get a curve of their own
 EXTREMES = 12
 RECALLS = np.linspace(0, 1, 101)
 
-# matplotlib knows no CSS variables: it draws in these three, which become the page's own, light or dark.
+# matplotlib has no CSS variables: it draws in these three colours, which become the page's, light or dark.
 INK, LINE, ACCENT = "#010203", "#010204", "#010205"
 STYLE: dict[Any, Any] = {  # Any: its stubs know each key by name
     "svg.fonttype": "none",
@@ -63,18 +64,18 @@ STYLE: dict[Any, Any] = {  # Any: its stubs know each key by name
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class in the table.
+    """A row of the table of classes.
 
     Attributes:
-        key: by which the evaluation names it.
-        name: what to call it.
-        ap: None without ground truth.
-        plain_ap: ilsvrc's without leniency.
-        objects: that count.
-        detections: evaluated.
-        best_f1: the greatest along its curve, in [0, 1]; None without ground truth.
-        precision: [101] at recall 0, 0.01, ..., 1 or more; None without ground truth.
-        difference: of AP from the compared file's; None where there is none.
+        key: Key of the class in the evaluation.
+        name: Display name.
+        ap: Average precision; None without ground truth.
+        plain_ap: Average precision without lower thresholds for small objects; protocol ilsvrc only.
+        objects: Number of objects that count.
+        detections: Number of detections scored.
+        best_f1: Maximum F1 along the precision-recall curve, in [0, 1]; None without ground truth.
+        precision: [101] best precision at recall 0, 0.01, ..., 1 or more; None without ground truth.
+        difference: AP of the compared file minus this AP; None without a comparison.
     """
 
     key: str
@@ -92,14 +93,14 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
     """Write the page.
 
     Args:
-        path: the file; its folder is made where there is none.
-        config: of the evaluation; detections from its score on count on the photographs.
-        truth: the M objects; photographs that are not there are said not to be.
-        table: the D detections.
-        report: what analyse(config, truth, table) returned.
+        path: The file; its folder is created if needed.
+        config: Settings of the evaluation; its score is the minimum score of detections on images.
+        truth: The M objects.
+        table: The D detections.
+        report: Result of analyse(config, truth, table).
 
     Raises:
-        ValueError: the table is of another split.
+        ValueError: the table was made for another split.
         OSError: the file cannot be written.
     """
     evaluation = report.evaluation
@@ -113,6 +114,7 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"number": partial(number, absent="–"), "signed": signed, "span": span, "verdict": verdict}
     page = environment.get_template("page.html.jinja").render(
         truth=truth,
         table=table,
@@ -135,7 +137,7 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as part:
-        part.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names need not be valid text
 
 
 # ---- classes
@@ -144,7 +146,7 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
 def _class_rows(
     report: Report, curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None]
 ) -> list[ClassRow]:
-    """The K classes, the worst first, those without ground truth last."""
+    """Make the rows of the K classes, worst first, classes without ground truth last."""
     evaluation = report.evaluation
     differences = report.comparison.by_class if report.comparison else [None] * len(curves)
     rows = []
@@ -171,7 +173,7 @@ def _class_rows(
 
 
 def _overview(rows: Sequence[ClassRow]) -> Markup:
-    """Every class as a thin line, their mean as a thick one."""
+    """Plot every class as a thin line and their mean as a thick one."""
     lines = [row.precision for row in rows if row.precision is not None]
 
     def draw(axes: Axes) -> None:
@@ -185,11 +187,11 @@ def _overview(rows: Sequence[ClassRow]) -> Markup:
 
 
 def _curves(rows: Sequence[ClassRow]) -> list[tuple[str, list[tuple[ClassRow, Markup]]]]:
-    """(heading, classes with their curves): all of few classes, else the worst and the best."""
+    """Plot the curves of all classes, or of the worst and the best where there are many, under headings."""
     if len(rows) <= FEW_CLASSES:
-        groups = [("Each class, the worst first", rows)]
+        groups = [("Each class, worst first", rows)]
     else:
-        groups = [(f"The worst {EXTREMES}", rows[:EXTREMES]), (f"The best {EXTREMES}", rows[: -EXTREMES - 1 : -1])]
+        groups = [(f"Worst {EXTREMES}", rows[:EXTREMES]), (f"Best {EXTREMES}", rows[: -EXTREMES - 1 : -1])]
     return [
         (heading, [(row, _curve(row, f"c{number}-{place}")) for place, row in enumerate(group)])
         for number, (heading, group) in enumerate(groups)
@@ -213,14 +215,14 @@ def _plot(
     prefix: str,
     description: str,
 ) -> Markup:
-    """A square of recall and precision as an <svg> element to put into a page.
+    """Plot precision over recall as an <svg> element of a page.
 
     Args:
-        draw: puts the lines in.
-        size: inch.
-        place: of the axes in the figure, as left, bottom, width, height in [0, 1].
-        prefix: of all its ids, so that no two plots on a page share one.
-        description: for those who do not see it.
+        draw: Function that draws the lines.
+        size: Width and height, inches.
+        place: Left, bottom, width and height of the axes in the figure, in [0, 1].
+        prefix: Prefix of all ids, so that no two plots on a page share one.
+        description: Text for screen readers.
     """
     buffer = io.StringIO()
     with rc_context({**STYLE, "svg.hashsalt": prefix}):
@@ -233,7 +235,7 @@ def _plot(
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]  # without <?xml> and the doctype
-    # Its style sheet would hold for the whole page.
+    # Its style sheet would apply to the whole page.
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
@@ -246,7 +248,7 @@ def _plot(
 
 
 def _without_folders(argument: str) -> str:
-    """A command's argument whose absolute path, if it is one, names no more of the machine than it must."""
+    """Shorten an absolute path in a command's argument, so that the page does not reveal the machine's folders."""
     key, equals, value = argument.rpartition("=")
     path = Path(value)
     if not path.is_absolute():

@@ -1,7 +1,7 @@
-"""The photographs of a report: the worst and the best, as thumbnails with the boxes of objects and detections.
+"""The worst and the best images of a report, as thumbnails with the boxes of objects and detections.
 
-In: the ground truth, the detections and their matches.  Out: Pictures, which page.html.jinja draws.
-Of the photographs only those that are shown are read.
+In: the ground truth, the detections and their matches.  Out: Pictures, which page.html.jinja draws. Only the images
+that are shown are read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL.Image
@@ -22,20 +22,20 @@ from detector.evaluation.truth import HALF_OPEN, Truth, convert
 
 WORST, BEST = 8, 4
 SIDE = 480  # px, longest side of a thumbnail
-FALSE_DRAWN = 15  # false positives of a photograph, the best scored
-KINDS = ("missed", "false", "hit", "truth", "ignored")  # of frames, what matters most first
+FALSE_DRAWN = 15  # most false positives drawn on an image, those with the highest scores
+KINDS = ("missed", "false", "hit", "truth", "ignored")  # kinds of frames, most important first
 LABEL_HEIGHT, LETTER = 18.0, 7.4  # px of a thumbnail
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A box on a photograph, in px of the thumbnail.
+    """A box drawn on an image, in px of the thumbnail.
 
     Attributes:
-        kind: one of KINDS; truth is an object that was found.
-        text: its class, and the score of a detection.
+        kind: One of KINDS; "truth" is an object that was found.
+        text: Name of the class, and the score of a detection.
         box: x, y, width, height.
-        label: x, y, width of its text; None where that would cover another's.
+        label: x, y and width of the text; None where it would cover another text.
     """
 
     kind: str
@@ -46,17 +46,17 @@ class Frame:
 
 @dataclass(frozen=True)
 class Picture:
-    """A photograph with its frames.
+    """An image with its boxes.
 
     Attributes:
-        image_id: its name.
-        f1: in [0, 1].
-        hits, false, missed: their numbers.
-        source: the JPEG as a data URI, empty where it could not be read.
-        width, height: px of the thumbnail.
-        frames: in the order of drawing.
-        problem: why it could not be read.
-        absent: whether that is because there is no such file.
+        image_id: Id of the image.
+        f1: F1 of its detections, in [0, 1].
+        hits, false, missed: Numbers of true positives, false positives and missed objects.
+        source: JPEG as a data URI; empty where the image cannot be read.
+        width, height: Size of the thumbnail, px.
+        frames: Boxes in the order of drawing.
+        problem: Reason why the image cannot be read.
+        absent: Whether the reason is that the file does not exist.
     """
 
     image_id: str
@@ -75,15 +75,15 @@ class Picture:
 def worst_and_best(
     truth: Truth, table: DetectionTable, matches: Matches, score: float
 ) -> tuple[list[Picture], list[Picture]]:
-    """The photographs with the least F1, of equals more errors first, and those with the greatest, more hits first.
+    """Find the images with the lowest F1, equal ones by more errors, and with the highest F1, equal ones by more hits.
 
-    Those with neither an object that counts nor a detection from the score on have no F1.
+    Images with neither objects that count nor detections above the score have no F1 and are left out.
 
     Args:
-        truth: the objects.
-        table: the detections.
-        matches: of the two.
-        score: what a detection must reach to be shown.
+        truth: The objects.
+        table: The detections.
+        matches: Their matches.
+        score: Minimum score of the detections shown.
     """
     shown = table.scores >= score
     hits, false = (
@@ -99,49 +99,36 @@ def worst_and_best(
     best = [index for index in best if index not in worst][:BEST]
 
     def picture(index: int) -> Picture:
-        numbers = float(f1[index]), int(hits[index]), int(false[index]), int(missed[index])
-        rows = np.flatnonzero(shown & (table.image_index == index))
-        return _picture(truth, table, matches, index, rows, numbers)
+        path = truth.paths[index]
+        numbers = int(hits[index]), int(false[index]), int(missed[index])
+        plain = Picture(truth.image_ids[index], float(f1[index]), *numbers)
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            problem = f"{path.name}: {str(error).removeprefix(f'{path}: ')}"
+            return replace(plain, problem=problem, absent=not path.exists())
+        height, width = image.shape[:2]
+        scale = SIDE / max(height, width)
+        thumbnail = PIL.Image.fromarray(image)
+        thumbnail.thumbnail((SIDE, SIDE))
+        buffer = io.BytesIO()
+        thumbnail.save(buffer, "JPEG", quality=82)
+        frames = _frames(truth, table, matches, index, np.flatnonzero(shown & (table.image_index == index)))
+        return replace(
+            plain,
+            source="data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
+            width=round(width * scale, 1),
+            height=round(height * scale, 1),
+            frames=_placed(frames, scale, width * scale, height * scale),
+        )
 
     return [picture(index) for index in worst], [picture(index) for index in best]
-
-
-def _picture(
-    truth: Truth,
-    table: DetectionTable,
-    matches: Matches,
-    index: int,
-    rows: NDArray[np.int64],
-    numbers: tuple[float, int, int, int],
-) -> Picture:
-    """An image with its objects and the detections of rows drawn on it."""
-    image_id, path = truth.image_ids[index], truth.paths[index]
-    try:
-        image = read_image(path)
-    except ImageError as error:
-        problem = f"{path.name}: {str(error).removeprefix(f'{path}: ')}"
-        return Picture(image_id, *numbers, problem=problem, absent=not path.exists())
-    height, width = image.shape[:2]
-    scale = SIDE / max(height, width)
-    thumbnail = PIL.Image.fromarray(image)
-    thumbnail.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    thumbnail.save(buffer, "JPEG", quality=82)
-    frames = _frames(truth, table, matches, index, rows)
-    return Picture(
-        image_id,
-        *numbers,
-        source="data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
-        width=round(width * scale, 1),
-        height=round(height * scale, 1),
-        frames=_placed(frames, scale, width * scale, height * scale),
-    )
 
 
 def _frames(
     truth: Truth, table: DetectionTable, matches: Matches, index: int, rows: NDArray[np.int64]
 ) -> list[tuple[str, str, NDArray[np.float64]]]:
-    """(kind, text, box in px of the photograph), what matters most first."""
+    """Collect (kind, text, box in px of the image) of the objects and the detections in rows, by KINDS."""
     names = truth.classes.names
     found = set(matches.objects[rows[matches.status[rows] == HIT]].tolist())
     groups: dict[str, list[tuple[str, NDArray[np.float64]]]] = {kind: [] for kind in KINDS}
@@ -161,11 +148,11 @@ def _frames(
 def _placed(
     frames: Sequence[tuple[str, str, NDArray[np.float64]]], scale: float, width: float, height: float
 ) -> tuple[Frame, ...]:
-    """Frames in a thumbnail of width x height px, the first on top and first to get a free place for its label."""
+    """Scale frames to a thumbnail of width x height px; the first ones are on top and get places for labels first."""
     taken: list[tuple[float, float, float]] = []
     placed = []
     for kind, text, box in frames:
-        # Half a line inside, so that a box at the border is seen.
+        # Half a line inside, so that a box at the border is visible.
         left, right = np.clip(box[[0, 2]] * scale, 1, width - 1).round(1).tolist()
         top, bottom = np.clip(box[[1, 3]] * scale, 1, height - 1).round(1).tolist()
         if len(text) > 28:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as text to read and as JSON to keep (as a page: page.py)."""
+"""An evaluation with all that was computed beside it, as text for a terminal and as JSON (as a page: page.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detector.table import columns
 from proposals.files import write_whole
 
 TITLES = {
-    "ilsvrc": "ILSVRC DET, small objects found sooner",
+    "ilsvrc": "ILSVRC DET, lower IoU thresholds for small objects",
     "voc": "PASCAL VOC2010+, area under the curve",
     "voc07": "PASCAL VOC2007, 11 points",
     "coco": "COCO, 101 points",
@@ -23,17 +23,17 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation and what was found beside it.
+    """An evaluation and the analyses that were asked for.
 
     Attributes:
-        evaluation: the numbers of the protocol.
-        interval: of the mean AP over images.
-        diagnosis: errors by kind.
-        fates: number of objects by what became of them: found, or lost at which stage.
-        perfect: mean AP with a stage replaced by a perfect one.
-        comparison: with another file of detections.
-        other: name of that file.
-        warnings: of the files, one line each.
+        evaluation: The numbers of the protocol.
+        interval: 95 % confidence interval of mean AP.
+        diagnosis: Errors by type.
+        fates: Number of objects found, and lost at each stage of the detector.
+        perfect: Mean AP with one stage replaced by an oracle, keyed by stage.
+        comparison: Comparison with another file of detections.
+        other: Name of that file.
+        warnings: Warnings about the files, one line each.
     """
 
     evaluation: Evaluation
@@ -47,32 +47,25 @@ class Report:
 
 
 def format_report(report: Report, *, diagnosis: bool = False) -> str:
-    """A table of one row per class (AP, ground truths, detections), the mean and the median below, then the rest.
+    """Format a table with one row per class, the mean and the median below it, and the other numbers as lines.
 
-    With diagnosis, also the errors by kind and what each stage lost.
+    A class without ground truth has the AP "-" and does not count in the mean.
 
-    A class without ground truth has "-" for its AP and no part in the mean.
+    Args:
+        report: The numbers.
+        diagnosis: Whether to add the errors by type and the losses of each stage.
     """
     evaluation = report.evaluation
-    counts = evaluation.counts
-    plain = evaluation.plain_ap
-    heading = ("class", "AP", *(("AP plain",) if plain else ()), "objects", "detections")
-    rows = [
-        (
-            _class_title(evaluation, key),
-            _value(ap),
-            *((_value(plain[key]),) if plain else ()),
-            str(evaluation.objects[key]),
-            str(evaluation.detections[key]),
-        )
-        for key, ap in evaluation.ap.items()
-    ]
-    blank = ("",) if plain else ()
-    totals = [
-        ("mean", _value(evaluation.mean_ap), *blank, str(counts["objects"]), str(counts["detections"])),
-        ("median", _value(evaluation.median_ap), *blank, "", ""),
-    ]
-    lines = columns([heading, *rows, *totals])
+    counts, plain = evaluation.counts, evaluation.plain_ap
+    rows = [("class", "AP", "AP plain", "objects", "detections")]
+    for key, ap in evaluation.ap.items():
+        name = evaluation.names.get(key, key)
+        numbers = str(evaluation.objects[key]), str(evaluation.detections[key])
+        title = key if name in key else f"{key} {name}"
+        rows.append((title, number(ap), number(plain[key] if plain else None), *numbers))
+    rows.append(("mean", number(evaluation.mean_ap), "", str(counts["objects"]), str(counts["detections"])))
+    rows.append(("median", number(evaluation.median_ap), "", "", ""))
+    lines = columns([row if plain else (*row[:2], *row[3:]) for row in rows])
     rule = "-" * max(map(len, lines))
     title = TITLES.get(evaluation.protocol, evaluation.protocol)
     parts = [
@@ -82,21 +75,28 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
     if counts["classes_without_ground_truth"]:
         parts.append(f"{counts['classes_without_ground_truth']} classes without ground truth are not in the mean")
     if report.interval:
-        parts.append(
-            f"95 % confidence interval ({report.interval.resamples} resamples of the images): {_span(report.interval)}"
-        )
+        resamples = f"{report.interval.resamples:,} bootstrap resamples of the images"
+        parts.append(f"95 % confidence interval ({resamples}): {span(report.interval)}")
     if evaluation.summary:
-        parts.append("  ".join(f"{name} {_value(value)}" for name, value in evaluation.summary.items()))
+        parts.append("  ".join(f"{name} {number(value)}" for name, value in evaluation.summary.items()))
     if diagnosis:
         parts += _diagnosis_lines(report)
-    parts += _comparison_lines(report)
+    if report.comparison:
+        result = report.comparison
+        table: list[Sequence[str]] = [
+            ("comparison", "mean AP", "95 % confidence interval"),
+            ("these detections", number(result.first.value), span(result.first)),
+            (report.other, number(result.second.value), span(result.second)),
+            ("difference", signed(result.difference.value), span(result.difference)),
+        ]
+        parts += ["", *columns(table), verdict(result)]
     return "\n".join(parts)
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the evaluation's fields as JSON, and what was found beside it under its own keys.
+    """Write JSON: the evaluation's fields, and each further analysis under its own key.
 
-    Values by class, comparison.by_class among them, are keyed as `ap` is.
+    Values by class, including comparison.by_class, are keyed like `ap`.
     """
     content = asdict(report)
     if report.comparison:
@@ -107,50 +107,45 @@ def write_report(path: Path, report: Report) -> None:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def number(value: float | None, absent: str = "-") -> str:
+    """Format a mean AP or the like with four decimals."""
+    return absent if value is None else f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    """Format a difference with its sign and four decimals."""
+    return f"{value:+.4f}"
+
+
+def span(interval: Interval) -> str:
+    """Format the limits of an interval."""
+    return f"{interval.low:.4f} to {interval.high:.4f}"
+
+
+def verdict(result: Comparison) -> str:
+    """Say whether a difference is significant at the 5 % level, with the p-value."""
+    significant = result.difference.low > 0 or result.difference.high < 0
+    return (
+        f"the difference is {'' if significant else 'not '}statistically significant: p = {result.p_value:.3g}, "
+        f"{result.difference.resamples:,} bootstrap resamples of the images, the same for both"
+    )
+
+
 def _diagnosis_lines(report: Report) -> list[str]:
     parts: list[str] = []
     if report.diagnosis:
-        rows = [("error", "number", "mean AP without it")]
-        for kind, gain in report.diagnosis.gains.items():
-            rows.append((kind, str(report.diagnosis.counts[kind]), f"{gain:+.4f}"))
+        counts, gains = report.diagnosis.counts, report.diagnosis.gains
+        rows = [("error", "number", "gain of mean AP if fixed")]
+        rows += [(kind, str(counts[kind]), signed(gain)) for kind, gain in gains.items()]
         parts += ["", *columns(rows)]
         if report.diagnosis.confused:
             pairs = ", ".join(f"{real} as {taken} {count}" for real, taken, count in report.diagnosis.confused[:8])
-            parts.append(f"taken for another class, scores from {report.diagnosis.score:g}: {pairs}")
+            parts.append(f"confused classes (scores from {report.diagnosis.score:g}): {pairs}")
     if report.fates:
         parts += ["", *columns([("object", "number"), *((name, str(count)) for name, count in report.fates.items())])]
     if report.perfect:
         base = report.evaluation.mean_ap
-        rows = [("perfect stage", "mean AP", "gain")]
-        rows += [(stage, _value(value), f"{value - base:+.4f}") for stage, value in report.perfect.items()]
+        rows = [("oracle stage", "mean AP", "gain")]
+        rows += [(stage, number(value), signed(value - base)) for stage, value in report.perfect.items()]
         parts += ["", *columns(rows)]
     return parts
-
-
-def _comparison_lines(report: Report) -> list[str]:
-    if report.comparison is None:
-        return []
-    result = report.comparison
-    certain = result.difference.low > 0 or result.difference.high < 0
-    verdict = "a difference beyond chance" if certain else "no difference beyond chance"
-    rows: list[Sequence[str]] = [
-        ("comparison", "mean AP", "95 % interval"),
-        ("these detections", _value(result.first.value), _span(result.first)),
-        (report.other, _value(result.second.value), _span(result.second)),
-        ("difference", f"{result.difference.value:+.4f}", _span(result.difference)),
-    ]
-    limit = result.difference.resamples
-    return ["", *columns(rows), f"{verdict}: p = {result.p_value:.3g}, {limit} resamples, the same images for both"]
-
-
-def _class_title(evaluation: Evaluation, key: str) -> str:
-    name = evaluation.names.get(key, key)
-    return key if name in key else f"{key} {name}"
-
-
-def _span(interval: Interval) -> str:
-    return f"{interval.low:.4f} to {interval.high:.4f}"
-
-
-def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
