@@ -130,7 +130,7 @@ def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: di
 
 
 def find_checkpoint(name: str, members: int = 1) -> Path:
-    """Find a checkpoint by its path, or by the name of shipped weights.
+    """Find a checkpoint by its path, or by its name: that of shipped weights, or torchvision.
 
     Args:
         name: A file, the name of weights that this package ships, or "torchvision", whose GoogLeNet is then downloaded.

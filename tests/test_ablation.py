@@ -25,7 +25,7 @@ from detector.data.ilsvrc import det_classes
 from detector.data.image import Image
 from detector.evaluation import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.bootstrap import Interval
-from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate
+from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_table
 from detector.evaluation.reading import read_results
 from detector.evaluation.truth_files import read_truth
 from detector.experiments.ablation import (
@@ -157,7 +157,7 @@ def experiment(config: AblationConfig, name: str) -> Evaluation:
         config.protocol, config.min_iou, data=config.data, name=name, detector=detector, cache="boxes"
     )
     truth = read_truth(config.data)
-    return evaluate(truth, read_results(run_detector(evaluation, "cpu"), truth).table, evaluation)
+    return evaluate_table(truth, read_results(run_detector(evaluation, "cpu"), truth).table, evaluation)
 
 
 # ---- the numbers
@@ -244,7 +244,7 @@ def test_an_ensemble_is_the_mean_of_the_softmax(config: AblationConfig, table: T
         class_boxes = np.stack([boxes, boxes], axis=1)
         found[record.image_id] = suppress(class_boxes, (scores[0] + scores[1]) / 2, SuppressionConfig())
     truth = read_truth(config.data)
-    expected = evaluate(truth, DetectionTable.from_images(truth, found), ScoringConfig()).mean_ap
+    expected = evaluate_table(truth, DetectionTable.from_images(truth, found), ScoringConfig()).mean_ap
     values = {name: row.mean_ap[ALL].value for name, row in table.rows.items()}
     assert values["both"] == pytest.approx(expected, abs=1e-9)
     assert len({values["both"], values["first"], values["another"]}) == 3

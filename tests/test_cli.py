@@ -82,6 +82,8 @@ def test_help_comes_at_once_and_ends_with_commands_to_paste(name: str) -> None:
         ("detect", []),
         ("detect", ["suppression.min_score=0.5"]),
         ("eval_map", ["--annotations", "x"]),
+        ("eval_map", ["data.kind=voc"]),
+        ("eval_map", ["--protocol", "coco"]),
         ("train_classifier", ["--config", "x", "--resume", "maybe"]),
     ],
 )
@@ -411,7 +413,7 @@ def test_perfect_and_no_detections(
         assert report["ap"] == {"square": pytest.approx(value), "disc": pytest.approx(value)}
         captured = capsys.readouterr()
         assert f"{value:.4f}" in captured.out
-        nothing = f"eval_map: warning: {path}: holds no detections; every AP is 0\n"
+        nothing = f"eval_map: warning: {path}: contains no detections; every AP is 0\n"
         assert captured.err == ("" if value else nothing)
     assert not (workplace / "runs").exists()
 

@@ -197,10 +197,10 @@ def test_the_keys_of_a_schema() -> None:
         ("rate", "float", "0.5"),
         ("inner", "", ""),
         ("inner.depth", "int", "9"),
-        ("inner.colour", "red|blue", "red"),
+        ("inner.colour", "red|blue", '"red"'),
         ("named", "", ""),
         ("named.NAME.depth", "int", "3"),
-        ("named.NAME.colour", "red|blue", "red"),
+        ("named.NAME.colour", "red|blue", '"red"'),
         ("perhaps", "list[str] or null", "null"),
         ("undocumented", "bool", "false"),
     ]
@@ -269,7 +269,7 @@ def test_bare_without_the_data_says_what_to_get(
     lines = [line.removeprefix(f"{name}: ") for line in captured.err.splitlines()]
     assert captured.out == ""
     assert lines[0] == "no ILSVRC detection data in data/ILSVRC"
-    for folder in ("Data/DET/val", "Annotations/DET/val", "ImageSets/DET"):
+    for folder in ("Data/DET/", "Annotations/DET/", "ImageSets/DET"):
         assert any(f"data/ILSVRC/{folder}" in line for line in lines)
     assert any(f"python tools/{name}.py {roots}" in line for line in lines)
     assert any(f"python tools/{name}.py --config " in line for line in lines)

@@ -17,7 +17,7 @@ from detector.data.ground_truth import DataError
 from detector.data.ilsvrc import det_classes
 from detector.evaluation import DetectionTable, ResultsError, evaluate_ilsvrc, read_results
 from detector.evaluation.names import UNKNOWN, UNLISTED, Names
-from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate
+from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_table
 from detector.evaluation.truth import ILSVRC, Truth
 from detector.evaluation.truth_files import listed_part, open_truth, read_coco_truth, read_truth
 from detector.experiments.evaluation_run import EvaluationConfig, analyse, detector_warnings
@@ -224,9 +224,9 @@ def test_groups_by_name_or_wnid(names: list[str]) -> None:
     truth = ilsvrc_truth()
     table = table_of(truth, [0, 3, 1])
     config = EvaluationConfig(protocol=Protocol.ilsvrc, groups={"music": names})
-    assert evaluate(truth, table, config).summary["mean of music"] == pytest.approx((1 + 1 / 2) / 2)
+    assert evaluate_table(truth, table, config).summary["mean of music"] == pytest.approx((1 + 1 / 2) / 2)
     with pytest.raises(ResultsError, match=r"groups.music.*bee hive"):
-        evaluate(truth, table, replace(config, groups={"music": ["bee hive"]}))
+        evaluate_table(truth, table, replace(config, groups={"music": ["bee hive"]}))
 
 
 def test_an_evaluation_is_not_written_into(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_an_evaluation_is_not_written_into(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("detector.evaluation.protocols.evaluate_ilsvrc", lambda *_, **__: before)
     summary = dict(before.summary)
     config = EvaluationConfig(protocol=Protocol.ilsvrc, groups={"music": ["accordion"]})
-    assert evaluate(truth, table, config).summary == {**summary, "mean of music": 0.5}
+    assert evaluate_table(truth, table, config).summary == {**summary, "mean of music": 0.5}
     assert before.summary == summary
 
 

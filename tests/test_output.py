@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import errno
 import json
 import os
@@ -12,7 +11,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from detector.commands import results
 from detector.commands.results import (
     OutputError,
     detect_files,
@@ -65,10 +63,6 @@ def photo(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(IMAGE).save(path)
     return path
-
-
-def test_doctest() -> None:
-    assert doctest.testmod(results).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.image import Image
 from detector.network.input import InputConvention, network_input
 from detector.network.pretrained import TORCHVISION_INPUT
-from detector.regions import warp as regions
 from detector.regions.warp import RegionConfig, context_windows, warp
 
 PAPER = RegionConfig()
@@ -66,10 +64,6 @@ def reference_warp(image: Image, box: NDArray[np.float64], config: RegionConfig)
     result = np.einsum("ri,cj,ijk->rck", down, across, image.astype(np.float64), optimize=True)
     result[~(inside_y[:, None] & inside_x[None, :])] = FILL
     return result
-
-
-def test_doctest() -> None:
-    assert doctest.testmod(regions).failed == 0
 
 
 def test_window_of_a_box() -> None:

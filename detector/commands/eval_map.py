@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    other = options.protocol or any(text.startswith(("data.kind", "protocol")) for text in options.overrides)
+    if other and not options.config and not options.detections and not options.annotations:
+        parser.error("give --config to run a detector on other data than ILSVRC's, or --detections to score a file")
     if options.annotations and not options.detections:
         parser.error("--annotations are for scoring a file: give --detections too")
     if options.annotations and not options.protocol:
@@ -187,4 +190,4 @@ def _say_models(config: EvaluationConfig) -> None:
 
     say("eval_map", f"detector.models=[{','.join(config.detector.models)}]")
     if not any(name.startswith(TRAINED) for name in config.detector.models):
-        say("eval_map", f"which PASCAL VOC's 20 classes were trained for; for all 200: {command('train_classifier')}")
+        say("eval_map", f"these know PASCAL VOC's 20 classes; to train for ILSVRC's 200: {command('train_classifier')}")

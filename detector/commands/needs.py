@@ -66,11 +66,8 @@ def _missing_tree(name: str, data: dict[str, DataConfig]) -> list[str]:
     }
     return [
         f"no ILSVRC detection data in {root}",
-        "  get it: register at https://image-net.org, download ILSVRC2017_DET.tar.gz (55 GB; its train and val images",
-        "    are those of 2014) and unpack it so that these folders exist:",
-        f"    {root}/Data/DET/val         images, *.JPEG; those of train in train/",
-        f"    {root}/Annotations/DET/val  boxes, *.xml; those of train in train/",
-        f"    {root}/ImageSets/DET        lists of images; R-CNN's val1 and val2 come with this program",
+        "  get it: register at https://image-net.org, unpack ILSVRC2017_DET.tar.gz (55 GB; train and val are of 2014)",
+        f"  folders: {root}/ImageSets/DET, {root}/Data/DET/{{train,val}}, {root}/Annotations/DET/{{train,val}}",
         f"  or name the folder that has them: {command(name)} {' '.join(f'{key}.root=DIR' for key in missing)}",
-        f"  or take other data, here PASCAL VOC: {command(name)} --config {other[name]}",
+        f"  or take other data, such as PASCAL VOC: {command(name)} --config {other[name]}",
     ]

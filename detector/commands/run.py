@@ -92,19 +92,19 @@ def message_of(error: BaseException) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether a module of this program is what cannot be imported: a fault of the program, not of the installation."""
+    """Whether a module of this program cannot be imported: a fault of the program, not of the installation."""
     return isinstance(error, ImportError) and (error.name or "").partition(".")[0] in OURS
 
 
 class _ReaderGone(BaseException):
-    """Nobody reads what is printed any more. Not an Exception: whoever handles failures of an item must not see it."""
+    """Nobody reads the output any more. Not an Exception: handlers of an item's failure must not catch it."""
 
 
 class _Stream:
-    """A standard stream that outlives its reader; otherwise as the stream itself.
+    """A standard stream that can be written to after its reader has gone.
 
     Attributes:
-        failure: why lines were lost, other than for want of a reader.
+        failure: The error by which lines were lost, unless their reader had gone; None without one.
     """
 
     def __init__(self, stream: TextIO, *, ends_with_reader: bool) -> None:
@@ -139,7 +139,7 @@ class _Stream:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere, or Python would complain of it at its end."""
+    """Discard what a stream still holds, or Python would report an error at its end."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # a stream in memory
@@ -205,7 +205,7 @@ def _log(name: str) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers stop a job, end this process as Ctrl-C does; a forked worker dies of it."""
+    """Handle SIGTERM, by which schedulers stop a job, as Ctrl-C in this process; a forked worker is ended by it."""
     if threading.current_thread() is not threading.main_thread():  # Python takes signals in that one only
         yield
         return

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from importlib import import_module
@@ -115,20 +116,6 @@ def _kind(hint: Any) -> str:
 
 
 def _yaml(value: object) -> str:
-    """A default on one line; empty for a value that has to be given."""
-    match value:
-        case str() if value == REQUIRED:
-            return ""
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case Enum():
-            return value.name
-        case str():
-            return value or '""'
-        case Mapping():
-            return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
-        case list() | tuple():
-            return f"[{', '.join(map(_yaml, value))}]"
-    return str(value)
+    """A default on one line, as JSON, which is YAML; empty for a value that has to be given."""
+    shown = json.dumps(value, ensure_ascii=False, default=lambda one: one.name if isinstance(one, Enum) else str(one))
+    return "" if value == REQUIRED else shown

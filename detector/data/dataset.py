@@ -19,14 +19,13 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 
-from tqdm import tqdm
-
 from detector.data.coco import read_coco
 from detector.data.frames import SizeMismatch, match_frames
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.data.ilsvrc import read_ilsvrc_det
 from detector.data.image import ImageError
 from detector.data.voc import VOC_CLASSES, read_voc
+from detector.progress import progress
 
 
 class DatasetKind(Enum):
@@ -172,8 +171,7 @@ def readable_part(dataset: Dataset, workers: int = 1) -> tuple[Dataset, list[str
     with ThreadPoolExecutor(max(1, workers)) as executor:
         found = executor.map(fault, dataset.records)
         label = f"images of {dataset.name}"
-        few = len(dataset) < 1000  # which takes seconds
-        faults = list(tqdm(found, label, len(dataset), unit="image", dynamic_ncols=True, leave=False, disable=few))
+        faults = list(progress(found, label, total=len(dataset), leave=False, delay=3))
     lines = [line for line in faults if line]
     if lines and len(lines) == len(dataset):
         raise ImageError(f"{dataset.name}: no image can be read; the first: {lines[0]}")

@@ -2,7 +2,8 @@
 
 from detector.evaluation.average import average_precision
 from detector.evaluation.coco import evaluate_coco
-from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate, evaluate_ilsvrc, evaluate_voc
+from detector.evaluation.entry import evaluate
+from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_ilsvrc, evaluate_table, evaluate_voc
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.truth import Truth
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate",
     "evaluate_coco",
     "evaluate_ilsvrc",
+    "evaluate_table",
     "evaluate_voc",
     "read_coco_truth",
     "read_ilsvrc_truth",

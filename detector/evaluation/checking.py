@@ -107,24 +107,24 @@ def checked(raw: Raw, truth: Truth) -> Results:
         )
         raw = raw[np.flatnonzero(~unlisted)]
 
-    def refuse(bad: NDArray[np.bool_], problem: Callable[[int], str]) -> None:
+    def reject(bad: NDArray[np.bool_], problem: Callable[[int], str]) -> None:
         count = int(bad.sum())
         if count:
             first = int(np.flatnonzero(bad)[0])
             more = f" ({count:,} of {len(bad):,} detections)" if count > 1 else ""
             errors.append(f"{raw.path}: {raw.describe(first)[0]}: {problem(first)}{more}")
 
-    refuse(~np.isfinite(raw.scores), lambda i: f"score must be a finite number, not {raw.scores[i]}")
-    refuse(
+    reject(~np.isfinite(raw.scores), lambda i: f"score must be a finite number, not {raw.scores[i]}")
+    reject(
         np.asarray(~np.isfinite(raw.boxes).all(axis=1)),
         lambda i: f"a box must be finite numbers, not {raw.given[i].tolist()}",
     )
-    refuse(raw.image_index < 0, lambda i: unknown_image(str(raw.describe(i)[1]), truth))
-    refuse(raw.labels < 0, lambda i: _unknown_class(raw, truth, i))
+    reject(raw.image_index < 0, lambda i: unknown_image(str(raw.describe(i)[1]), truth))
+    reject(raw.labels < 0, lambda i: _unknown_class(raw, truth, i))
     inverted = np.asarray((raw.sizes < 0).any(axis=1))  # by more than the rounding of a box without area
     if inverted.sum() > INVERTED * len(inverted):
         right, wrong = _layouts(raw)
-        refuse(
+        reject(
             inverted,
             lambda i: f"box {raw.given[i].tolist()} ends before it begins; boxes are {right}, these look like {wrong}",
         )

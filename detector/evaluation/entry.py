@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detections import Detections
-from detector.evaluation import protocols
 from detector.evaluation.checking import unknown_image
 from detector.evaluation.names import UNKNOWN, Names
-from detector.evaluation.protocols import Protocol, ScoringConfig
+from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_table
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.truth import Truth
@@ -71,7 +70,7 @@ def evaluate(
         table = detections
     for line in warnings:
         _LOG.warning("%s", line)
-    return protocols.evaluate(truth, table, config)
+    return evaluate_table(truth, table, config)
 
 
 def _table(truth: Truth, found: Mapping[str, Detections]) -> DetectionTable:

@@ -81,7 +81,7 @@ RULES: dict[Protocol, tuple[str, Floats]] = {
 """Matching rule of each protocol, and the recalls that its average precision uses."""
 
 
-def evaluate(truth: Truth, table: DetectionTable, config: ScoringConfig) -> Evaluation:
+def evaluate_table(truth: Truth, table: DetectionTable, config: ScoringConfig) -> Evaluation:
     """Score detections by the config's protocol and add the mean AP of each group of classes to the summary.
 
     Raises:

@@ -1,1 +1,1 @@
-"""A detector run over a data set, recorded, and taken apart."""
+"""Runs of a detector over a data set, their records and their analysis."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.class_order import in_order_of
@@ -36,6 +35,7 @@ from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import read_truth
 from detector.experiments.extraction import dataset_proposals, with_proposals
 from detector.experiments.score_store import ScoreStore
+from detector.progress import progress
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer, cascaded, passes
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
@@ -44,6 +44,8 @@ from proposals.boxes import Boxes, mirrored
 from proposals.files import write_whole
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
+
+_LOG = logging.getLogger(__name__)
 
 ALL = "all classes"
 
@@ -175,7 +177,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     """
     dataset = open_dataset(config.data)
     for warning in dataset.warnings:
-        print(f"ablate: warning: {warning}", file=sys.stderr)
+        _LOG.warning("%s", warning)
     truth = read_truth(config.data)
     groups = {ALL: list(range(len(truth.classes)))}
     groups |= {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
@@ -204,7 +206,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     table: dict[str, Row] = {}
     results: dict[str, tuple[Matches, DetectionTable]] = {}
     rule, points = RULES[config.protocol]
-    for name, row in tqdm(config.rows.items(), desc="rows", unit="row", dynamic_ncols=True):
+    for name, row in progress(config.rows.items(), "rows", "row"):
         kept = [members[model] for model in row.models]
         found, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], kept)
         matches = match(truth, found, rule, config.min_iou)
@@ -298,7 +300,7 @@ class _Member:
 def _score(dataset: Dataset, stores: Sequence[ProposalStore], member: _Member, mirror: bool, label: str) -> None:
     """Score all boxes of the stores with one classifier."""
     scores = member.mirrored if mirror else member.plain
-    for record in tqdm(dataset.records, desc=label, unit="image", dynamic_ncols=True):
+    for record in progress(dataset.records, label):
         content = record.path.read_bytes()
         boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
         scores.scores(content, boxes, partial(member.score, record, mirror))

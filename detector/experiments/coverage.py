@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,10 +157,7 @@ def _coverage(
         gains=gains,
         average_recall=average_recall(best),
         mabo=float(np.nanmean(abo)),
-        abo={
-            _class_name(dataset, label): None if math.isnan(value) else value
-            for label, value in enumerate(abo.tolist())
-        },
+        abo={_class_name(dataset, k): None if math.isnan(value) else value for k, value in enumerate(abo.tolist())},
         recall_by_iou={threshold: recall(best, threshold) for threshold in IOUS},
         recall_by_boxes={COUNTS[row]: recall(overlaps[row]) for row in known},
         average_recall_by_boxes={COUNTS[row]: average_recall(overlaps[row]) for row in known},
@@ -170,24 +167,13 @@ def _coverage(
 
 def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
     """Format a table with one line per method, and a table of the ABO of each class; "-" where nothing was measured."""
-    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "only here", "s/image", "quartiles")
-    lines = [heading]
+    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "unique", "s/image", "quartiles")
+    lines: list[Sequence[str]] = [heading]
     for name, row in rows.items():
-        low, middle, high = (f"{value:.3f}" for value in row.seconds) if row.seconds else ("-", "-", "-")
-        lines.append(
-            (
-                name,
-                f"{row.boxes:.0f}",
-                _number(row.ratio),
-                f"{row.coverage:.3f}",
-                f"{row.recall_by_iou[0.7]:.3f}",
-                f"{row.average_recall:.3f}",
-                f"{row.mabo:.3f}",
-                _number(row.unique),
-                middle,
-                f"{low}-{high}" if row.seconds else "-",
-            )
-        )
+        shares = row.ratio, row.coverage, row.recall_by_iou[0.7], row.average_recall, row.mabo, row.unique
+        low, middle, high = row.seconds or (None, None, None)
+        spread = f"{low:.3f}-{high:.3f}" if row.seconds else "-"
+        lines.append((name, f"{row.boxes:.0f}", *map(_number, (*shares, middle)), spread))
     classes = [("ABO of class", *rows)]
     for name in next(iter(rows.values())).abo:
         classes.append((name, *(_number(row.abo[name]) for row in rows.values())))
@@ -196,8 +182,7 @@ def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
         for name, row in rows.items()
         for source, share in row.gains.items()
     ]
-    objects = sum(len(record.boxes[_counts(record)]) for record in dataset.records)
-    title = f"{dataset.name}: {len(dataset)} images, {objects} objects"
+    title = f"{dataset.name}: {len(dataset)} images, {_objects(dataset)} objects"
     return "\n".join([title, *columns(lines), *gains, "", *columns(classes)])
 
 
@@ -206,7 +191,7 @@ def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: M
     content = {
         "data": dataset.name,
         "images": len(dataset),
-        "objects": sum(len(record.boxes[_counts(record)]) for record in dataset.records),
+        "objects": _objects(dataset),
         "settings": {name: config_to_dict(row) for name, row in rows.items()},
         "config": config_to_dict(config),
     }
@@ -225,21 +210,17 @@ def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) ->
 
     figure = Figure(figsize=(13, 4), layout="constrained")
     axes = figure.subplots(1, 3)
-    for name, row in rows.items():
-        label = f"{name} ({row.boxes:.0f} boxes)"
-        axes[0].plot(list(row.recall_by_iou), list(row.recall_by_iou.values()), marker=".", label=label)
-        for axis, curve in ((axes[1], row.recall_by_boxes), (axes[2], row.average_recall_by_boxes)):
-            axis.plot(list(curve), list(curve.values()), marker=".", label=label)
-    for axis, x, y in zip(
-        axes,
-        ("IoU", "boxes per image", "boxes per image"),
-        ("recall", "recall at IoU 0.5", "average recall, IoU 0.5 to 1"),
-        strict=True,
-    ):
-        axis.set(xlabel=x, ylabel=y, ylim=(0, 1))
+    plots = (
+        ("recall_by_iou", "IoU", "linear", "recall"),
+        ("recall_by_boxes", "boxes per image", "log", "recall at IoU 0.5"),
+        ("average_recall_by_boxes", "boxes per image", "log", "average recall, IoU 0.5 to 1"),
+    )
+    for axis, (curves, x, scale, y) in zip(axes, plots, strict=True):
+        for name, row in rows.items():
+            curve = getattr(row, curves)
+            axis.plot(list(curve), list(curve.values()), marker=".", label=f"{name} ({row.boxes:.0f} boxes)")
+        axis.set(xlabel=x, ylabel=y, ylim=(0, 1), xscale=scale)
         axis.grid(alpha=0.3)
-    for axis in axes[1:]:
-        axis.set_xscale("log")
     axes[0].legend(fontsize="small")
     figure.suptitle(f"{dataset.name}: {len(dataset)} images")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -281,6 +262,10 @@ def _overlaps(
 
 def _counts(record: Record) -> NDArray[np.bool_]:
     return ~(record.difficult | record.crowd)
+
+
+def _objects(dataset: Dataset) -> int:
+    return sum(int(_counts(record).sum()) for record in dataset.records)
 
 
 def _class_name(dataset: Dataset, label: int) -> str:

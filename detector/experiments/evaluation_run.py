@@ -14,7 +14,7 @@ from detector.data.dataset import DataConfig
 from detector.evaluation.bootstrap import bootstrap, compare
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import match
-from detector.evaluation.protocols import RULES, Protocol, ScoringConfig, evaluate
+from detector.evaluation.protocols import RULES, Protocol, ScoringConfig, evaluate_table
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
@@ -97,7 +97,7 @@ def analyse(
         other_name: Name of those, for the report.
         warnings: Warnings to keep with the numbers.
     """
-    evaluation = evaluate(truth, table, config)
+    evaluation = evaluate_table(truth, table, config)
     rule, points = RULES[config.protocol]
     matches = match(truth, table, rule, config.min_iou)
     interval = comparison = None
@@ -136,7 +136,9 @@ def _recorded_stages(
         for image_id, found in recorded.items()
     }
     tables = {stage: read_results(config.oracle(stage), truth).table for stage in ORACLES}
-    return count_fates(counted), {stage: evaluate(truth, table, config).mean_ap for stage, table in tables.items()}
+    return count_fates(counted), {
+        stage: evaluate_table(truth, table, config).mean_ap for stage, table in tables.items()
+    }
 
 
 def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Path:

@@ -103,7 +103,9 @@ def load_torchvision(
     classes = _rows(state, "fc.weight")
     with torch.device("meta"):
         network = GoogLeNet(replace(TORCHVISION_VARIANT, classes=classes))
-    _load(network, state, _torchvision_names(network), source)
+    names = _torchvision_names(network)
+    counters = [name for name in names.values() if name.endswith("num_batches_tracked")]  # old files have none
+    _load(network, {name: torch.tensor(0) for name in counters} | state, names, source)
     return network.eval(), TORCHVISION_INPUT
 
 

@@ -1,1 +1,1 @@
-"""What is shown of an evaluation: text, a page, pictures."""
+"""An evaluation as text, as JSON, and as a page of HTML with images."""
