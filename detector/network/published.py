@@ -17,10 +17,7 @@ from proposals.errors import UserError
 
 TORCHVISION = "torchvision"
 """What `init` names torchvision's weights by."""
-ZOO = (
-    "https://github.com/onnx/models/raw/main/validated/vision/classification/"
-    "inception_and_googlenet/googlenet/model/googlenet-9.onnx"
-)
+ZOO = "https://huggingface.co/onnxmodelzoo/googlenet-9/resolve/main/googlenet-9.onnx"
 """BVLC's GoogLeNet in the ONNX model zoo, 28 MB."""
 
 
