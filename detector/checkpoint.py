@@ -252,6 +252,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file; raises CheckpointError if it is missing or no safetensors file."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
@@ -262,6 +263,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Return this project's header in the metadata; raises CheckpointError if it is damaged."""
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
     except (KeyError, ValueError) as error:

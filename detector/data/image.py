@@ -54,8 +54,8 @@ EXTRA_SAMPLES, SAMPLE_FORMAT, COMPRESSION, PLANES = 338, 339, 259, 284
 
 Result = TypeVar("Result")
 
-# Pillow warns of damaged EXIF and of large images; read_image fixes the first and reads or rejects the second. The filter
-# is set once: catch_warnings around each image would race between threads and repeat the one-time warnings of others.
+# Pillow warns of damaged EXIF and of large images; read_image fixes the first and reads or rejects the second. The
+# filter is set once: catch_warnings around each image would race between threads and repeat one-time warnings.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
