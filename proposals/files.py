@@ -25,29 +25,23 @@ def write_whole(path: Path) -> Iterator[Path]:
         OSError: the folder does not exist or cannot be written, or the disk is full; it names a file.
     """
     path = Path(path)
-    try:
-        if path.exists() and not path.is_file():
-            yield path
-        else:
-            with _whole(path.resolve()) as temporary:
-                yield temporary
-    except OSError as error:  # the system names no file when a disk is full
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix[:32]}")
+    direct = path.exists() and not path.is_file()
+    path = path if direct else path.resolve()
+    temporary = path if direct else path.with_name(f".{uuid.uuid4().hex}.part{path.suffix[:32]}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        flush_folder(path.parent)
+        if not direct:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            flush_folder(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # the system names no file when a disk is full
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if not direct:
+            temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ Boxes are float64 in the convention of proposals.boxes. Images are read when the
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
@@ -25,6 +26,11 @@ from proposals.boxes import Boxes, area, clip
 from proposals.errors import UserError
 
 T = TypeVar("T")
+
+Size = tuple[int, int]
+"""Width and height, px; 0 where it is unknown."""
+
+LARGEST_SIDE = 2**31  # px; more is no size
 
 INVERTED = "boxes end before they begin and were left out"
 
@@ -295,6 +301,28 @@ def progress(items: Sequence[T], label: str, unit: str) -> Iterator[T]:
     """Yield the items, with a bar on stderr where that takes long; under torchrun only the first process shows it."""
     silent = os.environ.get("RANK", "0") != "0"
     yield from tqdm(items, desc=label, unit=unit, delay=3, dynamic_ncols=True, disable=silent)
+
+
+def number(value: object) -> float:
+    """Return a number, which tools may write as text; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def side(value: object) -> int:
+    """Return a side of an image, px; 0 where it is not a number from 1 up."""
+    return int(number(value)) if 1 <= number(value) < LARGEST_SIDE else 0
+
+
+def flag(value: object) -> bool | None:
+    """Return a flag, which tools write as number or text; False where nothing is stated, None for any other value."""
+    word = "" if value is None else str(value).strip().lower()
+    known = {"1": True, "true": True, "yes": True, "1.0": True}
+    return known.get(word, False if word in ("", "0", "false", "no", "0.0", "unspecified") else None)
 
 
 def composed(text: str) -> str:
