@@ -323,8 +323,8 @@ def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: 
     limit = np.empty(count, np.float32)
     for node in range(count):
         limit[node] = internal[node] + k / size[node]
-    refused = np.empty(len(weights), np.int32)
-    refusals = 0
+    rejected = np.empty(len(weights), np.int32)
+    rejections = 0
     for edge in range(len(weights)):
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
         if a == b:
@@ -334,9 +334,9 @@ def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: 
             root = _join(parent, size, a, b)
             limit[root] = weight + k / size[root]
         else:
-            refused[refusals] = edge
-            refusals += 1
-    for edge in refused[:refusals]:
+            rejected[rejections] = edge
+            rejections += 1
+    for edge in rejected[:rejections]:
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
         if a != b and (size[a] < min_size or size[b] < min_size):
             _join(parent, size, a, b)
