@@ -7,8 +7,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from detector.nms import class_nms, class_soft_nms
-from detector.postprocess import suppress
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
