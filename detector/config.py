@@ -125,7 +125,7 @@ def config_to_dict(config: object) -> dict[str, Any]:
 
 
 def to_yaml(config: object) -> str:
-    """Write every setting of a dataclass instance as YAML."""
+    """Return every setting as YAML, which `load_config` with the same schema reads back as an equal instance."""
     return cast(str, yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True))
 
 

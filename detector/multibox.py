@@ -27,6 +27,7 @@ from detector.checkpoint import (
     CheckpointError,
     fill,
     find_checkpoint,
+    find_pretrained,
     fitting,
     load_any_classifier,
     read_header,
@@ -35,6 +36,7 @@ from detector.checkpoint import (
 )
 from detector.data.image import Image
 from detector.device import choose_precision
+from detector.invocation import command
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input
 from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead, decode
@@ -151,9 +153,15 @@ def find_multibox(name: str) -> Path:
     if shipped.is_file():
         return shipped
     raise CheckpointError(
-        f"no MultiBox weights {name}; train some: python tools/train_multibox.py --config configs/multibox_voc.yaml, "
+        f"no MultiBox weights {name}; train some: {_training_command(path)}, "
         "or leave MultiBox out: proposals.multibox.weights=''"
     )
+
+
+def _training_command(path: Path) -> str:
+    """The command that trains runs/NAME/best.safetensors, where NAME is a preset."""
+    name = "ilsvrc_multibox" if path.parent.name == "ilsvrc_multibox" else "multibox_voc"
+    return f"{command('train_multibox')} --config {name}"
 
 
 def weights_sha256(name: str) -> str:
@@ -195,7 +203,7 @@ def trunk_of(name: str) -> tuple[GoogLeNet, InputConvention]:
     Raises:
         CheckpointError: there is no such file, or it holds no classifier.
     """
-    classifier = load_any_classifier(find_checkpoint(name))
+    classifier = load_any_classifier(find_pretrained(name))
     return classifier.network, classifier.convention
 
 
@@ -234,10 +242,10 @@ def load_multibox(path: Path) -> MultiBoxModel:
             it needs is missing or another one.
     """
     if not path.is_file():
-        raise CheckpointError(f"no MultiBox weights {path}; train some: python tools/train_multibox.py --help")
+        raise CheckpointError(f"no MultiBox weights {path}; train some: {_training_command(path)}")
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} holds no MultiBox of this project; tools/train_multibox.py writes them")
+        raise CheckpointError(f"{path} holds no MultiBox of this project; train_multibox writes them")
     with fitting(path):
         header = read_header(path, metadata)
         with safe_open(path, framework="pt") as file:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, save_checkpoint
+from detector.checkpoint import CheckpointError, ImageClassifier, find_checkpoint, load_any_classifier, save_checkpoint
 from detector.classification.augment import SamplingConfig, example, sampler
 from detector.classification.crops import cut, plan
 from detector.data.ground_truth import DataError
@@ -226,7 +226,7 @@ def _is_last(name: str) -> bool:
 def _previous(path: Path, wanted: GoogLeNetConfig) -> ImageClassifier:
     """A weights file, or the averaged weights of a run, auxiliary heads included."""
     if not path.is_dir():
-        return load_any_classifier(path)
+        return load_any_classifier(find_checkpoint(str(path)))
     classifier = load_any_classifier(path / "last.safetensors")
     if not (path / "state.pt").is_file():
         return classifier

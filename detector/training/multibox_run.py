@@ -17,6 +17,7 @@ from detector.data.content import dataset_digest
 from detector.data.dataset import open_dataset, readable_part
 from detector.data.ground_truth import exhaustive_part
 from detector.device import choose_precision, keep_freed_memory
+from detector.invocation import command
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
 from detector.training.counts import check_objects, smaller_than_batch
 from detector.training.loop import Loop
@@ -93,6 +94,6 @@ def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = 
             task = MultiBoxTraining(config, model, views, val_set, ranks=ranks)
             carry_on(Loop(task, config, folder, ranks, data=data), config, resuming)
     if ranks.leads:
-        print(f"done: python tools/detect.py image.jpg proposals.multibox.weights={folder}/best.safetensors")
+        print(f"done: {command('detect')} image.jpg proposals.multibox.weights={folder}/best.safetensors")
     report_unread(len(lines) + len(more), [*lines, *more])
     return folder

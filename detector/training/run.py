@@ -23,6 +23,7 @@ from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import LabelledImages, open_images
 from detector.device import keep_freed_memory
 from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.invocation import command
 from detector.training.counts import check_objects, smaller_than_batch, warn_of_counts
 from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier
 from detector.training.loop import Loop
@@ -82,10 +83,11 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
     if ranks.leads:
         weights = ",".join(f"{folder}/best.safetensors" for folder in folders)
         if task == "images":
-            print(f"done: python tools/classify.py image.jpg --models {weights.replace(',', ' ')}")
+            print(f"done: {command('classify')} image.jpg --models {weights.replace(',', ' ')}")
         else:
             moves = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
-            print(f"done: python tools/detect.py image.jpg models=[{weights}]{'' if moves else ' regression=false'}")
+            ending = "" if moves else " regression=false"
+            print(f"done: {command('detect')} image.jpg models=[{weights}]{ending}")
     report_unread(unread)
     return folders
 
