@@ -278,7 +278,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file, whatever it holds."""
+    """Return the metadata of a safetensors file; raises CheckpointError if it is missing or no safetensors file."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
@@ -289,7 +289,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the header that describes the network of one of our files."""
+    """Return this project's header in the metadata; raises CheckpointError if it is damaged."""
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
     except (KeyError, ValueError) as error:

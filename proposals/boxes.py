@@ -1,7 +1,7 @@
-"""What a box is, everywhere in this project.
+"""Boxes: their convention, used everywhere in this project, and operations on them.
 
 A box is (x1, y1, x2, y2) in pixels, 0-based, with the far edge exclusive: the whole image is (0, 0, width, height) and
-a box's area is (x2 - x1) * (y2 - y1). Other conventions are converted where a file is read or written, nowhere else.
+a box's area is (x2 - x1) * (y2 - y1). Other conventions are converted only where a file is read or written.
 Results are floating point, whatever the type of the boxes.
 """
 
@@ -17,21 +17,22 @@ Boxes = NDArray[np.floating[Any]]
 
 
 def floating(boxes: NDArray[Any]) -> Boxes:
-    """Boxes of floating point as they are; of whole numbers as float64, so that no result is rounded or wraps."""
+    """Return floating-point boxes as they are and integer boxes as float64, so that no result is rounded or wraps."""
     result: Boxes = boxes if np.issubdtype(boxes.dtype, np.floating) else boxes.astype(np.float64)
     return result
 
 
 def check_boxes(boxes: Boxes, width: float, height: float) -> None:
-    """See that each box shows a part of an image.
+    """Check that each box covers a part of an image.
 
     Args:
         boxes: [N, 4] px.
-        width: of the image, px.
-        height: of the image, px.
+        width: Width of the image, px.
+        height: Height of the image, px.
 
     Raises:
-        ValueError: they are not [N, 4], or one is not finite, has no area or lies outside the image; names the first.
+        ValueError: the boxes are not [N, 4], or one is not finite, has no area or lies outside the image; the message
+            names the first.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes must be [N, 4], not {list(boxes.shape)}")
@@ -49,7 +50,7 @@ def check_boxes(boxes: Boxes, width: float, height: float) -> None:
 
 
 def area(boxes: Boxes) -> Boxes:
-    """Area of each box; [N, 4] px -> [N] px². A box of negative width or height has area 0."""
+    """Compute the area of each box; [N, 4] px -> [N] px². A box of negative width or height has area 0."""
     boxes = floating(boxes)
     size = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
     result: Boxes = size[:, 0] * size[:, 1]
@@ -57,7 +58,7 @@ def area(boxes: Boxes) -> Boxes:
 
 
 def intersection(first: Boxes, second: Boxes) -> Boxes:
-    """Area shared by every pair; [N, 4], [M, 4] px -> [N, M] px²."""
+    """Compute the area shared by each pair of boxes; [N, 4], [M, 4] px -> [N, M] px²."""
     first, second = floating(first), floating(second)
     top_left = np.maximum(first[:, None, :2], second[None, :, :2])
     bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
@@ -67,7 +68,7 @@ def intersection(first: Boxes, second: Boxes) -> Boxes:
 
 
 def iou(first: Boxes, second: Boxes) -> Boxes:
-    """Jaccard overlap of every pair; [N, 4], [M, 4] px -> [N, M] in [0, 1]. Two empty boxes overlap by 0."""
+    """Compute the IoU of each pair of boxes; [N, 4], [M, 4] px -> [N, M] in [0, 1], 0 for two empty boxes."""
     shared = intersection(first, second)
     union = area(first)[:, None] + area(second)[None, :] - shared
     result: Boxes = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
@@ -75,7 +76,7 @@ def iou(first: Boxes, second: Boxes) -> Boxes:
 
 
 def clip(boxes: Boxes, width: float, height: float) -> Boxes:
-    """Boxes cut at the image border; [N, 4] px -> [N, 4] px."""
+    """Cut boxes at the image's border; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)
     limit = np.array([width, height, width, height], dtype=boxes.dtype)
     result: Boxes = np.clip(boxes, 0, limit)
@@ -83,41 +84,34 @@ def clip(boxes: Boxes, width: float, height: float) -> Boxes:
 
 
 def scale(boxes: Boxes, factor_x: float, factor_y: float) -> Boxes:
-    """Boxes of an image that is resized by the factors; [N, 4] px -> [N, 4] px."""
+    """Scale boxes to an image that is resized by the factors; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)
     result: Boxes = boxes * np.array([factor_x, factor_y, factor_x, factor_y], dtype=boxes.dtype)
     return result
 
 
 def from_inclusive(boxes: Boxes, first_pixel: int) -> Boxes:
-    """Corner pixels, both inside the box, as PASCAL VOC (first_pixel 1) and ILSVRC (0) write them -> our convention."""
+    """Convert from corner pixels that both belong to the box, counted from 1 (PASCAL VOC) or 0 (ILSVRC)."""
     boxes = floating(boxes)
     result: Boxes = boxes + np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel], dtype=boxes.dtype)
     return result
 
 
-def to_inclusive(boxes: Boxes, first_pixel: int) -> Boxes:
-    """The inverse of from_inclusive."""
-    boxes = floating(boxes)
-    result: Boxes = boxes - np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel], dtype=boxes.dtype)
-    return result
-
-
 def from_xywh(boxes: Boxes) -> Boxes:
-    """COCO's x, y, width, height -> our convention; [N, 4] px -> [N, 4] px."""
+    """Convert from COCO's x, y, width, height; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)
-    with np.errstate(over="ignore"):  # what ends at infinity is for the reader to reject
+    with np.errstate(over="ignore"):  # the reader rejects a box that ends at infinity
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def to_xywh(boxes: Boxes) -> Boxes:
-    """The inverse of from_xywh."""
+    """Convert to COCO's x, y, width, height; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def mirrored(boxes: Boxes, width: float) -> Boxes:
-    """The boxes [N, 4] in the mirror image of an image that is so wide."""
+    """Mirror boxes [N, 4] px with an image of this width, px."""
     boxes = floating(boxes)
     result: Boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
     return result

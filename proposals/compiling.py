@@ -1,7 +1,7 @@
-"""The one decorator of compiled kernels: cached on disk where a folder can be written, and announced when it compiles.
+"""The decorator of all compiled kernels.
 
-Numba keeps what it compiled beside the source, or in the user's cache folder. Where neither can be written (a read-only
-container) it raises at import; here such a process compiles for itself.
+Numba caches compiled code beside the source or in the user's cache folder. Where neither can be written (a read-only
+container) it raises at import; here such a process compiles for itself. The first compilation of a process is logged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(**options: Any) -> Callable[[Function], Function]:
-    """Compile a function at its first call, without the global lock; options as `numba.njit` takes them."""
+    """Compile a function at its first call, free of the global interpreter lock; takes the options of `numba.njit`."""
 
     def decorate(function: Function) -> Function:
         try:
@@ -37,7 +37,7 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
 
 
 def _forgive_a_full_disk(kernel: Any) -> None:
-    """What was compiled is used, whether or not it can be kept."""
+    """Use compiled code even where it cannot be cached."""
     cache = getattr(kernel, "_cache", None)
     save = getattr(cache, "save_overload", None)
     if save is None:
@@ -51,7 +51,7 @@ def _forgive_a_full_disk(kernel: Any) -> None:
 
 
 class _Announcer(event.Listener):
-    """Logs the first compilation of the process; numba reports none for what its disk cache holds."""
+    """Logs the first compilation of the process; numba reports none for code in its cache."""
 
     announced = False
 

@@ -1,7 +1,7 @@
 """Write files whole or not at all.
 
-A run can be killed, a machine can lose power and a disk can fill at any byte. A file written here has either its old
-content, its new content, or does not exist.
+A run may be killed, a machine may lose power and a disk may fill at any byte. A file written here has its old content,
+its new content, or does not exist.
 """
 
 from __future__ import annotations
@@ -15,44 +15,38 @@ from pathlib import Path
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it becomes `path` when the block ends, and disappears when it fails.
+    """Yield a temporary path beside `path`; it becomes `path` when the block ends, and is removed when it fails.
 
     The temporary file has the suffix of `path`, by which libraries choose a format. File and folder are flushed to the
     disk before and after the rename. A `path` that exists and is no regular file (/dev/stdout, a pipe) is written
-    directly; a link keeps pointing to the file that it names.
+    directly; a link keeps pointing to its file.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the disk is full; it names a file.
     """
     path = Path(path)
-    try:
-        if path.exists() and not path.is_file():
-            yield path
-        else:
-            with _whole(path.resolve()) as temporary:
-                yield temporary
-    except OSError as error:  # the system names no file where a disk is full
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix[:32]}")
+    direct = path.exists() and not path.is_file()
+    path = path if direct else path.resolve()
+    temporary = path if direct else path.with_name(f".{uuid.uuid4().hex}.part{path.suffix[:32]}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        flush_folder(path.parent)
+        if not direct:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            flush_folder(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # the system names no file when a disk is full
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if not direct:
+            temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names of a folder to the disk; without it a rename may be undone by a power cut."""
-    if os.name == "nt":  # Windows opens no folders
+    """Flush the entries of a folder to the disk; otherwise a power cut may undo a rename."""
+    if os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

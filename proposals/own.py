@@ -1,7 +1,8 @@
-"""Sources of one's own: a function, or a store of boxes that any program made (proposals.store).
+"""Your own sources of proposals: a function, or a store of boxes that any program made (proposals.store).
 
-A config names them: own: {mine: "package.module:function"}, or own: {mine: runs/my_boxes}. The function takes an image
-[H, W, 3] uint8 RGB and gives boxes [N, 4] px and scores [N], best first.
+In: the name of a function or folder in a config, an image.  Out: boxes [N, 4] px and scores [N], best first.
+A config names them as own: {mine: "package.module:function"} or own: {mine: runs/my_boxes}. The function takes an image
+[H, W, 3] uint8 RGB and returns boxes and scores.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ from proposals.store import ProposalStore
 
 
 class SourceError(UserError):
-    """A source of one's own that is not there, or does not give boxes and scores; names its setting."""
+    """An own source that does not exist, or does not return boxes and scores; the message names its setting."""
 
 
 def own_boxes(name: str, where: str, image: NDArray[np.uint8], content: bytes | None) -> Found:
-    """The boxes of one source, cut at the image's border; those without area are left out.
+    """Return the boxes of one own source, cut at the image's border; boxes without area are dropped.
 
     Args:
-        name: of the source, for messages.
-        where: as the config says.
+        name: Name of the source, for messages.
+        where: The function or folder, as in the config.
         image: [H, W, 3] uint8 RGB.
-        content: the bytes of its file, which a store needs.
+        content: Bytes of the image's file, which a store needs.
 
     Raises:
-        SourceError: there is no such function or store, a store meets an image that comes from no file or that it does
-            not know, or what comes is not boxes and scores.
+        SourceError: there is no such function or store; the image of a store comes from no file; the source does not
+            return boxes and scores.
+        StoreError: the store does not know the image.
     """
     found: object
     if Path(where).is_dir():
@@ -63,7 +65,7 @@ def own_boxes(name: str, where: str, image: NDArray[np.uint8], content: bytes | 
 
 
 def check_source(name: str, where: str) -> None:
-    """Open a store or import a function, so that a wrong one is refused once and not for every image.
+    """Open a store or import a function, so that a wrong one is rejected once and not for each image.
 
     Raises:
         SourceError, StoreError: there is no such function or store.
@@ -75,10 +77,10 @@ def check_source(name: str, where: str) -> None:
 
 
 def identity(name: str, where: str) -> str:
-    """What the boxes of a source depend on, as far as can be told: a hash of a store's boxes, or of a module's file.
+    """Hash what the boxes of a source depend on, as far as it is known: a store's boxes, or a module's file.
 
     Raises:
-        SourceError: as own_boxes.
+        SourceError: there is no such function or store.
     """
     total = hashlib.sha256()
     if Path(where).is_dir():
@@ -110,5 +112,5 @@ def _function(name: str, where: str) -> Source:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SourceError(f"proposals.own.{name}: {where} cannot be imported ({error})") from error
     if not callable(source):
-        raise SourceError(f"proposals.own.{name}: {where} is no function but a {type(source).__name__}")
+        raise SourceError(f"proposals.own.{name}: {where} is not a function but a {type(source).__name__}")
     return source

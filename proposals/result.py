@@ -1,4 +1,4 @@
-"""What proposing gives: boxes with scores and where each comes from."""
+"""The result of proposing: boxes with scores and sources."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Found = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Boxes [N, 4] px and scores [N], best first."""
 
 Source = Callable[[NDArray[np.uint8]], Found]
-"""An image [H, W, 3] uint8 RGB -> what it proposes."""
+"""A function from an image [H, W, 3] uint8 RGB to the boxes that it proposes."""
 
 
 class Proposals(NamedTuple):
-    """N boxes of an image, source by source, of each the best first.
+    """N boxes of an image, source by source, and best first within a source.
 
     Attributes:
         boxes: [N, 4] float32 px, far edge exclusive.
-        scores: [N] float32, comparable within a source.
-        sources: [N] uint8, positions in the config's source_names.
+        scores: [N] float32, comparable only within a source.
+        sources: [N] uint8, positions in source_names(config).
     """
 
     boxes: NDArray[np.float32]
@@ -35,5 +35,5 @@ class Proposals(NamedTuple):
 
 
 def source_names(config: ProposalConfig) -> tuple[str, ...]:
-    """What Proposals.sources counts; a source that is off keeps its place."""
+    """Return the names to which Proposals.sources refers; a source that is off keeps its number."""
     return (SELECTIVE_SEARCH, MULTIBOX, *config.own)

@@ -7,7 +7,7 @@ Sources of the modes: Uijlings et al., IJCV 2013, the code released with it, and
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 
@@ -134,16 +134,8 @@ class ProposalConfig:
 
 
 def settings_hash(settings: Any) -> int:
-    """Hash a dataclass of settings whose fields may be lists and dicts; equal settings have equal hashes."""
-    return hash(_hashable(asdict(settings)))
-
-
-def _hashable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return frozenset((key, _hashable(inner)) for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return tuple(map(_hashable, value))
-    return value
+    """Hash the numbers and texts among a dataclass's fields, of which others may be lists and dicts."""
+    return hash(tuple(value for value in vars(settings).values() if isinstance(value, float | int | str)))
 
 
 def check_search(mode: str, superpixel_scale: float, prefix: str = "") -> None:

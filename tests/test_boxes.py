@@ -16,7 +16,6 @@ from proposals.boxes import (
     iou,
     mirrored,
     scale,
-    to_inclusive,
     to_xywh,
 )
 
@@ -93,7 +92,6 @@ def test_boxes_of_whole_numbers_give_floating_point(dtype):
         lambda boxes: clip(boxes, 15.7, 90.2),
         lambda boxes: mirrored(boxes, 50),
         lambda boxes: from_inclusive(boxes, 1),
-        lambda boxes: to_inclusive(boxes, 1),
         lambda boxes: iou(boxes, boxes),
         lambda boxes: intersection(boxes, boxes),
     ):
@@ -126,8 +124,6 @@ def test_inclusive():
     whole = np.array([[0.0, 0, 100, 80]])
     assert from_inclusive(np.array([[1.0, 1, 100, 80]]), 1).tolist() == whole.tolist()
     assert from_inclusive(np.array([[0.0, 0, 99, 79]]), 0).tolist() == whole.tolist()
-    assert to_inclusive(whole, 1).tolist() == [[1, 1, 100, 80]]
-    assert to_inclusive(whole, 0).tolist() == [[0, 0, 99, 79]]
     assert area(from_inclusive(np.array([[7.0, 7, 7, 7]]), 1)).tolist() == [1]  # one pixel
 
 

@@ -102,7 +102,7 @@ def test_the_console_command_lists_the_commands_at_once() -> None:
     code = (
         "import sys; from detector.commands import main\n"
         "try: main(['--help'])\n"
-        "except SystemExit as end: print(end.code, {'torch', 'cv2', 'numpy', 'omegaconf'} & set(sys.modules))\n"
+        "except SystemExit as end: print(end.code, {'torch', 'cv2', 'numpy', 'yaml'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     lines = done.stdout.splitlines()

@@ -128,7 +128,7 @@ def test_voc_size_from_the_photograph(tmp_path):
     root = voc_tree(tmp_path, {"a": xml(item("cat", 1, 1, 500, 500), size="<size><width>0</width></size>")})
     dataset = read_voc(root, "train")
     assert (dataset.records[0].width, dataset.records[0].height) == (100, 80)
-    assert dataset.warnings[0] == "annotations stated no image size; taken from the photograph: 1 (first: a.xml)"
+    assert dataset.warnings[0] == "annotations stated no image size; taken from the image file: 1 (first: a.xml)"
     (root / "JPEGImages/a.jpg").unlink()
     message = refusal(read_voc, root, "train")
     assert message.startswith(f"{root}/Annotations/a.xml: states no image size")
@@ -388,7 +388,7 @@ def test_coco_repairs(tmp_path):
         "annotation ids occur more than once; every box was kept: 1 (first: annotation 1)",
         "annotations belong to no listed image and were left out: 1 (first: annotation 8)",
         "boxes end before they begin and were left out: 1 (first: image 4)",
-        "annotations stated no image size; taken from the photograph: 1 (first: image 5)",
+        "annotations stated no image size; taken from the image file: 1 (first: image 5)",
     )
 
 

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from detector.data.image import ImageError, read_image, read_size
-from detector.data.listing import find_images
+from detector.data.listing import list_images
 
 # pytest takes down the filters that detector.data.image sets; test_nothing_on_stderr looks at them without it.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -304,7 +304,7 @@ def test_nothing_on_stderr():
 
 @pytest.mark.data
 def test_photographs_equal_opencv(data_dir):
-    for path in find_images([data_dir / "voc12" / "JPEGImages"])[:60]:
+    for path in list_images([data_dir / "voc12" / "JPEGImages"]).paths[:60]:
         image = read_image(path)
         assert np.array_equal(image, cv2.imread(str(path))[:, :, ::-1])
         assert read_size(path) == image.shape[1::-1]

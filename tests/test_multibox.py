@@ -202,7 +202,7 @@ def test_dropout_is_for_training() -> None:
 def test_confidences_begin_at_the_share_of_objects(objects: float, share: float) -> None:
     """None so sure that it cannot learn; 10⁻⁴ and a half are the limits."""
     head = MultiBoxHead(2, random_priors(20), MultiBoxConfig(20, hidden=4))
-    head.expect(objects)
+    head.set_confidence_prior(objects)
     assert torch.sigmoid(head.confidences.bias).tolist() == pytest.approx([share] * 20, rel=1e-5)
     assert (head.locations.bias == 0).all()
 

@@ -165,19 +165,19 @@ def _check_targets(options: argparse.Namespace, folder: Path) -> None:
 
 def _trained() -> list[str]:
     """The settings of a detector of what `train_classifier` has made for ILSVRC, with the proposals of its training."""
-    from omegaconf import OmegaConf
+    import yaml  # type: ignore[import-untyped]
 
     runs = [Path(TRAINED)] if Path(TRAINED).is_dir() else sorted(Path().glob(f"{TRAINED}-[0-9]"))
     runs = [run for run in runs if (run / "best.safetensors").is_file() and (run / "config.yaml").is_file()]
     if not runs:
         return []
-    run = OmegaConf.to_container(OmegaConf.load(runs[0] / "config.yaml"))
+    run = yaml.safe_load((runs[0] / "config.yaml").read_text(encoding="utf-8"))
     models = [str(run / "best.safetensors") for run in runs]
-    moves = bool(run["regression_windows"])  # type: ignore[index, call-overload]
+    moves = bool(run["regression_windows"])
     return [
         f"name={BARE}_trained",
         f"detector.models={json.dumps(models)}",
-        f"detector.proposals={json.dumps(run['proposals'])}",  # type: ignore[index, call-overload]
+        f"detector.proposals={json.dumps(run['proposals'])}",
         f"detector.regression={json.dumps(moves)}",
         "detector.cascade={threshold: 0, best: 0}",
         "detector.suppression.soft_sigma=0",

@@ -16,8 +16,7 @@ from enum import Enum
 from importlib import import_module
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING as REQUIRED
-
+from detector.config import MISSING as REQUIRED
 from detector.config import load_config, to_yaml
 from detector.words import without_none
 

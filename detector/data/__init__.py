@@ -7,7 +7,7 @@ torch.
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
 from detector.data.image import Image, ImageError, read_image
-from detector.data.listing import IMAGE_SUFFIXES, find_images
+from detector.data.listing import IMAGE_SUFFIXES, list_images
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -19,7 +19,7 @@ __all__ = [
     "Image",
     "ImageError",
     "Record",
-    "find_images",
+    "list_images",
     "open_dataset",
     "read_image",
 ]

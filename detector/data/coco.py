@@ -17,8 +17,18 @@ from typing import Any
 import numpy as np
 
 from detector.data.files import Files
-from detector.data.frames import LARGEST_SIDE, Size, settled_size
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, make_record
+from detector.data.frames import settled_size
+from detector.data.ground_truth import (
+    ClassTable,
+    DataError,
+    Dataset,
+    Repairs,
+    composed,
+    flag,
+    make_record,
+    number,
+    side,
+)
 from detector.data.image import ImageError, read_size
 from proposals.boxes import from_xywh
 
@@ -84,7 +94,7 @@ def _dataset(annotations: Path, content: Any, files: Files, as_written: bool) ->
         mine = order[ends[row] : ends[row + 1]]
         where = f"image {image_id}"
         path = _file(image, image_id, files, named=not as_written)
-        size = settled_size(_stated_size(image), boxes[mine], path, repairs, where)
+        size = settled_size((side(image.get("width")), side(image.get("height"))), boxes[mine], path, repairs, where)
         if not all(size) and not as_written:
             try:
                 read_size(path)
@@ -131,8 +141,8 @@ def _once(rows: list[Row], kind: str, repairs: Repairs) -> list[Row]:
     if ids.total() == len(ids):
         return rows
     kept: dict[str, Row] = {}
-    for number, row in enumerate(rows):
-        text = json.dumps(row, sort_keys=True) if "id" in row else str(number)
+    for index, row in enumerate(rows):
+        text = json.dumps(row, sort_keys=True) if "id" in row else str(index)
         if text in kept:
             repairs.note(kind, f"id {row['id']}")
         kept.setdefault(text, row)
@@ -150,28 +160,28 @@ def _ids(section: str, rows: list[Row]) -> list[str]:
     ids: dict[str, None] = {}
     for row in rows:
         stated = _field(section, row, "id")
-        number = _key(stated)
-        if number is None:
+        own = _key(stated)
+        if own is None:
             raise DataError(f"an entry of {section!r} has the id {stated!r}; ids are whole numbers")
-        if number in ids:
-            raise DataError(f"two entries of {section!r} share the id {number}")
-        ids[number] = None
+        if own in ids:
+            raise DataError(f"two entries of {section!r} share the id {own}")
+        ids[own] = None
     return list(ids)
 
 
 def _class_table(categories: list[Row]) -> ClassTable:
     names = {}
-    for number, row in zip(_ids("categories", categories), categories, strict=True):
-        if not _is_whole(number):
-            raise DataError(f"a category has an id that is no whole number: {number!r}")
+    for own, row in zip(_ids("categories", categories), categories, strict=True):
+        if not _is_whole(own):
+            raise DataError(f"a category has an id that is no whole number: {own!r}")
         name = _field("categories", row, "name")
         if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise DataError(f"category {number} has the name {name!r}, which is no text")
-        if int(number) in names:
-            raise DataError(f"two categories share the id {int(number)}")
-        names[int(number)] = composed(str(name).strip())
-    numbers = sorted(names)
-    return ClassTable(tuple(names[number] for number in numbers), (None,) * len(numbers), tuple(numbers))
+            raise DataError(f"category {own} has the name {name!r}, which is no text")
+        if int(own) in names:
+            raise DataError(f"two categories share the id {int(own)}")
+        names[int(own)] = composed(str(name).strip())
+    ids = sorted(names)
+    return ClassTable(tuple(names[own] for own in ids), (None,) * len(ids), tuple(ids))
 
 
 def _owned(objects: list[Row], images: list[str], repairs: Repairs) -> tuple[list[Row], list[int]]:
@@ -212,7 +222,7 @@ def _label(item: Row, classes: ClassTable) -> int:
 
 def _box(item: Row) -> list[float]:
     stated = _field("annotations", item, "bbox")
-    box = [_real(value) for value in stated] if isinstance(stated, list) else []
+    box = [number(value) for value in stated] if isinstance(stated, list) else []
     if len(box) != 4 or not all(map(math.isfinite, box)):
         raise DataError(f"{_name(item)} has bbox {stated!r}, not four numbers x, y, width, height")
     return box
@@ -221,26 +231,18 @@ def _box(item: Row) -> list[float]:
 def _area(item: Row) -> float:
     """Return the stated area, or NaN."""
     stated = item.get("area")
-    area = _real(stated)
+    area = number(stated)
     if stated is not None and not math.isfinite(area):
         raise DataError(f"{_name(item)} has area {stated!r}, not a number")
     return area
 
 
 def _is_crowd(item: Row) -> bool:
-    """Whether a box stands for many objects; False where nothing is stated."""
-    stated = item.get("iscrowd")
-    word = str(stated).strip().lower()
-    if stated is not None and word not in ("0", "0.0", "false", "1", "1.0", "true"):
-        raise DataError(f"{_name(item)} has iscrowd {stated!r}, which is neither 0 nor 1")
-    return word in ("1", "1.0", "true")
-
-
-def _stated_size(image: Row) -> Size:
-    """Return width and height, px; (0, 0) where they are not two numbers above 0."""
-    width, height = _real(image.get("width")), _real(image.get("height"))
-    stated = all(1 <= side < LARGEST_SIDE for side in (width, height))
-    return (int(width), int(height)) if stated else (0, 0)
+    """Whether a box stands for many objects."""
+    stated = flag(item.get("iscrowd"))
+    if stated is None or item.get("iscrowd") == "":
+        raise DataError(f"{_name(item)} has iscrowd {item['iscrowd']!r}, which is neither 0 nor 1")
+    return stated
 
 
 def _file(image: Row, image_id: str, files: Files, *, named: bool) -> Path:
@@ -268,16 +270,6 @@ def _key(value: object) -> str | None:
 
 def _is_whole(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]{1,4000}", text) is not None
-
-
-def _real(value: object) -> float:
-    """Return a number, which may be written as text; NaN where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return math.nan
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return math.nan
 
 
 def _name(item: Row) -> str:

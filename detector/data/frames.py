@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.data.ground_truth import DataError, Dataset, Record, Repairs
+from detector.data.ground_truth import DataError, Dataset, Record, Repairs, Size
 from detector.data.image import ImageError, read_orientation, read_size
 from detector.progress import progress
 from proposals.boxes import Boxes
@@ -29,14 +29,12 @@ class SizeMismatch(Enum):
     turn = "turn"
 
 
-Size = tuple[int, int]
-LARGEST_SIDE = 2**31  # px; more is no size
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
-EXCHANGED = "stated image sizes have width and height exchanged; taken from the photograph"
-UNHELD = "stated image sizes did not hold their own objects; taken from the photograph"
+EXCHANGED = "stated image sizes have width and height exchanged; taken from the image file"
+UNHELD = "stated image sizes did not hold their own objects; taken from the image file"
 SKIPPED = "images of another size than their annotation states were left out (size_mismatch=skip)"
-TURNED = "boxes of images were turned as EXIF turns the photograph (size_mismatch=turn)"
+TURNED = "boxes of images were turned as EXIF turns the image (size_mismatch=turn)"
 
 
 def turned(boxes: Boxes, size: Size, orientation: int) -> Boxes:
@@ -87,7 +85,7 @@ def settled_size(stated: Size, boxes: Boxes, image: Path, repairs: Repairs, wher
     except ImageError:
         return stated if known else (0, 0)
     if not known:
-        repairs.note("annotations stated no image size; taken from the photograph", where)
+        repairs.note("annotations stated no image size; taken from the image file", where)
         return own
     if own == stated or not holds(own, boxes):
         return stated
@@ -228,7 +226,7 @@ def judge(
         to_turn |= alike
     elif alike:
         first = images[min(alike)][0].name
-        repairs.note("photographs that EXIF turns within their size were taken as labelled upright", first, len(alike))
+        repairs.note("images that EXIF turns within their size were taken as labelled upright", first, len(alike))
     for position in sorted(to_turn):
         repairs.note(TURNED, images[position][0].name)
     return Verdict(frozenset(), to_turn, exchanged, repairs.lines())

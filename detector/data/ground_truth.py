@@ -6,6 +6,7 @@ Boxes are float64 in the convention of proposals.boxes. Images are read when the
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -20,6 +21,11 @@ from numpy.typing import NDArray
 from detector.data.image import Image, read_image
 from proposals.boxes import Boxes, area, clip
 from proposals.errors import UserError
+
+Size = tuple[int, int]
+"""Width and height, px; 0 where it is unknown."""
+
+LARGEST_SIDE = 2**31  # px; more is no size
 
 INVERTED = "boxes end before they begin and were left out"
 
@@ -284,6 +290,28 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text ({error})") from error
+
+
+def number(value: object) -> float:
+    """Return a number, which tools may write as text; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def side(value: object) -> int:
+    """Return a side of an image, px; 0 where it is not a number from 1 up."""
+    return int(number(value)) if 1 <= number(value) < LARGEST_SIDE else 0
+
+
+def flag(value: object) -> bool | None:
+    """Return a flag, which tools write as number or text; False where nothing is stated, None for any other value."""
+    word = "" if value is None else str(value).strip().lower()
+    known = {"1": True, "true": True, "yes": True, "1.0": True}
+    return known.get(word, False if word in ("", "0", "false", "no", "0.0", "unspecified") else None)
 
 
 def composed(text: str) -> str:

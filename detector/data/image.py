@@ -57,8 +57,7 @@ EXTRA_SAMPLES, SAMPLE_FORMAT, COMPRESSION, PLANES = 338, 339, 259, 284
 Result = TypeVar("Result")
 
 # Pillow warns of damaged EXIF and of large images; read_image fixes the first and reads or rejects the second. The
-# filter is set once: catch_warnings around each image would race between threads and repeat the one-time warnings of
-# others.
+# filter is set once: catch_warnings around each image would race between threads and repeat one-time warnings.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
@@ -117,8 +116,10 @@ def read_orientation(source: str | Path | bytes) -> int:
     return _with_opened(source, lambda image, *_: _orientation(image))
 
 
-def _with_opened(source: str | Path | bytes, use: Callable[[PIL.Image.Image, bool], Result]) -> Result:
-    name = "<bytes>" if isinstance(source, bytes) else str(source)
+Use = Callable[[PIL.Image.Image, bool], Result]
+
+
+def _with_opened(source: str | Path | bytes, use: Use[Result]) -> Result:
     try:
         with _open(source) as file:
             try:
@@ -127,30 +128,28 @@ def _with_opened(source: str | Path | bytes, use: Callable[[PIL.Image.Image, boo
                 raise
             except Exception as error:
                 file.seek(0)
-                return _used_bare(without_metadata(file.read()), use, error)
+                return _retried(without_metadata(file.read()), use, error)
     except Exception as error:  # Pillow raises nearly anything on a damaged file, SyntaxError and struct.error included
+        name = "<bytes>" if isinstance(source, bytes) else source
         raise ImageError(f"{name}: {_reason(error)}") from error
 
 
-def _used(file: BinaryIO, use: Callable[[PIL.Image.Image, bool], Result], negative: bool = False) -> Result:
+def _used(file: BinaryIO, use: Use[Result], negative: bool = False) -> Result:
     with PIL.Image.open(file, formats=FORMATS) as image:
         return use(image, negative)
 
 
-def _used_bare(bare: Bare | None, use: Callable[[PIL.Image.Image, bool], Result], error: Exception) -> Result:
+def _retried(bare: Bare | None, use: Use[Result], error: Exception) -> Result:
     """Try once more without metadata; an error in the pixels is the one of the first attempt."""
-    if bare is None:
-        raise error
     try:
-        return _used(io.BytesIO(bare.content), use, bare.negative)
+        if bare is not None:
+            return _used(io.BytesIO(bare.content), use, bare.negative)
     except ImageError:
         raise
-    except PIL.UnidentifiedImageError:
-        if bare.kind and isinstance(error, PIL.UnidentifiedImageError):
+    except Exception as second:
+        if bare and bare.kind and isinstance(error, PIL.UnidentifiedImageError) and isinstance(second, type(error)):
             raise ImageError(f"a TIFF of a kind that is not read: {bare.kind}; save it with 8 or 16 bits") from error
-        raise error from None
-    except Exception:
-        raise error from None
+    raise error from None
 
 
 def _open(source: str | Path | bytes) -> BinaryIO:

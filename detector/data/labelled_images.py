@@ -232,17 +232,8 @@ def _val_wnids(base: Path, paths: Sequence[Path]) -> list[str]:
 
 
 def _objects(config: ImagesConfig) -> LabelledImages:
-    dataset = open_dataset(
-        DataConfig(
-            DatasetKind[config.kind.name],
-            config.root,
-            config.split,
-            classes=config.classes,
-            annotations=config.annotations,
-            images=config.images,
-            size_mismatch=config.size_mismatch,
-        )
-    )
+    shared = ("root", "split", "classes", "annotations", "images", "size_mismatch")
+    dataset = open_dataset(DataConfig(DatasetKind[config.kind.name], **{key: getattr(config, key) for key in shared}))
     table = dataset.classes
     names = tuple(  # two ImageNet classes may share a name, never an id
         name if name in table.label_of else str(wnid) for name, wnid in zip(table.names, table.wnids, strict=True)

@@ -7,7 +7,6 @@ Files are recognised by their suffix and not opened. A file that is named outrig
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,20 +81,6 @@ def list_images(sources: Sequence[str | Path], *, recursive: bool = False) -> Li
     if failures and not found:
         raise ImageError("\n".join(failures))
     return Listing(tuple(found.values()), tuple(failures), passed_over)
-
-
-def find_images(sources: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
-    """Return the paths of list_images, where no source may fail; files passed over are a warning.
-
-    Raises:
-        ImageError: a source does not exist, or a folder holds no image or cannot be listed.
-    """
-    listing = list_images(sources, recursive=recursive)
-    if listing.failures:
-        raise ImageError("\n".join(listing.failures))
-    for line in listing.warnings:
-        warnings.warn(line, stacklevel=2)
-    return list(listing.paths)
 
 
 def _images_in(folder: Path, recursive: bool) -> tuple[list[Path], Counter[str], list[str]]:

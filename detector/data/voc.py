@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.files import Files
-from detector.data.frames import LARGEST_SIDE, settled_size
+from detector.data.frames import settled_size
 from detector.data.ground_truth import (
     ClassTable,
     DataError,
@@ -31,8 +31,11 @@ from detector.data.ground_truth import (
     Record,
     Repairs,
     composed,
+    flag,
     make_record,
+    number,
     read_lines,
+    side,
 )
 from detector.data.image import ImageError, read_size
 from detector.data.listing import IMAGE_SUFFIXES
@@ -189,17 +192,20 @@ def read_annotation(path: Path) -> Annotation:
     if top.tag != "annotation":
         raise DataError(f"{path}: holds <{top.tag}>, where VOC and ILSVRC files hold <annotation>")
     names, boxes, difficult = [], [], []
-    for number, item in enumerate(top.findall("object"), 1):
+    for index, item in enumerate(top.findall("object"), 1):
         name = (item.findtext("name") or "").strip()
         if not name:
-            raise DataError(f"{path}: object {number} has no <name>")
-        where = f"{path}: object {number} ({name})"
+            raise DataError(f"{path}: object {index} has no <name>")
+        where = f"{path}: object {index} ({name})"
         names.append(composed(name))
         boxes.append(_corners(item, where))
-        difficult.append(_flag(item.findtext("difficult", ""), where))
+        stated = item.findtext("difficult", "")
+        difficult.append(flag(stated))
+        if flag(stated) is None:
+            raise DataError(f"{where} has <difficult>{stated.strip()[:40]}</difficult>, which is neither 0 nor 1")
     return Annotation(
         path=path,
-        size=(_side(top.findtext("size/width")), _side(top.findtext("size/height"))),
+        size=(side(top.findtext("size/width")), side(top.findtext("size/height"))),
         names=tuple(names),
         boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         difficult=np.array(difficult, dtype=np.bool_),
@@ -332,31 +338,8 @@ def _corners(item: ElementTree.Element, where: str) -> list[float]:
     if box is None:
         raise DataError(f"{where} has no <bndbox>")
     texts = [box.findtext(corner) for corner in CORNERS]
-    values = [_number(text) for text in texts]
+    values = [number(text) for text in texts]
     if not all(map(math.isfinite, values)):
         stated = ", ".join(f"{corner}={text}" for corner, text in zip(CORNERS, texts, strict=True))
         raise DataError(f"{where} has a box that is not four numbers: {stated}")
     return values
-
-
-def _flag(text: str, where: str) -> bool:
-    """Whether an object is difficult; False where nothing is stated."""
-    word = text.strip().lower()
-    if word in ("1", "true", "yes", "1.0"):
-        return True
-    if word in ("", "0", "false", "no", "0.0", "unspecified"):
-        return False
-    raise DataError(f"{where} has <difficult>{text.strip()[:40]}</difficult>, which is neither 0 nor 1")
-
-
-def _side(text: str | None) -> int:
-    """Return a side in px; 0 where the text states none."""
-    side = _number(text)
-    return int(side) if 1 <= side < LARGEST_SIDE else 0
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or math.nan)
-    except ValueError:
-        return math.nan

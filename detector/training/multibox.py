@@ -468,7 +468,7 @@ def start_multibox(
         raise TrainingError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
     torch.manual_seed(config.seed)
     head = MultiBoxHead(channels, torch.from_numpy(priors).float(), config.head)
-    head.expect(len(boxes) / len(train))
+    head.set_confidence_prior(len(boxes) / len(train))
     return MultiBox(trunk, head)
 
 

@@ -1,10 +1,10 @@
 """MultiBox: a network that proposes boxes of any class, best first (Erhan et al., arXiv 1312.2249; paper §8).
 
-In: whole images, warped to S × S.  Out: P boxes each, with a confidence; the best 200 join selective search.
-The paper says "200 region proposals coming from multi-box" and no more. Head, priors and encoding are those of the
-network that the authors released later (google/multibox): the trunk's last map averaged to 3 × 3, two hidden layers,
-then four offsets and a confidence for each of P prior boxes, which are plain corners in units of 0.01 of the image.
-The trunk is passed in: anything that makes [N, C, h, w] of images, h and w at least 3.
+In: whole images, warped to S × S.  Out: P boxes per image, each with a confidence; the best 200 join selective search.
+The paper says only "200 region proposals coming from multi-box". Head, priors and encoding are those of the network
+that the authors released later (google/multibox): the trunk's last map averaged to 3 × 3, two hidden layers, then four
+offsets and a confidence for each of P prior boxes. Boxes are encoded as corners in units of 0.01 of the image.
+The trunk is passed in: any module that maps images to [N, C, h, w], h and w at least 3.
 
 N images, P priors.
 """
@@ -18,19 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DEVIATION = 0.01
-"""What an offset of 1 is, as a share of the image's side; of the released priors."""
+"""Unit of an offset, as a share of the image's side: the deviation of the released priors."""
 
 GRID = 3
 
 
 @dataclass(frozen=True)
 class MultiBoxConfig:
-    """The head. The release has 800 priors and hidden layers of unknown width; these were chosen on val recall.
+    """Size of the MultiBox head.
+
+    The release has 800 priors and hidden layers of unknown width; these defaults were chosen by recall on val.
 
     Attributes:
-        priors: P.
-        hidden: width of both hidden layers.
-        dropout: share of the second hidden layer dropped in training.
+        priors: Number P of prior boxes, and so of predicted boxes.
+        hidden: Width of both hidden layers.
+        dropout: Share of the second hidden layer dropped in training, in [0, 1).
     """
 
     priors: int = 200
@@ -46,7 +48,7 @@ class MultiBoxConfig:
 
 
 class MultiBoxHead(nn.Module):
-    """Pooled features -> offsets and confidences of P boxes.
+    """The layers from pooled features to the offsets and confidences of P boxes.
 
     Attributes:
         priors: [P, 4] x1, y1, x2, y2 as shares of the image.
@@ -55,7 +57,7 @@ class MultiBoxHead(nn.Module):
     priors: Tensor
 
     def __init__(self, channels: int, priors: Tensor, config: MultiBoxConfig) -> None:
-        """Begin with boxes at their priors.
+        """Initialise the layers so that boxes start near their priors.
 
         Raises:
             ValueError: priors are not [P, 4] with corners in order.
@@ -74,24 +76,28 @@ class MultiBoxHead(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def expect(self, objects: float) -> None:
-        """Let every confidence begin at the share of priors that an image's objects take, `objects` of P."""
+    def set_confidence_prior(self, objects: float) -> None:
+        """Set the confidence bias to the base rate `objects` / P, so that training does not start at 0.5 everywhere.
+
+        Args:
+            objects: Mean number of objects per image.
+        """
         share = min(max(objects / self.config.priors, 1e-4), 0.5)
         nn.init.constant_(self.confidences.bias, math.log(share / (1 - share)))
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, 9 C] -> offsets [N, P, 4] in units of DEVIATION, logits [N, P]."""
+        """Map pooled features [N, 9 C] to offsets [N, P, 4] in units of DEVIATION and logits [N, P]."""
         x = F.relu6(self.fc1(pooled))  # [N, hidden]
         x = self.dropout(F.relu6(self.fc2(x)))  # [N, hidden]
         return self.locations(x).unflatten(1, (-1, 4)), self.confidences(x)
 
 
 class MultiBox(nn.Module):
-    """Trunk and head.
+    """Trunk and head of a MultiBox network.
 
     Args:
-        trunk: images [N, 3, S, S] -> [N, C, h, w].
-        head: of C channels.
+        trunk: Module that maps images [N, 3, S, S] to [N, C, h, w].
+        head: Head for C channels.
     """
 
     def __init__(self, trunk: nn.Module, head: MultiBoxHead) -> None:
@@ -99,24 +105,24 @@ class MultiBox(nn.Module):
         self.trunk, self.head = trunk, head
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [N, 3, S, S] -> offsets [N, P, 4], logits [N, P]."""
+        """Map images [N, 3, S, S] to offsets [N, P, 4] and logits [N, P]."""
         pooled = pool(self.trunk(x)).to(self.head.priors.dtype)  # the trunk may compute in bfloat16
         offsets, logits = self.head(pooled)
         return offsets, logits
 
 
 def pool(features: Tensor) -> Tensor:
-    """Average the trunk's map to 3 × 3; [N, C, h, w] -> [N, 9 C]. Of 7 × 7: windows of 3 at stride 2, as released."""
+    """Average the trunk's map to 3 × 3; [N, C, h, w] -> [N, 9 C]. 7 × 7: windows of 3 at stride 2, as released."""
     if features.shape[2:] == (7, 7):
         return F.avg_pool2d(features, 3, stride=2).flatten(1)
     return F.adaptive_avg_pool2d(features, GRID).flatten(1)
 
 
 def encode(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Boxes [..., 4] as shares of the image -> offsets from the priors [..., 4], in units of DEVIATION."""
+    """Encode boxes [..., 4], shares of the image, as offsets from the priors [..., 4] in units of DEVIATION."""
     return (boxes - priors) / DEVIATION
 
 
 def decode(offsets: Tensor, priors: Tensor) -> Tensor:
-    """The inverse of encode."""
+    """Decode offsets [..., 4] to boxes [..., 4], shares of the image; the inverse of encode."""
     return priors + DEVIATION * offsets

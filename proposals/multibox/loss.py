@@ -1,8 +1,11 @@
-"""How MultiBox is taught: each object claims a prediction, which is to lie on it and be sure; the others are to doubt.
+"""The training loss of MultiBox (Erhan et al., arXiv 1312.2249, as gvanhorn38/multibox implements it).
 
-Loss of an image = - Σ log c over claimed predictions - Σ log(1 - c) over the others + α/2 Σ |l - g|² over claimed
-(Erhan et al., arXiv 1312.2249, as gvanhorn38/multibox reads it). l and g are in units of 0.01 of the image (whitened
-by the priors' deviation); α = 0.3 there is the 1312.2249 figure, and 3,000 in shares of the image.
+In: predicted offsets and confidences, and the objects of each image.  Out: the mean loss of an image.
+Each object is matched to one predicted box, which is trained to fit it with confidence c = 1; unmatched predictions are
+trained towards confidence 0:
+    loss of an image = - Σ log c over matched predictions - Σ log(1 - c) over the others + α/2 Σ |l - g|² over matched
+Boxes l and objects g are in units of 0.01 of the image (whitened by the priors' deviation), for which α = 0.3 is the
+figure of 1312.2249; in shares of the image it is 3,000.
 
 N images, P predictions, M objects of one image.
 """
@@ -25,30 +28,30 @@ ALPHA = 0.3
 
 
 def match_to_priors(priors: Tensor, objects: Tensor) -> Tensor:
-    """Each object's prior, the nearest by squared corner distance, no two the same.
+    """Match each object to a prior of its own, with the least sum of squared corner distances.
 
     Args:
         priors: [P, 4] shares of the image.
-        objects: [M, 4] shares of the image; of more than P only the largest P take part.
+        objects: [M, 4] shares of the image. If there are more than P, only the P largest are matched.
 
     Returns:
-        [M] int64, positions in priors; -1 for an object that takes no part.
+        [M] int64, positions in `priors`; -1 for an unmatched object.
     """
     return _assign(torch.cdist(priors, objects).square(), objects)
 
 
 def match_bipartite(priors: Tensor, offsets: Tensor, logits: Tensor, objects: Tensor, alpha: float = ALPHA) -> Tensor:
-    """Each object's prediction in the assignment of least loss, α/2 |l - g|² - log c + log(1 - c) each.
+    """Match each object to a prediction of its own, with the least loss, α/2 |l - g|² - log c + log(1 - c) each.
 
     Args:
         priors: [P, 4] shares of the image.
-        offsets: [P, 4] of one image.
-        logits: [P] of one image.
+        offsets: [P, 4], predicted for one image.
+        logits: [P], predicted for one image.
         objects: [M, 4] shares of the image.
-        alpha: α.
+        alpha: Weight α of the location.
 
     Returns:
-        as match_to_priors.
+        [M] int64 as match_to_priors.
     """
     predicted = encode(decode(offsets, priors), torch.zeros(4, device=priors.device))  # units of DEVIATION
     wanted = encode(objects, torch.zeros(4, device=priors.device))
@@ -65,16 +68,16 @@ def multibox_loss(
     match: str = "prior",
     alpha: float = ALPHA,
 ) -> Tensor:
-    """The mean over the images of the loss above.
+    """Compute the mean loss of N images.
 
     Args:
-        offsets: [N, P, 4].
-        logits: [N, P].
+        offsets: [N, P, 4], predicted.
+        logits: [N, P], predicted.
         priors: [P, 4] shares of the image.
         objects: N tensors [M, 4], shares of the image; M may be 0.
-        match: "prior": the assignment depends on the priors alone, which keeps the predictions apart (1312.2249's
-            trick); "bipartite": on what is predicted.
-        alpha: weight of the location.
+        match: "prior" matches objects to priors, which makes predictions specialise (1312.2249's trick); "bipartite"
+            matches them to predictions.
+        alpha: Weight α of the location.
 
     Raises:
         ValueError: another match.
@@ -101,7 +104,7 @@ def multibox_loss(
 
 
 def _assign(cost: Tensor, objects: Tensor) -> Tensor:
-    """The assignment of least cost [P, M]; [M] positions, -1 for those beyond P, the smallest objects."""
+    """Assign objects by least cost [P, M]; returns [M] positions, -1 for the smallest objects beyond P."""
     count = min(cost.shape)
     sides = objects[:, 2:] - objects[:, :2]
     largest = torch.argsort(sides.prod(dim=1), descending=True, stable=True)[:count]
@@ -112,6 +115,6 @@ def _assign(cost: Tensor, objects: Tensor) -> Tensor:
 
 
 def _finite(cost: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A loss that is not finite has to reach its own message, not scipy's."""
+    """Replace costs that are not finite: a diverged loss must reach its own message, not scipy's."""
     result: NDArray[np.float64] = np.nan_to_num(cost, nan=1e9, posinf=1e9, neginf=-1e9)
     return result

@@ -1,7 +1,7 @@
-"""Prior boxes of MultiBox: where objects usually are.
+"""Prior boxes of MultiBox: the typical boxes of objects.
 
 In: the boxes of a training set, as shares of their images.  Out: [P, 4] centres of k-means, or the authors' own.
-Lloyd's algorithm from a k-means++ start on corner coordinates; each box takes part mirrored too, so that the priors are
+Lloyd's algorithm from a k-means++ start on corner coordinates. Each box takes part mirrored too, so that the priors are
 mirror-symmetric in distribution. The authors' release: google/multibox, ipriors800.txt.
 """
 
@@ -23,16 +23,16 @@ LARGEST = 1_000_000  # boxes that k-means works on
 
 
 def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int = 50) -> Shares:
-    """The centres of `count` clusters, the largest box first.
+    """Cluster boxes by k-means; returns the [P, 4] centres, the largest box first.
 
     Args:
         boxes: [N, 4], corners in order.
-        count: P.
-        seed: of the start, and of the subsample of more than a million boxes.
-        iterations: of Lloyd's algorithm.
+        count: Number P of priors.
+        seed: Seed of the start, and of the subsample of more than a million boxes.
+        iterations: Iterations of Lloyd's algorithm.
 
     Raises:
-        ValueError: fewer different boxes, mirrored ones counted, than priors.
+        UserError: there are fewer different boxes, mirrored ones included, than priors.
     """
     both = np.concatenate([boxes, mirrored(boxes, 1)])
     generator = np.random.default_rng(seed)
@@ -51,10 +51,10 @@ def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int 
 
 
 def read_priors(path: Path) -> Shares:
-    """The release's text format: four lines "deviation mean" for each prior, in the order x1, y1, x2, y2.
+    """Read priors in the release's text format: four lines "deviation mean" per prior, for x1, y1, x2, y2.
 
     Raises:
-        ValueError: another format, another deviation than 0.01, or corners out of order; names the file.
+        UserError: the file has another format, another deviation than 0.01, or corners out of order.
     """
     try:
         rows = np.loadtxt(path, ndmin=2)

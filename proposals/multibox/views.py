@@ -1,6 +1,6 @@
-"""Which parts of an image MultiBox is shown, and which of the boxes found there are proposed.
+"""The parts of an image that MultiBox sees, and the choice among the boxes found there.
 
-In: an image's size; then boxes [M, 4] px with confidences [M].  Out: views; positions of the boxes, best first.
+In: an image's size; then boxes [M, 4] px with confidences [M].  Out: views; positions of the chosen boxes, best first.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image that the network is shown; see `views`.
+    """A part of an image that the network sees (see `views`).
 
     Attributes:
         box: x1, y1, x2, y2 px.
-        keep: so many of its best boxes take part.
+        keep: Number of its best boxes that are kept.
     """
 
     box: tuple[int, int, int, int]
@@ -27,16 +27,16 @@ class View:
 
 
 def views(width: int, height: int, keep: int, *, crops: int = 0) -> list[View]:
-    """The whole image and, on request, overlapping squares of two thirds and of a third of its shorter side.
+    """List the views of an image: all of it and, on request, overlapping squares within it.
 
-    Several crops are beyond the 2014 entry; MSC-MultiBox (arXiv 1412.1441) gains a tenth of its precision by them.
-    The sizes are ours.
+    Crops are beyond the 2014 entry; MSC-MultiBox (arXiv 1412.1441) gains a tenth of its precision by them. The sizes
+    are ours.
 
     Args:
-        width: of the image, px.
-        height: of the image, px.
-        keep: boxes of the whole image; a crop may add a quarter of that.
-        crops: 0: no squares; 1: those of two thirds; 2: all.
+        width: Width of the image, px.
+        height: Height of the image, px.
+        keep: Number of boxes kept of the whole image; a crop may add a quarter of it.
+        crops: 0: no squares; 1: squares of 2/3 of the shorter side; 2: squares of 1/3 too.
     """
     found = [View((0, 0, width, height), keep)]
     for share in (2 / 3, 1 / 3)[:crops]:
@@ -60,17 +60,17 @@ def select(
     max_iou: float = 1.0,
     min_side: float = 10.0,
 ) -> NDArray[np.int64]:
-    """Which boxes to propose, best first.
+    """Choose the boxes to propose, best first, by non-maximum suppression.
 
     Args:
         boxes: [M, 4] px.
         confidences: [M].
-        limit: at most so many.
-        max_iou: overlap with a better one above this drops a box, in (0, 1]; 1 keeps all.
-        min_side: narrower or lower ones are dropped, px.
+        limit: Most boxes.
+        max_iou: A box that overlaps a better one by more than this IoU is dropped, in (0, 1]; 1 keeps all.
+        min_side: Narrower or lower boxes are dropped, px.
 
     Returns:
-        positions in boxes.
+        Positions in `boxes`.
     """
     from torchvision.ops import nms
 
@@ -78,7 +78,7 @@ def select(
     order = np.argsort(-confidences, kind="stable")
     order = order[large[order]]
     if max_iou < 1 and len(order):
-        # Ranks as scores: of equals the first stays, on every device.
+        # Ranks as scores: the first of equal boxes stays, on every device.
         ranks = torch.arange(len(order), 0, -1, dtype=torch.float32)
         order = order[nms(torch.from_numpy(boxes[order]), ranks, max_iou).numpy()]
     best: NDArray[np.int64] = order[:limit]
@@ -86,9 +86,9 @@ def select(
 
 
 def inside_view(boxes: NDArray[np.float32], view: View, width: int, height: int) -> NDArray[np.bool_]:
-    """Whether boxes [M, 4] px keep a tenth of the view's side away from those of its sides that are not the image's.
+    """Whether boxes [M, 4] px are a tenth of the view's side away from its sides inside the image.
 
-    What touches such a side is probably cut by it (gvanhorn38/multibox).
+    An object that touches such a side is probably cut by it (gvanhorn38/multibox).
     """
     x1, y1, x2, y2 = view.box
     margin_x, margin_y = 0.1 * (x2 - x1), 0.1 * (y2 - y1)

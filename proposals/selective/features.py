@@ -1,5 +1,6 @@
-"""What selective search knows of a superpixel: colour and texture histograms, size, tight box, neighbours.
+"""Features of superpixels: colour and texture histograms, size, tight box, neighbours.
 
+In: image [H, W, C] uint8 in a colour space, labels [H, W].  Out: Superpixels.
 Colour: 25 bins a channel.  Texture: Gaussian derivatives (sigma 0.8) in 8 directions, 10 bins each, a channel.  Both
 are L1-normalised over all channels, so that the features of a union are the size-weighted mean of its parts' (IJCV
 2013, §3.3).
@@ -47,7 +48,7 @@ class Superpixels(NamedTuple):
 def describe(
     image: NDArray[np.uint8], labels: NDArray[np.int32], bins: NDArray[np.uint8], pairs: NDArray[np.int32]
 ) -> Superpixels:
-    """Features of the superpixels of an image.
+    """Compute the features of an image's superpixels.
 
     Args:
         image: [H, W, C] uint8, in the colour space of the segmentation.
@@ -60,16 +61,16 @@ def describe(
 
 
 def texture_bins(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Where each pixel's derivatives count in the texture histogram of their channel.
+    """Compute the bin of each pixel's derivatives in the texture histogram of their channel.
 
-    Of two opposite directions one has the response and the other none, so one number says both: 10 * direction + bin,
-    direction being o or o + 4 for orientation o, bin being that of the response. The other direction has bin 0.
+    Of two opposite directions only one has a response. One number states both: 10 * direction + bin, where direction is
+    o or o + 4 for orientation o, and bin is that of the response. The other direction has bin 0.
 
     Args:
         image: [H, W, C] uint8.
 
     Returns:
-        [4, H, W, C] uint8, one plane an orientation: 0, 45, 90, 135 degrees.
+        [4, H, W, C] uint8, one plane per orientation: 0, 45, 90, 135 degrees.
     """
     sigma, radius = 0.8, 4
     offsets = np.arange(-radius, radius + 1)
@@ -107,7 +108,7 @@ def _bin_gradients(across: Any, down: Any, factor: Any) -> Any:
 
 @compiled()
 def _accumulate(image: Any, labels: Any, bins: Any, count: int, colour_bin: Any) -> Any:
-    """Sizes, boxes and both histograms in one pass over the pixels."""
+    """Accumulate sizes, boxes and both histograms in one pass over the pixels."""
     height, width, channels = image.shape
     colour_size, texture_size = channels * COLOUR_BINS, channels * DIRECTIONS * TEXTURE_BINS
     sizes = np.zeros(count, np.int64)
@@ -129,15 +130,15 @@ def _accumulate(image: Any, labels: Any, bins: Any, count: int, colour_bin: Any)
             for channel in range(channels):
                 colour_count[region, channel * COLOUR_BINS + colour_bin[image[y, x, channel]]] += 1
                 for orientation in range(ORIENTATIONS):
-                    place = bins[orientation, y, x, channel]
-                    texture_count[region, channel * (DIRECTIONS * TEXTURE_BINS) + place] += 1
+                    bin_ = bins[orientation, y, x, channel]
+                    texture_count[region, channel * (DIRECTIONS * TEXTURE_BINS) + bin_] += 1
     colour = np.empty((count, colour_size), np.float32)
     texture = np.empty((count, texture_size), np.float32)
     for region in range(count):
-        for direction in range(channels * DIRECTIONS):  # pixels that counted in the opposite one have no response
+        for direction in range(channels * DIRECTIONS):  # pixels counted in the opposite one have no response here
             counted = 0
-            for place in range(direction * TEXTURE_BINS, (direction + 1) * TEXTURE_BINS):
-                counted += texture_count[region, place]
+            for bin_ in range(direction * TEXTURE_BINS, (direction + 1) * TEXTURE_BINS):
+                counted += texture_count[region, bin_]
             texture_count[region, direction * TEXTURE_BINS] += sizes[region] - counted
         colour[region] = colour_count[region] / np.float32(channels * sizes[region])
         texture[region] = texture_count[region] / np.float32(channels * DIRECTIONS * sizes[region])

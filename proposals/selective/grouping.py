@@ -1,4 +1,4 @@
-"""Greedy hierarchical grouping: the two most similar neighbours merge until one is left (IJCV 2013, algorithm 1).
+"""Greedy hierarchical grouping: the two most similar neighbours merge until one region is left (IJCV 2013, alg. 1).
 
 In: the superpixels of one segmentation, the similarities to use.  Out: the boxes of the n - 1 merged regions, in order.
 """
@@ -14,22 +14,22 @@ from proposals.compiling import compiled
 from proposals.selective.features import Superpixels
 
 SIMILARITIES = "CTSF"
-"""Colour, Texture, Size, Fill: a strategy names some of them and averages those."""
+"""Colour, Texture, Size, Fill; a hierarchy uses the mean of some of them."""
 
 
 def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArray[np.int32]:
-    """Boxes of the regions that merging makes.
+    """Merge regions and return the boxes of the merged ones.
 
     Args:
-        superpixels: the n regions to start from.
-        similarities: letters of "CTSF"; the similarity of two regions is the mean of the named ones, in [0, 1].
-        image_area: px², the unit of size and fill.
+        superpixels: The n regions to start from.
+        similarities: Letters of "CTSF"; the similarity of two regions is the mean of the named ones, in [0, 1].
+        image_area: Area of the image, px², the unit of size and fill.
 
     Returns:
         [m, 4] int32 x1 y1 x2 y2, first merge first; m = n - 1 where all regions connect, as those of an image do.
 
     Raises:
-        ValueError: similarities is empty or has a letter that is none of CTSF.
+        ValueError: `similarities` is empty or has a letter that is not in CTSF.
     """
     if not similarities or not set(similarities) <= set(SIMILARITIES):
         raise ValueError(f"similarities must be some of {SIMILARITIES!r}, not {similarities!r}")
@@ -40,7 +40,7 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
 
 @compiled(fastmath={"reassoc", "nsz"})
 def _shared(first: Any, second: Any) -> Any:
-    """Histogram intersection; reassociation lets the sum run in vector registers."""
+    """Compute a histogram intersection; reassociation lets the sum run in vector registers."""
     total = np.float32(0)
     for index in range(len(first)):
         total += min(first[index], second[index])
@@ -49,7 +49,7 @@ def _shared(first: Any, second: Any) -> Any:
 
 @compiled()
 def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any, uses: Any, image_area: int) -> float:
-    """Mean of the similarities in use, in [0, 1] (IJCV 2013, §3.2.2). uses: [4] bool for C, T, S, F."""
+    """Return the mean of the similarities in use, in [0, 1] (IJCV 2013, §3.2.2). uses: [4] bool for C, T, S, F."""
     total = 0.0
     if uses[0]:
         total += _shared(colour[a], colour[b])
@@ -68,7 +68,7 @@ def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any
 
 @compiled()
 def _precedes(keys: Any, serial: Any, a: int, b: int) -> bool:
-    """The more similar pair first; of equals the one that was found first."""
+    """Whether pair a is more similar than pair b, or equally similar and found earlier."""
     return bool(keys[a] > keys[b] or (keys[a] == keys[b] and serial[a] < serial[b]))
 
 
@@ -104,7 +104,7 @@ def _pop(heap: Any, length: int, keys: Any, serial: Any) -> int:
 
 @compiled()
 def _current(successor: Any, region: int) -> int:
-    """The region that a region has become part of by now."""
+    """Return the region that contains a region by now."""
     while successor[region] != region:
         successor[region] = successor[successor[region]]
         region = successor[region]
@@ -130,7 +130,7 @@ def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, us
     texture = np.empty((total, texture0.shape[1]), np.float32)
     sizes[:count], boxes[:count], colour[:count], texture[:count] = sizes0, boxes0, colour0, texture0
 
-    # Neighbours of region r: pool[start[r] : start[r] + degree[r]]; names in it may be outdated, _current renews them.
+    # Neighbours of region r: pool[start[r] : start[r] + degree[r]]; _current resolves those that have merged since.
     start = np.zeros(total, np.int64)
     degree = np.zeros(total, np.int64)
     for pair in pairs:
@@ -146,7 +146,7 @@ def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, us
         filled[pair[1]] += 1
     used = 2 * len(pairs)
 
-    # The heap holds every pair that ever was a candidate; those of regions that have merged since are passed over.
+    # The heap holds every pair that ever was a candidate; pairs of regions that have merged since are skipped.
     capacity = max(4 * len(pairs), 16)
     heap = np.empty(capacity, np.int32)
     keys = np.empty(capacity, np.float64)

@@ -1,13 +1,13 @@
 """Over-segmentation into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004), compiled.
 
-In: image [H, W, C] uint8 in any colour space, C = 1 or 3.  Out: labels [H, W] int32, 0..n-1 in raster order
-of first appearance.
+In: image [H, W, C] uint8 in any colour space, C = 1 or 3.  Out: labels [H, W] int32, 0..n-1 in raster order of first
+appearance.
 Selective search starts from these; the paper's "superpixel size" (§8) is the threshold k and the minimum size together.
 
-Several k of one image share most of the work. A component to which only lighter edges have led so far, all accepted,
-is the same for every k that is no smaller; so one pass over the sorted edges merges pixels into such components
-(`build_graph`), and each k then works on their graph, which has a tenth of the nodes and of the edges (`merge_nodes`).
-The result is the one of the plain algorithm, label for label.
+Several k of one image share most of the work. As long as every edge at a component has been accepted, a larger k would
+have accepted them too. One pass over the sorted edges therefore makes the early merges for all k (`build_graph`); each
+k then works on the graph of these components, which has a tenth of the nodes and edges (`merge_nodes`). The result
+equals the plain algorithm's, label for label.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ STRIP = 4
 
 
 class Graph(NamedTuple):
-    """Components of pixels that no k from `k` up tells apart, and the lightest edge between each two that touch.
+    """Components of pixels that are the same for all thresholds from `k` up, and the lightest edges between them.
 
     Attributes:
         nodes: [H, W] int32, the component of each pixel, 0..n-1 in raster order of first appearance.
         sizes: [n] int32, px².
-        internal: [n] float32, the weight of the edge that joined a component last, its heaviest.
+        internal: [n] float32, weight of the edge that joined a component last, its heaviest.
         first: [m] int32, node at one end of an edge.
-        second: [m] int32, node at the other.
+        second: [m] int32, node at the other end.
         weights: [m] float32, ascending.
-        k: smallest threshold that the graph serves.
+        k: Smallest threshold for which the graph is valid.
     """
 
     nodes: Labels
@@ -52,14 +52,14 @@ class Graph(NamedTuple):
 
 
 def segment(image: NDArray[np.uint8], k: float, min_size: int, sigma: float = 0.8, neighbours: int = 8) -> Labels:
-    """Superpixels of an image.
+    """Divide an image into superpixels.
 
     Args:
         image: [H, W, C] uint8.
-        k: threshold of the merging rule; larger gives larger superpixels.
-        min_size: smallest superpixel, px².
-        sigma: standard deviation of the Gaussian blur that comes first, px.
-        neighbours: of a pixel, 8 (the authors') or 4.
+        k: Threshold of the merging rule; a larger one gives larger superpixels.
+        min_size: Area of the smallest superpixel, px².
+        sigma: Standard deviation of the Gaussian blur that comes first, px.
+        neighbours: Neighbours of a pixel, 8 (the authors') or 4.
 
     Returns:
         [H, W] int32 labels 0..n-1.
@@ -77,12 +77,12 @@ def smooth(image: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
 
 
 def build_graph(image: NDArray[np.float32], k: float, neighbours: int = 8) -> Graph:
-    """The graph that serves every threshold from k up.
+    """Build the graph for all thresholds from k up.
 
     Args:
-        image: [H, W, C] float32, blurred. An edge weighs the Euclidean distance of its two colours.
-        k: the smallest threshold to be used.
-        neighbours: of a pixel, 8 or 4.
+        image: [H, W, C] float32, blurred. The weight of an edge is the Euclidean distance of its two colours.
+        k: The smallest threshold to be used.
+        neighbours: Neighbours of a pixel, 8 or 4.
 
     Raises:
         ValueError: another number of neighbours.
@@ -96,18 +96,18 @@ def build_graph(image: NDArray[np.float32], k: float, neighbours: int = 8) -> Gr
 
 
 def merge_nodes(graph: Graph, k: float, min_size: int) -> NDArray[np.int32]:
-    """Superpixel of each node, [n] int32, 0..m-1 in raster order; graph.nodes maps it to the pixels.
+    """Return the superpixel of each node, [n] int32, 0..m-1 in raster order; graph.nodes maps it to the pixels.
 
     Two components join where the lightest edge between them weighs at most min(Int(a) + k/|a|, Int(b) + k/|b|); then,
     in the same order, any component below min_size joins its neighbour.
 
     Args:
-        graph: of the image.
-        k: threshold, at least graph.k.
-        min_size: smallest superpixel, px².
+        graph: The image's graph.
+        k: Threshold, at least graph.k.
+        min_size: Area of the smallest superpixel, px².
 
     Raises:
-        ValueError: k is smaller than the graph serves.
+        ValueError: k is smaller than graph.k.
     """
     if k < graph.k:
         raise ValueError(f"the graph serves k from {graph.k} up, not {k}")
@@ -118,7 +118,7 @@ def merge_nodes(graph: Graph, k: float, min_size: int) -> NDArray[np.int32]:
 
 
 def touching(graph: Graph, superpixels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Pairs of superpixels with neighbouring pixels, smaller number first, sorted; -> [p, 2] int32."""
+    """Return the pairs of superpixels with neighbouring pixels, smaller number first, sorted; [p, 2] int32."""
     pairs: NDArray[np.int32] = _touching(graph.first, graph.second, superpixels)
     return pairs
 
@@ -134,10 +134,10 @@ def _distance(image: Any, y: int, x: int, to_y: int, to_x: int) -> Any:
 
 @compiled()
 def sorted_edges(image: Any, diagonals: bool) -> Any:
-    """Edges between neighbouring pixels, lightest first, equal ones in raster order; [H, W, C] float32 -> [E] uint64.
+    """Sort the edges between neighbouring pixels by weight, equal ones in raster order; [H, W, C] -> [E] uint64.
 
-    The upper half of an edge is its weight, as the bits of a float32; the lower half is 4 * pixel + direction, with the
-    pixels numbered by strips and the directions right, down, down right, up right.
+    The upper half of an edge is its weight, the bits of a float32; the lower half is 4 * pixel + direction, where
+    pixels are numbered by strips and directions are right, down, down right, up right.
     """
     height, width, _ = image.shape
     count = 2 * height * width - height - width
@@ -175,13 +175,13 @@ def sorted_edges(image: Any, diagonals: bool) -> Any:
 
 @compiled()
 def _pixel(y: int, x: int, width: int) -> int:
-    """Number of a pixel by strips; the last strip has all its rows, in the image or not."""
+    """Return the number of a pixel by strips; the last strip has all its rows, in the image or not."""
     return STRIP * (y // STRIP * width + x) + y % STRIP
 
 
 @compiled()
 def _sort(edges: Any) -> Any:
-    """Stable radix sort by weight: the bits of non-negative float32, read as integers, have the same order."""
+    """Sort by weight, stably, by radix: the bits of non-negative float32, read as integers, have the same order."""
     byte = np.uint64(255)
     counts = np.zeros((4, 256), np.int64)
     for edge in edges:
@@ -202,7 +202,7 @@ def _sort(edges: Any) -> Any:
 
 @compiled()
 def _find(parent: Any, item: Any) -> Any:
-    """Root of an item's tree; halves the path on the way."""
+    """Return the root of an item's tree; halves the path on the way."""
     while True:
         above = parent[item]
         if above == item:
@@ -216,7 +216,7 @@ def _find(parent: Any, item: Any) -> Any:
 
 @compiled()
 def _join(parent: Any, size: Any, a: Any, b: Any) -> Any:
-    """Make one tree of the two with these roots, the smaller under the larger; returns its root."""
+    """Join two trees by their roots, the smaller under the larger; returns the root."""
     if size[a] < size[b]:
         a, b = b, a
     parent[b] = a
@@ -226,10 +226,10 @@ def _join(parent: Any, size: Any, a: Any, b: Any) -> Any:
 
 @compiled()
 def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
-    """Merge while every k from this one up agrees; -> nodes, sizes, internal, first, second, weights of Graph.
+    """Merge while every k from this one up agrees; returns nodes, sizes, internal, first, second, weights of Graph.
 
-    A component closes at the first edge to it that is refused, or that leads to a closed one: what follows depends on
-    k. Until then it is what the plain algorithm makes, for all those k: whatever a smaller k accepts a larger one does.
+    A component closes at its first edge that is rejected or leads to a closed component: what follows depends on k.
+    Until then it equals the plain algorithm's for all these k, since a larger k accepts all that a smaller one accepts.
     """
     count = _pixel(height - 1, width - 1, width) // STRIP * STRIP + STRIP
     steps = np.empty(4 * STRIP, np.int32)  # from a pixel to the next in each direction, by its row in the strip
@@ -294,7 +294,7 @@ def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
 
 @compiled()
 def _empty_table(pairs: int) -> Any:
-    """A set that can take so many pairs, by open addressing."""
+    """Make a set for up to `pairs` pairs, by open addressing."""
     slots = 2
     while slots <= pairs:  # each edge counted, far fewer pairs are different
         slots *= 2
@@ -303,7 +303,7 @@ def _empty_table(pairs: int) -> Any:
 
 @compiled()
 def _insert(table: Any, a: int, b: int, count: int) -> bool:
-    """Add an unordered pair of numbers below count; whether it is new."""
+    """Add an unordered pair of numbers below count; returns whether it is new."""
     key = np.int64(min(a, b)) * count + max(a, b)
     mask = len(table) - 1
     slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask  # Fibonacci hashing
@@ -323,8 +323,8 @@ def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: 
     limit = np.empty(count, np.float32)
     for node in range(count):
         limit[node] = internal[node] + k / size[node]
-    refused = np.empty(len(weights), np.int32)
-    refusals = 0
+    rejected = np.empty(len(weights), np.int32)
+    rejections = 0
     for edge in range(len(weights)):
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
         if a == b:
@@ -334,9 +334,9 @@ def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: 
             root = _join(parent, size, a, b)
             limit[root] = weight + k / size[root]
         else:
-            refused[refusals] = edge
-            refusals += 1
-    for edge in refused[:refusals]:
+            rejected[rejections] = edge
+            rejections += 1
+    for edge in rejected[:rejections]:
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
         if a != b and (size[a] < min_size or size[b] < min_size):
             _join(parent, size, a, b)
