@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from detector.checkpoint import CheckpointError, load_any_classifier
-from detector.classification.crops import cut, plan
+from detector.classification.crops import cut_crops, plan_crops
 from detector.config import ConfigError, load_config, save_config
 from detector.data.ground_truth import DataError
 from detector.data.image import read_image
@@ -342,7 +342,7 @@ def test_measure_is_the_error_of_the_centre_crops(settings: dict[str, Any], phot
     for label, name in enumerate(sorted(COLOURS)):
         for path in sorted((photos / "val" / name).iterdir()):
             image = read_image(path)
-            x = network_input(cut(image, plan(1, 90, 70, 64), 64), task.classifier.convention)
+            x = network_input(cut_crops(image, plan_crops(1, 90, 70, 64), 64), task.classifier.convention)
             with torch.no_grad():
                 (scores,) = network(x).softmax(dim=1)
             loss.append(-math.log(scores[label]))

@@ -16,10 +16,10 @@ import torch
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.data.ground_truth import ClassTable
 from detector.data.image import ImageError
+from detector.data.readable import Reader
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.regions.warp import RegionConfig
-from detector.training.readable import Reader
 from proposals.store import ProposalStore
 
 Main = Callable[[list[str]], int]

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> None:
-    from detector.training.multibox_run import train_multibox
+    from detector.training.run import train_multibox
 
     train_multibox(options.config, options.overrides, device=options.device, resume=options.resume == "auto")
 
