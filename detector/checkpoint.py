@@ -101,8 +101,10 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
         for name, tensor in classifier.network.state_dict().items()
         if not name.startswith("auxiliary")
     }
+    network = asdict(classifier.network.config)
+    cells = network.pop("regression_cells")  # the file's tensors tell
     header: dict[str, Any] = {
-        "network": asdict(classifier.network.config) | {"auxiliary_heads": 0},
+        "network": network | {"auxiliary_heads": 0},
         "convention": asdict(classifier.convention),
         "provenance": classifier.provenance,
     }
@@ -110,7 +112,7 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
         format_ = REGION_FORMAT
         shared = asdict(classifier.shared) if classifier.shared else None
         header |= {"regions": asdict(classifier.regions), "classes": asdict(classifier.classes), "shared": shared}
-        header["regression"] = classifier.network.regression is not None
+        header["regression"] = cells > 0
     else:
         format_ = IMAGE_FORMAT
         header |= {"size": classifier.size, "classes": classifier.classes}
@@ -204,7 +206,7 @@ def load_any_classifier(path: Path) -> ImageClassifier:
     with _fitting(path):
         if metadata.get("format") == REGION_FORMAT:
             regions = load_checkpoint(path)
-            regions.network.regression = None
+            regions.network.set_regression(None)
             names = ("background", *regions.classes.names)
             return ImageClassifier(regions.network, regions.convention, regions.regions.size, names, regions.provenance)
         if metadata.get("format") == IMAGE_FORMAT:
@@ -224,14 +226,12 @@ def load_any_classifier(path: Path) -> ImageClassifier:
 
 
 def _network(path: Path, header: dict[str, Any]) -> tuple[GoogLeNet, InputConvention]:
-    with torch.device("meta"):  # no memory, and no numbers drawn from the caller's generator
-        network = GoogLeNet(GoogLeNetConfig(**header["network"]))
     convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    if header.get("regression"):
-        outputs, inputs = tensors["regression.weight"].shape
-        network.regression = nn.Linear(inputs, outputs, device="meta")
+    cells = tensors["regression.weight"].shape[1] // tensors["fc.weight"].shape[1] if header.get("regression") else 0
+    with torch.device("meta"):  # no memory, and no numbers drawn from the caller's generator
+        network = GoogLeNet(GoogLeNetConfig(**header["network"], regression_cells=cells))
     fill(network, tensors)
     return network.eval(), convention
 

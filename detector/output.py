@@ -191,8 +191,8 @@ def format_run(path: Path, image: Image, run: Run, classes: ClassTable) -> str:
             corners = " ".join(f"{corner:6.0f}" for corner in box)
             lines.append(f"  {classes.names[label]:<14}{score:6.3f}  {corners}")
     elif len(run.boxes):
-        score = float(run.scores[:, 1:].max())
-        name = classes.names[int(run.scores[:, 1:].max(axis=0).argmax())]
+        score = float(run.scores.probabilities[:, 1:].max())
+        name = classes.names[int(run.scores.probabilities[:, 1:].max(axis=0).argmax())]
         lines.append(
             f"  nothing above the threshold; the best was {name} {score:.3f} (lower suppression.min_score to see it)"
         )

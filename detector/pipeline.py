@@ -1,9 +1,10 @@
 """START HERE: the whole detector, image -> proposals -> warped regions -> scores -> NMS -> detections (paper §8).
 
 In: image [H, W, 3] uint8 RGB.  Out: Detections, best first.
-Each proposed box is classified on its own, as in R-CNN; several classifiers make the paper's ensemble by the mean of
-their softmax, followed by one suppression. Box regression, mirrored regions, soft-NMS and a cascade, which the paper
-does not have, are off unless a preset asks for them; configs/default.yaml does.
+Each proposed box is classified on its own, as in R-CNN: warped to a square, or cut from maps of the whole image.
+Several classifiers make the paper's ensemble by the mean of their softmax, followed by one suppression. Beyond the
+paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, off unless a preset asks
+for them; configs/default.yaml does.
 
 N boxes, K classes, S side of a region.
 """
@@ -25,11 +26,12 @@ from detector.config import load_config
 from detector.data.ground_truth import ClassTable
 from detector.detections import Detections
 from detector.device import choose_device
+from detector.members import timed
 from detector.multibox import load_source
-from detector.postprocess import suppress
-from detector.regions.offsets import place
-from detector.scoring import RegionScorer, timed
+from detector.scores import RegionScores
+from detector.scoring import RegionScorer
 from detector.settings import DetectorConfig
+from detector.suppression import suppress
 from proposals.boxes import Boxes, floating
 from proposals.merging import propose
 from proposals.own import check_source
@@ -39,19 +41,19 @@ from proposals.selective.colour import to_rgb
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One image's way through the detector.
+    """What each stage of the detector made of one image.
 
     Attributes:
         boxes: [N, 4] px, the proposals.
-        placed: [N, K, 4] px, where regression places each class in them, or boxes itself.
-        scores: [N, K + 1] mean softmax of the members; column 0 is background.
-        detections: what suppression left.
-        seconds: spent in each stage: proposals, warp, network, suppression.
+        scores: Mean over the members, of each proposal.
+        class_boxes: [N, K, 4] px, the box of each class: moved by box regression, or the proposals themselves.
+        detections: What suppression left.
+        seconds: Time spent in each stage: proposals, warp, network, suppression.
     """
 
     boxes: NDArray[np.float32]
-    placed: Boxes
-    scores: NDArray[np.float32]
+    scores: RegionScores
+    class_boxes: Boxes
     detections: Detections
     seconds: dict[str, float]
 
@@ -143,15 +145,17 @@ class Detector:
             SourceError, StoreError: a source of own boxes does not know the image, or gives no boxes.
         """
         image = to_rgb(image)
+        height, width, _ = image.shape
         seconds: dict[str, float] = {}
         if boxes is None:
             with timed(seconds, "proposals"):
                 boxes = self.propose(image, content=content).boxes  # [N, 4]
         boxes = floating(np.asarray(boxes))
-        scores, placed = self.classify(image, boxes, seconds)  # [N, K + 1], [N, 4] or [N, K, 4]
+        scores = self.score(image, boxes, seconds)
         with timed(seconds, "suppression"):
-            detections = suppress(placed, scores, self.config.suppression)
-        return Run(boxes.astype(np.float32), placed, scores, detections, seconds)
+            class_boxes = scores.boxes(boxes, width, height)  # [N, K, 4]
+            detections = suppress(class_boxes, scores.probabilities, self.config.suppression)
+        return Run(boxes.astype(np.float32), scores, class_boxes, detections, seconds)
 
     def propose(self, image: NDArray[Any], *, content: bytes | None = None) -> Proposals:
         """The boxes to classify, of all the sources that the config names; arguments as run takes them."""
@@ -159,20 +163,9 @@ class Detector:
             image, self.config.proposals, multibox=self._multibox, content=content, threads=torch.get_num_threads()
         )
 
-    def classify(
-        self, image: NDArray[Any], boxes: Boxes, seconds: dict[str, float] | None = None
-    ) -> tuple[NDArray[np.float32], Boxes]:
-        """As score, and where regression places each class in the boxes, [N, K, 4] px; without it the boxes."""
-        image, boxes = to_rgb(image), floating(np.asarray(boxes))
-        rows = self._scorer(image, boxes, seconds)
-        return place(boxes, rows, len(self.classes), image.shape[1], image.shape[0])
-
-    def score(self, image: NDArray[Any], boxes: Boxes, seconds: dict[str, float] | None = None) -> NDArray[np.float32]:
-        """Mean softmax of the members on each warped box; [H, W, 3], [N, 4] px -> [N, K + 1], column 0 background.
-
-        Time spent is added to seconds["warp"] and seconds["network"].
-        """
-        return self.classify(image, boxes, seconds)[0]
+    def score(self, image: NDArray[Any], boxes: Boxes, seconds: dict[str, float] | None = None) -> RegionScores:
+        """Score boxes [N, 4] px of an image; time spent is added to seconds["warp"] and seconds["network"]."""
+        return self._scorer(to_rgb(image), floating(np.asarray(boxes)), seconds)
 
 
 def _name(config: DetectorConfig, index: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from proposals.settings import PRECISIONS, ProposalConfig, settings_hash
 
-BACKENDS = ("auto", "torch", "compile", "onnxruntime")
+BACKENDS = ("torch", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,9 @@ class DetectorConfig:
         mirror: score each region's mirror image too, and take the mean, at twice the price. The paper mentions none.
         cascade: which regions the members after the first look at.
         batch: regions scored at a time.
-        backend: what runs the networks: torch; compile (torch.compile, which takes minutes to begin); onnxruntime (an
-            optional extra, on a CPU); or auto: torch or onnxruntime, the faster of those that are there, which for the
-            paper's network is torch.
-        precision: what convolutions compute in: float32, bfloat16, or auto: bfloat16 where the device multiplies it
-            faster.
+        backend: What runs the networks: torch, or onnxruntime, an optional extra that computes in float32 on a CPU.
+        precision: Number format of the convolutions: float32, bfloat16, or auto, which is bfloat16 where the device
+            multiplies it faster.
     """
 
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
@@ -88,7 +86,7 @@ class DetectorConfig:
     mirror: bool = False
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
     batch: int = 8  # on a CPU 16 and 32 are no faster in whole detectors, and take more memory
-    backend: str = "auto"
+    backend: str = "torch"
     precision: str = "auto"
 
     def __post_init__(self) -> None:

@@ -40,14 +40,14 @@ from detector.experiments.ablation import (
 from detector.experiments.evaluation_run import EvaluationConfig, Protocol, configured_truth, evaluate, run_detector
 from detector.experiments.extraction import dataset_proposals
 from detector.experiments.score_store import ScoreStore
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, placed_features
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, regression_features
 from detector.network.input import InputConvention
 from detector.pipeline import Detector
-from detector.postprocess import suppress
-from detector.regions.offsets import place
 from detector.regions.warp import RegionConfig
-from detector.scoring import RegionScorer, Rows
+from detector.scores import RegionScores
+from detector.scoring import RegionScorer
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
+from detector.suppression import suppress
 from proposals.boxes import Boxes
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
@@ -68,8 +68,8 @@ def save_network(path: Path, seed: int, classes: tuple[str, ...] = ("square", "d
         weight = torch.randn(len(classes) + 1, features.shape[1]) / features.std(dim=0).norm()
         network.fc.weight.copy_(weight)
         network.fc.bias.copy_(-weight @ features.mean(dim=0))
-        network.regression = nn.Linear(
-            placed_features(network.trunk(torch.zeros(1, 3, 64, 64))).shape[1], 4 * len(classes)
+        network.set_regression(
+            nn.Linear(regression_features(network.trunk(torch.zeros(1, 3, 64, 64))).shape[1], 4 * len(classes))
         )
     convention = InputConvention(mean=(120.0, 120.0, 120.0), std=(1.0, 1.0, 1.0))
     table = ClassTable(classes, (None,) * len(classes), tuple(range(1, len(classes) + 1)))
@@ -124,7 +124,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of boxes that classifiers were asked to score, image by image."""
     score, counts = RegionScorer.__call__, list[int]()
 
-    def counted(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> Rows:
+    def counted(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> RegionScores:
         counts.append(len(boxes))
         return score(self, image, boxes, *rest)
 
@@ -236,9 +236,10 @@ def test_an_ensemble_is_the_mean_of_the_softmax(config: AblationConfig, table: T
     detectors = [Detector([load_checkpoint(Path(model))], DetectorConfig(precision="float32")) for model in models]
     found = {}
     for record, boxes in zip(dataset.records, stored(config, "few"), strict=True):
-        scores = [detector.score(record.read(), boxes) for detector in detectors]
+        scores = [detector.score(record.read(), boxes).probabilities for detector in detectors]
         assert np.abs(scores[0] - scores[1]).max() > 0.1
-        found[record.image_id] = suppress(boxes, (scores[0] + scores[1]) / 2, SuppressionConfig())
+        class_boxes = np.stack([boxes, boxes], axis=1)
+        found[record.image_id] = suppress(class_boxes, (scores[0] + scores[1]) / 2, SuppressionConfig())
     evaluation = EvaluationConfig(config.data)
     truth = configured_truth(evaluation)
     expected = evaluate(evaluation, truth, DetectionTable.from_images(truth, found)).mean_ap
@@ -275,12 +276,12 @@ def test_mirror_images_are_averaged_in(config: AblationConfig, tmp_path: Path, s
     members = [_Member(config, model, dataset, "cpu") for model in row.models]
     for record, boxes in zip(dataset.records, stored(config, "few"), strict=True):
         content = record.path.read_bytes()
-        kept = np.mean([member.kept(content, boxes, True) for member in members], axis=0)
+        scores = RegionScores.mean([member.kept(content, boxes, True) for member in members])
         expected = detector.run(record.read(), boxes)
-        scores, placed = place(boxes, kept, 2, record.width, record.height)
-        np.testing.assert_allclose(scores, expected.scores, atol=0.02)  # the warps of the two views round differently
-        np.testing.assert_allclose(placed, expected.placed, atol=0.5)
-        assert np.abs(placed - boxes[:, None]).max() > 2
+        class_boxes = scores.boxes(boxes, record.width, record.height)
+        np.testing.assert_allclose(scores.probabilities, expected.scores.probabilities, atol=1e-5)
+        np.testing.assert_allclose(class_boxes, expected.class_boxes, atol=1e-2)
+        assert np.abs(class_boxes - boxes[:, None]).max() > 2
 
 
 def test_the_others_look_at_what_passes(config: AblationConfig, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,7 +461,7 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     score, counts = RegionScorer.__call__, list[int]()
 
-    def stop_at_the_second(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> Rows:
+    def stop_at_the_second(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> RegionScores:
         counts.append(len(boxes))
         if len(counts) == 2:
             raise KeyboardInterrupt

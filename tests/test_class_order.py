@@ -31,7 +31,7 @@ NEW = [2, 0, 1]  # where ONE has each class of OTHER
 def classifier() -> RegionClassifier:
     torch.manual_seed(1)
     network = GoogLeNet(GoogLeNetConfig(classes=4, width=0.25)).eval()
-    network.regression = nn.Linear(network.fc.in_features, 12)
+    network.set_regression(nn.Linear(network.fc.in_features, 12))
     return RegionClassifier(network, InputConvention(), RegionConfig(size=64, context=4), ONE)
 
 
@@ -40,8 +40,8 @@ def permuted(classifier: RegionClassifier) -> RegionClassifier:
     """The same, written down row by row: what a training with the other order would have learned."""
     network = GoogLeNet(classifier.network.config).eval()
     assert classifier.network.regression is not None
-    inputs = classifier.network.regression.in_features
-    network.regression = nn.Linear(inputs, 12)
+    network.set_regression(nn.Linear(classifier.network.regression.in_features, 12))
+    assert network.regression is not None
     network.load_state_dict(classifier.network.state_dict())
     with torch.no_grad():
         for new, old in enumerate(NEW):
@@ -85,9 +85,10 @@ def test_members_of_other_classes_are_refused_by_name(classifier: RegionClassifi
 def test_training_goes_on_from_a_classifier_in_another_order(
     tmp_path: Path, classifier: RegionClassifier, permuted: RegionClassifier
 ) -> None:
-    classifier.network.regression, kept = None, classifier.network.regression
+    kept = classifier.network.regression
+    classifier.network.set_regression(None)
     save_checkpoint(tmp_path / "init.safetensors", classifier)
-    classifier.network.regression = kept
+    classifier.network.set_regression(kept)
     data = DataConfig(DatasetKind.voc, ".")
     config = FineTuneConfig(
         train=data, val=data, init=str(tmp_path / "init.safetensors"), linear_batches=0, regions=classifier.regions

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.detections import Detections
@@ -19,19 +20,8 @@ from detector.evaluation.average import (
 from detector.evaluation.bootstrap import _weights, bootstrap, compare
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import match
-from detector.experiments.stages import (
-    FOUND,
-    SHARED,
-    STAGES,
-    Trace,
-    append_fates,
-    count_fates,
-    fates,
-    perfect_classifier,
-    perfect_proposals,
-    perfect_suppression,
-    read_fates,
-)
+from detector.experiments.oracles import perfect_classifier, perfect_proposals, perfect_suppression
+from detector.experiments.stages import FOUND, SHARED, STAGES, Trace, append_fates, count_fates, fates, read_fates
 from detector.settings import SuppressionConfig
 
 BOX = (0.0, 0.0, 100.0, 100.0)
@@ -335,7 +325,13 @@ def make_trace(
     """Scores of two classes behind the background's."""
     kept = len(boxes) if kept is None else kept
     rows = np.array([[1 - sum(row), *row] for row in scores[:kept]], np.float32).reshape(-1, 3)
-    return Trace(np.array(boxes, np.float64).reshape(-1, 4), kept, rows, SuppressionConfig(limit=limit), 0.5)
+    all_boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    return Trace(all_boxes, rows, each(all_boxes[:kept]), SuppressionConfig(limit=limit), 0.5)
+
+
+def each(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N, 4] -> [N, 2, 4], the same box for both classes."""
+    return np.stack([boxes, boxes], axis=1)
 
 
 ONE = np.array([BOX])
@@ -404,7 +400,7 @@ def test_perfect_stages() -> None:
     labels = np.array([0, 0])
     trace = make_trace([[0.9, 0], [0.1, 0.8]], [shifted(45), shifted(20)])
     scores = np.array([[0.1, 0.9, 0], [0.2, 0.8, 0]], np.float32)
-    with_proposals = perfect_proposals(trace, objects, scores)
+    with_proposals = perfect_proposals(trace, each(objects), scores)
     assert {tuple(box) for box in with_proposals.boxes.tolist()} >= {FAR}
     classified = perfect_classifier(trace, objects, labels)
     assert classified.boxes.tolist() == [list(shifted(20))]  # the other box covers no object
@@ -419,8 +415,8 @@ def test_perfect_stages_without_objects_or_boxes() -> None:
     nothing, none = np.zeros((0, 4)), np.zeros(0, np.int64)
     empty = make_trace([], [])
     for trace in (empty, make_trace([[0.9, 0]], [BOX])):
-        assert isinstance(perfect_proposals(trace, nothing, np.zeros((0, 3), np.float32)), Detections)
+        assert isinstance(perfect_proposals(trace, each(nothing), np.zeros((0, 3), np.float32)), Detections)
         assert len(perfect_classifier(trace, nothing, none)) == 0
-        assert len(perfect_suppression(trace, nothing, none)) == trace.kept
+        assert len(perfect_suppression(trace, nothing, none)) == trace.scored
     assert len(perfect_classifier(empty, ONE, np.zeros(1, np.int64))) == 0
     assert len(perfect_suppression(empty, ONE, np.zeros(1, np.int64))) == 0

@@ -100,7 +100,7 @@ HARMLESS: dict[str, Callable[[EvaluationConfig], EvaluationConfig]] = {
     "the data set moved": move_data,
     "the weights moved": move_weights,
     "batch": of_detector(batch=3),
-    "backend": of_detector(backend="auto"),
+    "backend": of_detector(backend="onnxruntime"),
     "resamples": lambda config: replace(config, resamples=3, score=0.4),
 }
 

@@ -298,7 +298,7 @@ def test_refuses_an_input_convention() -> None:
 
 
 def test_importing_the_network_compiles_nothing() -> None:
-    code = "import detector.googlenet, detector.lrn as lrn; print(len(lrn._forward_rows.signatures))"
+    code = "import detector.network.googlenet, detector.network.lrn as lrn; print(len(lrn._forward_rows.signatures))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "0"
 

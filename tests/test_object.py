@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detector import Detector, DetectorConfig, lrn
+from detector import Detector, DetectorConfig
+from detector import threads as kernel_threads
 from detector.checkpoint import (
     CheckpointError,
     ImageClassifier,
@@ -36,7 +37,7 @@ from detector.detections import Detections
 from detector.device import DeviceError, autocast, choose_device, out_of_memory
 from detector.drawing import draw_detections
 from detector.multibox import MultiBoxModel, load_multibox, save_multibox
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
 from detector.output import detect_files
@@ -111,9 +112,8 @@ def entries(one: RegionClassifier) -> dict[str, Callable[[NDArray[Any]], Any]]:
     found = Detections(np.array([[1.0, 2, 9, 9]]), np.array([0.5]), np.array([0]))
     return {
         "call": lambda image: detector(image).scores,
-        "run": lambda image: detector.run(image, BOXES).scores,
-        "classify": lambda image: detector.classify(image, BOXES)[0],
-        "score": lambda image: detector.score(image, BOXES),
+        "run": lambda image: detector.run(image, BOXES).scores.probabilities,
+        "score": lambda image: detector.score(image, BOXES).probabilities,
         "Detector.propose": lambda image: detector.propose(image).boxes,
         "propose": lambda image: propose(image, CONFIG.proposals).boxes,
         "selective_search": lambda image: selective_search(image).boxes,
@@ -210,7 +210,7 @@ def test_boxes_of_whole_numbers_and_lists(kind: str, members: dict[str, RegionCl
     expected = detector.run(image, BOXES)
     for boxes in (BOXES.astype(np.int64), BOXES.astype(np.uint16), BOXES.tolist()):
         run = detector.run(image, boxes)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(run.scores, expected.scores)
+        np.testing.assert_array_equal(run.scores.probabilities, expected.scores.probabilities)
         assert run.detections == expected.detections
 
 
@@ -226,10 +226,10 @@ def test_detectors_share_members(kind: str, precision: str, members: dict[str, R
     before = {name: tensor.clone() for name, tensor in one.network.state_dict().items()}
     config = replace(CONFIG, precision=precision, backend="torch")
     first = Detector([one], config)
-    expected = first.score(image, BOXES)
+    expected = first.score(image, BOXES).probabilities
     Detector([one, one], config, "meta")
-    np.testing.assert_array_equal(first.score(image, BOXES), expected)
-    np.testing.assert_array_equal(Detector([one], config).score(image, BOXES), expected)
+    np.testing.assert_array_equal(first.score(image, BOXES).probabilities, expected)
+    np.testing.assert_array_equal(Detector([one], config).score(image, BOXES).probabilities, expected)
     assert one.network.training
     for name, tensor in one.network.state_dict().items():
         assert tensor.device.type == "cpu"
@@ -237,7 +237,7 @@ def test_detectors_share_members(kind: str, precision: str, members: dict[str, R
         assert torch.equal(tensor, before[name])
     with torch.no_grad():
         one.network.fc.weight.zero_()  # what its owner does with a member later is nobody else's business
-    np.testing.assert_array_equal(first.score(image, BOXES), expected)
+    np.testing.assert_array_equal(first.score(image, BOXES).probabilities, expected)
 
 
 def test_loading_leaves_torchs_generator_alone(tmp_path: Path, members: dict[str, RegionClassifier]) -> None:
@@ -388,6 +388,7 @@ class Crowded(nn.Module):
     def __init__(self, error: BaseException, room: int) -> None:
         super().__init__()
         self.config = GoogLeNetConfig(classes=3)
+        self.trunk = nn.Identity()
         self.linear = nn.Linear(3, 3)
         self.error, self.room, self.asked = error, room, ASKED
 
@@ -403,6 +404,9 @@ class Crowded(nn.Module):
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits
 
+    def heads(self, features: Tensor) -> Heads:
+        return Heads(self(features), None)
+
 
 ASKED: list[int] = []
 
@@ -417,7 +421,7 @@ def crowded(error: BaseException, room: int) -> RegionClassifier:
 def test_too_little_memory_is_recognised(device: str, old: bool, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     if old:
         monkeypatch.delattr(torch, "OutOfMemoryError", raising=False)
-    found = Detector([crowded(MESSAGES[device], 2)], replace(CONFIG, batch=4)).score(image, BOXES)
+    found = Detector([crowded(MESSAGES[device], 2)], replace(CONFIG, batch=4)).score(image, BOXES).probabilities
     assert found.shape == (4, 3)
     assert ASKED == [4, 2, 2]
 
@@ -439,7 +443,7 @@ def test_a_map_that_does_not_fit_costs_no_batch(
 ) -> None:
     """Fewer boxes do not make the trunk's map smaller: the image is the error, and later ones keep their batch."""
     detector = Detector([members["shared"]], replace(CONFIG, batch=8))
-    expected = detector.score(image, BOXES)
+    expected = detector.score(image, BOXES).probabilities
     tried = []
     trunk_slice = GoogLeNet.trunk_slice
 
@@ -457,17 +461,17 @@ def test_a_map_that_does_not_fit_costs_no_batch(
     sizes = []
     look = SharedNetwork.look
 
-    def counted(self: SharedNetwork, *arguments: Any) -> Callable[[NDArray[np.float32]], Tensor]:
+    def counted(self: SharedNetwork, *arguments: Any) -> Callable[[NDArray[np.float32]], Heads]:
         logits = look(self, *arguments)
 
-        def counting(boxes: NDArray[np.float32]) -> Tensor:
+        def counting(boxes: NDArray[np.float32]) -> Heads:
             sizes.append(len(boxes))
             return logits(boxes)
 
         return counting
 
     monkeypatch.setattr(SharedNetwork, "look", counted)
-    found = detector.score(image, np.tile(BOXES, (20, 1)))
+    found = detector.score(image, np.tile(BOXES, (20, 1))).probabilities
     np.testing.assert_allclose(found[:4], expected, atol=1e-5)
     assert sizes == [64, 16]
 
@@ -548,8 +552,10 @@ def test_devices_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_detector_on_the_cpu_by_its_number(members: dict[str, RegionClassifier], image: Image) -> None:
-    expected = Detector([members["shared"]], CONFIG).score(image, BOXES)
-    np.testing.assert_array_equal(Detector([members["shared"]], CONFIG, "cpu:0").score(image, BOXES), expected)
+    expected = Detector([members["shared"]], CONFIG).score(image, BOXES).probabilities
+    np.testing.assert_array_equal(
+        Detector([members["shared"]], CONFIG, "cpu:0").score(image, BOXES).probabilities, expected
+    )
 
 
 def test_autocast_only_where_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,7 +583,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     before = torch.get_num_threads()
     monkeypatch.setattr(ThreadPoolExecutor, "__init__", counted)
-    lrn._workers.cache_clear()
+    kernel_threads._workers.cache_clear()
     yield made
     torch.set_num_threads(before)
 
@@ -655,8 +661,9 @@ def test_kernels_compile_where_no_cache_can_be_written() -> None:
     code = NOWHERE + (
         "import numpy as np, torch\n"
         "from detector.network.lrn import local_response_norm\n"
-        "from detector.nms import class_nms\n"
-        "import detector.regions, detector.shared, detector.evaluation, proposals.colour, proposals.segmentation\n"
+        "from detector.suppression import class_nms\n"
+        "import detector.regions.warp, detector.regions.maps, detector.evaluation\n"
+        "import proposals.selective.colour, proposals.selective.segmentation\n"
         "x = torch.ones(1, 5, 2, 2)\n"
         "expected = torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)\n"
         "print(torch.allclose(local_response_norm(x), expected))\n"

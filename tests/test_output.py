@@ -18,6 +18,7 @@ from detector.data.image import Image, read_image
 from detector.detections import Detections
 from detector.output import OutputError, detect_files, format_run, is_result, result_names, result_record, write_result
 from detector.pipeline import Run
+from detector.scores import RegionScores
 from detector.settings import DetectorConfig
 from proposals.boxes import Boxes
 from proposals.errors import UserError
@@ -32,7 +33,7 @@ def make_run(count: int, regions: int = 3) -> Run:
     boxes = np.array([[1, 2, 30.25, 40], [5, 6, 70, 50.126], [0, 0, 80, 60]], np.float32)[:regions]
     scores = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.9, 0.05, 0.05]], np.float32)[:regions]
     found = Detections(boxes[:count], np.array([0.7, 0.6, 0.05])[:count], np.array([1, 0, 0])[:count])
-    return Run(boxes, boxes, scores, found, SECONDS)
+    return Run(boxes, RegionScores(scores), np.stack([boxes, boxes], axis=1), found, SECONDS)
 
 
 class StubDetector:

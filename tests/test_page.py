@@ -318,7 +318,7 @@ def test_refuses_a_table_of_another_split(tmp_path: Path) -> None:
 
 
 def test_starts_without_torch() -> None:
-    program = "import sys, detector.evaluation.page; print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    program = "import sys, detector.report.page; print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     root = Path(__file__).parent.parent
     result = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout == "False False\n"

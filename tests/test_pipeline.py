@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detector import Detector, DetectorConfig, checkpoint, scoring
+from detector import Detector, DetectorConfig, checkpoint, members
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.config import ConfigError
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, read_image
-from detector.network.googlenet import GoogLeNetConfig
+from detector.network.googlenet import GoogLeNetConfig, Heads
 from detector.network.input import InputConvention, network_input
-from detector.postprocess import suppress
 from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig
+from detector.suppression import suppress
 from proposals.boxes import Boxes
 from proposals.settings import ProposalConfig
 
@@ -34,6 +34,7 @@ class MeanColour(nn.Module):
     def __init__(self, seed: int, outputs: int = 3) -> None:
         super().__init__()
         self.config = GoogLeNetConfig(classes=outputs)
+        self.trunk = nn.Identity()
         self.linear = nn.Linear(3, outputs)
         self.dropout = nn.Dropout(0.5)
         generator = torch.Generator().manual_seed(seed)
@@ -45,6 +46,9 @@ class MeanColour(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.linear(self.dropout(x.mean(dim=(2, 3))))
         return logits
+
+    def heads(self, features: Tensor) -> Heads:
+        return Heads(self(features), None)
 
 
 def member(seed: int, classes: ClassTable = CLASSES, *, size: int = 48, red: float = 123.0) -> RegionClassifier:
@@ -69,9 +73,9 @@ def softmax_of(one: RegionClassifier, image: Image, boxes: Boxes) -> np.ndarray:
 
 def test_an_ensemble_of_one_is_the_model(image: Image) -> None:
     run = detector(member(0)).run(image, BOXES)
-    np.testing.assert_allclose(run.scores, softmax_of(member(0), image, BOXES), atol=1e-6)
-    assert run.scores.dtype == np.float32
-    expected = suppress(BOXES, run.scores, SuppressionConfig(min_score=0.0))
+    np.testing.assert_allclose(run.scores.probabilities, softmax_of(member(0), image, BOXES), atol=1e-6)
+    assert run.scores.probabilities.dtype == np.float32
+    expected = suppress(run.class_boxes, run.scores.probabilities, SuppressionConfig(min_score=0.0))
     for name in ("boxes", "scores", "labels"):
         assert np.array_equal(getattr(run.detections, name), getattr(expected, name))
     assert set(run.seconds) == {"warp", "network", "suppression"}
@@ -81,7 +85,7 @@ def test_the_ensemble_is_the_mean_of_softmax_whatever_the_order(image: Image) ->
     members = [member(0), member(1), member(2, size=64), member(3, red=90.0)]
     expected = np.mean([softmax_of(one, image, BOXES) for one in members], axis=0)
     for order in ((0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)):
-        found = detector(*(members[index] for index in order)).score(image, BOXES)
+        found = detector(*(members[index] for index in order)).score(image, BOXES).probabilities
         np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
     assert np.abs(expected - softmax_of(members[0], image, BOXES)).max() > 0.05
@@ -94,22 +98,22 @@ def test_members_of_one_geometry_share_the_warp(image: Image, monkeypatch: pytes
         calls.append((len(boxes), config.size, fill[0]))
         return warp(image, boxes, config, fill)
 
-    monkeypatch.setattr(scoring, "warp", counted)
+    monkeypatch.setattr(members, "warp", counted)
     detector(member(0), member(1), member(2, size=64), member(3, red=90.0), batch=3).score(image, BOXES)
-    assert calls == [(3, 48, 123), (3, 64, 123), (3, 48, 90), (2, 48, 123), (2, 64, 123), (2, 48, 90)]
+    assert calls == [(n, size, red) for size, red in ((48, 123), (64, 123), (48, 90)) for n in (3, 2)]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 5])
 def test_scores_do_not_depend_on_the_batch(image: Image, batch: int) -> None:
     members = (member(0), member(1))
-    found = detector(*members, batch=batch).score(image, BOXES)
-    np.testing.assert_allclose(found, detector(*members).score(image, BOXES), atol=1e-6)
+    found = detector(*members, batch=batch).score(image, BOXES).probabilities
+    np.testing.assert_allclose(found, detector(*members).score(image, BOXES).probabilities, atol=1e-6)
 
 
 def test_no_proposals(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     run = detector(member(0)).run(image, np.zeros((0, 4)))
     assert run.boxes.shape == (0, 4)
-    assert run.scores.shape == (0, 3)
+    assert run.scores.probabilities.shape == (0, 3)
     assert len(run.detections) == 0
     speck = np.zeros((1, 1, 3), np.uint8)
     narrow = DetectorConfig(proposals=ProposalConfig(width=0))
@@ -147,10 +151,10 @@ def test_a_toy_network_from_disk(toy_checkpoint: Path, shapes: Path) -> None:
     found = Detector.load(config, device="cpu")
     assert found.classes.names == ("square", "disc")
     run = found.run(photo)
-    assert run.scores.shape == (12, 3)
-    np.testing.assert_allclose(run.scores.sum(axis=1), 1, atol=1e-5)
+    assert run.scores.probabilities.shape == (12, 3)
+    np.testing.assert_allclose(run.scores.probabilities.sum(axis=1), 1, atol=1e-5)
     twice = Detector.load(DetectorConfig(models=[str(toy_checkpoint)] * 2, batch=7), device="cpu")
-    np.testing.assert_allclose(twice.score(photo, run.boxes), run.scores, atol=1e-5)
+    np.testing.assert_allclose(twice.score(photo, run.boxes).probabilities, run.scores.probabilities, atol=1e-5)
 
 
 def test_load_says_what_is_missing(toy_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +204,7 @@ def test_settings_that_are_refused(values: dict[str, object], message: str) -> N
 
 def test_grey_files_are_detected_in_like_others(tmp_path: Path) -> None:
     PIL.Image.new("L", (40, 30), 128).save(tmp_path / "grey.png")
-    scores = detector(member(0)).score(read_image(tmp_path / "grey.png"), np.array([[0, 0, 40, 30]]))
+    scores = detector(member(0)).score(read_image(tmp_path / "grey.png"), np.array([[0, 0, 40, 30]])).probabilities
     assert np.isfinite(scores).all()
 
 
@@ -212,7 +216,7 @@ def test_mirrored_regions_are_averaged_in(image: Image) -> None:
     config = DetectorConfig(mirror=True)
     boxes = BOXES[1:3]
     members = [Position(seed) for seed in (0, 1)]
-    found = Detector(members, config).score(image, boxes)
+    found = Detector(members, config).score(image, boxes).probabilities
     width = image.shape[1]
     turned = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
     plain, mirrored = (
@@ -230,10 +234,14 @@ def Position(seed: int) -> RegionClassifier:
 
     class Left(nn.Module):
         config = network.config
+        trunk = nn.Identity()
 
         def forward(self, x: Tensor) -> Tensor:
             logits: Tensor = network.eval()(x[..., : x.shape[3] // 2])
             return logits
+
+        def heads(self, features: Tensor) -> Heads:
+            return Heads(self(features), None)
 
     return RegionClassifier(Left(), one.convention, one.regions, one.classes)  # type: ignore[arg-type]
 
@@ -249,17 +257,19 @@ def test_the_cascade_asks_the_others_about_some(image: Image, threshold: float, 
         if objects[row] > threshold or row in chosen:
             expected[row] = np.mean([one[row] for one in each], axis=0)
     config = DetectorConfig(cascade=CascadeConfig(threshold, best))
-    np.testing.assert_allclose(Detector(members, config).score(image, BOXES), expected, atol=1e-6)
+    np.testing.assert_allclose(Detector(members, config).score(image, BOXES).probabilities, expected, atol=1e-6)
 
 
 def test_no_threshold_no_cascade(image: Image) -> None:
     members = [member(seed) for seed in range(3)]
-    full = Detector(members, DetectorConfig()).score(image, BOXES)
+    full = Detector(members, DetectorConfig()).score(image, BOXES).probabilities
     np.testing.assert_array_equal(
-        Detector(members, DetectorConfig(cascade=CascadeConfig(best=1))).score(image, BOXES), full
+        Detector(members, DetectorConfig(cascade=CascadeConfig(best=1))).score(image, BOXES).probabilities, full
     )
     alone = DetectorConfig(cascade=CascadeConfig(0.9))
-    np.testing.assert_allclose(Detector(members[:1], alone).score(image, BOXES), softmax_of(members[0], image, BOXES))
+    np.testing.assert_allclose(
+        Detector(members[:1], alone).score(image, BOXES).probabilities, softmax_of(members[0], image, BOXES)
+    )
 
 
 def test_regions_held_back_are_not_looked_at(image: Image) -> None:
@@ -276,7 +286,7 @@ def test_regions_held_back_are_not_looked_at(image: Image) -> None:
     assert seen == [2]
 
 
-@pytest.mark.parametrize(("room", "calls"), [(3, [5, 3, 2]), (1, [5, 3, 2, 1, 1, 1, 2, 1, 1]), (9, [5])])
+@pytest.mark.parametrize(("room", "calls"), [(3, [5, 3, 2]), (1, [5, 3, 2, 1, 1, 1, 1, 1]), (9, [5])])
 def test_too_little_memory_halves_the_batch(image: Image, room: int, calls: list[int]) -> None:
     asked = []
 
@@ -290,7 +300,7 @@ def test_too_little_memory_halves_the_batch(image: Image, room: int, calls: list
     one = member(0)
     crowded = RegionClassifier(Crowded(0), one.convention, one.regions, one.classes)  # type: ignore[arg-type]
     detector = Detector([crowded], DetectorConfig(batch=5))
-    np.testing.assert_allclose(detector.score(image, BOXES), softmax_of(one, image, BOXES), atol=1e-6)
+    np.testing.assert_allclose(detector.score(image, BOXES).probabilities, softmax_of(one, image, BOXES), atol=1e-6)
     assert asked == calls
     asked.clear()
     detector.score(image, BOXES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
-from detector.network import backends
 from detector.network.backends import build_backend
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pipeline import Detector
@@ -55,8 +53,8 @@ def test_logits_are_close_to_those_of_float32(norm: str) -> None:
     """Measured: 0.5 % of the largest, which is two roundings to 8 bits."""
     network, x = make_network(norm), images(4)
     with torch.inference_mode():
-        full = build_backend("torch", network, size=64, precision="float32")(x)
-        half = build_backend("torch", network, size=64, precision="bfloat16")(x)
+        full = build_backend("torch", network, size=64, precision="float32")(x).logits
+        half = build_backend("torch", network, size=64, precision="bfloat16")(x).logits
     assert half.dtype == full.dtype == torch.float32
     assert half.shape == full.shape == (4, 7)
     difference = float((half - full).abs().max() / full.abs().max())
@@ -85,7 +83,7 @@ def test_the_trunk_alone_computes_in_bfloat16() -> None:
     network, seen = make_network(), list[Tensor]()
     network.fc.register_forward_hook(lambda module, inputs, output: seen.extend((*inputs, output)))
     with torch.inference_mode():
-        logits = build_backend("torch", network, size=64, precision="bfloat16")(images(2))
+        logits = build_backend("torch", network, size=64, precision="bfloat16")(images(2)).logits
     pooled, output = seen
     assert pooled.dtype == output.dtype == torch.float32
     assert not torch.equal(pooled, pooled.bfloat16().float())
@@ -98,30 +96,8 @@ def test_auto_is_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     for capabilities, name in (({}, "float32"), ({"avx512_bf16": True}, "bfloat16")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities)
         with torch.inference_mode():
-            found = build_backend("auto", network, size=64, precision="auto")(x)
-            assert torch.equal(found, build_backend("torch", network, size=64, precision=name)(x))
-
-
-class OnnxStandIn:
-    def __init__(self, model: bytes) -> None:
-        self.model = model
-
-
-def test_where_bfloat16_is_fast_auto_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without local response normalisation onnxruntime, once it is installed, is faster than torch in float32 alone."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(backends, "to_onnx", lambda network, size: b"")
-    monkeypatch.setattr(backends, "OnnxNetwork", OnnxStandIn)
-
-    def takes_onnxruntime(name: str, precision: str) -> bool:
-        return isinstance(build_backend(name, make_network("none"), precision=precision), OnnxStandIn)
-
-    for capabilities, faster in (({}, True), ({"avx512_bf16": True}, False)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities)
-        assert takes_onnxruntime("auto", "auto") == faster
-        assert takes_onnxruntime("onnxruntime", "auto")
-        assert takes_onnxruntime("auto", "float32")
-        assert not takes_onnxruntime("auto", "bfloat16")
+            found = build_backend("torch", network, size=64, precision="auto")(x).logits
+            assert torch.equal(found, build_backend("torch", network, size=64, precision=name)(x).logits)
 
 
 def test_a_detectors_scores() -> None:
@@ -130,7 +106,7 @@ def test_a_detectors_scores() -> None:
     image = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     boxes = np.array([[0, 0, 512, 512], [20, 0, 400, 512], [150, 10, 300, 300], [0, 0, 90, 90]], np.float32)
     full, half = (
-        Detector([member], DetectorConfig(backend="torch", precision=name)).score(image, boxes)
+        Detector([member], DetectorConfig(backend="torch", precision=name)).score(image, boxes).probabilities
         for name in ("float32", "bfloat16")
     )
     assert half.dtype == np.float32

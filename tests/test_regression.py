@@ -20,16 +20,14 @@ from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.network.folding import fold_batch_norm
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, placed_features
+from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, regression_features
 from detector.network.input import InputConvention
-from detector.nms import class_nms, class_soft_nms
 from detector.pipeline import Detector
-from detector.postprocess import suppress
 from detector.regions.maps import SharedConfig
-from detector.regions.offsets import fit_regression, moved, offsets_to, place
+from detector.regions.offsets import apply_offsets, fit_regression, offsets_to
 from detector.regions.warp import RegionConfig
-from detector.scoring import mirrored_rows
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
+from detector.suppression import class_nms, class_soft_nms, suppress
 from detector.training.run import train
 from detector.training.windows import InOrder, Windows
 from proposals.boxes import iou, mirrored
@@ -60,7 +58,7 @@ def test_a_box_goes_where_its_offset_says() -> None:
     close = (np.abs(offsets_to(boxes, objects)[:, 2:]) < np.log(4)).all(axis=1)
     assert close.sum() > 50
     offsets = np.stack([offsets_to(boxes, objects), np.zeros((200, 4))], axis=1)
-    found = moved(boxes, offsets, 1000, 1000)
+    found = apply_offsets(boxes, offsets, 1000, 1000)
     np.testing.assert_allclose(found[close, 0], objects[close], atol=1e-9)
     np.testing.assert_allclose(found[:, 1], boxes, atol=1e-12)
 
@@ -71,30 +69,8 @@ def test_moved_boxes_stay_in_the_image_and_grow_fourfold_at_most() -> None:
     offsets[0, 0, 2:] = 9
     offsets[1, 0, 0] = -0.75
     offsets[2, 0, 1] = 40
-    found = moved(boxes, offsets, 100, 70)[:, 0]
+    found = apply_offsets(boxes, offsets, 100, 70)[:, 0]
     assert found.tolist() == [[0, 0, 60, 60], [0, 0, 5, 10], [50, 50, 60, 60]]  # the last would have left it
-
-
-def test_place_splits_what_a_scorer_says() -> None:
-    boxes = random_boxes(5).astype(np.float32)
-    rows = np.random.default_rng(0).random((5, 3 + 8)).astype(np.float32) / 10
-    scores, placed = place(boxes, rows, 2, 500, 400)
-    assert np.array_equal(scores, rows[:, :3])
-    np.testing.assert_allclose(placed, moved(boxes, rows[:, 3:].reshape(5, 2, 4), 500, 400))
-    scores, placed = place(boxes, rows[:, :3], 2, 500, 400)
-    assert placed is boxes
-    assert place(boxes[:0], rows[:0], 2, 500, 400)[1].shape == (0, 2, 4)
-
-
-def test_rows_of_mirror_images() -> None:
-    """Mirrored, an object to the right of its box is to the left of it."""
-    boxes, objects = random_boxes(6), random_boxes(6, 1)
-    rows = np.concatenate([np.full((6, 3), 1 / 3), *[offsets_to(boxes, objects)] * 2], axis=1).astype(np.float32)
-    turned = np.concatenate(
-        [rows[:, :3], *[offsets_to(mirrored(boxes, 130), mirrored(objects, 130))] * 2], axis=1
-    ).astype(np.float32)
-    np.testing.assert_allclose(mirrored_rows(turned, 2), rows, atol=1e-5)
-    assert np.array_equal(mirrored_rows(rows[:, :3], 2), rows[:, :3])
 
 
 # ---- the fit
@@ -118,7 +94,7 @@ def test_the_fit_is_ridge_regression_of_each_class() -> None:
     assert not found[:, 1].any()  # of a class without windows nothing is known
 
 
-def test_the_larger_the_ridge_the_less_is_moved() -> None:
+def test_the_larger_the_ridge_the_less_is_apply_offsets() -> None:
     generator = np.random.default_rng(0)
     features, labels = torch.from_numpy(generator.random((40, 9))).float(), np.zeros(40, np.int64)
     offsets = generator.standard_normal((40, 4))
@@ -133,7 +109,7 @@ def test_the_larger_the_ridge_the_less_is_moved() -> None:
 
 
 @pytest.mark.parametrize("soft_sigma", [0.0, 0.5])
-def test_each_class_is_suppressed_in_its_own_places(soft_sigma: float) -> None:
+def test_each_class_is_suppressed_on_its_own_boxes(soft_sigma: float) -> None:
     boxes = np.stack([random_boxes(40, seed) for seed in range(3)], axis=1)  # [N, K, 4]
     scores = np.random.default_rng(3).random((40, 4)).round(1)
     config = SuppressionConfig(min_score=0.2, max_iou=0.3, limit=1000, soft_sigma=soft_sigma)
@@ -142,7 +118,7 @@ def test_each_class_is_suppressed_in_its_own_places(soft_sigma: float) -> None:
     for label in range(3):
         alone = np.zeros_like(scores)
         alone[:, label + 1] = scores[:, label + 1]
-        one = suppress(boxes[:, label], alone, config)
+        one = suppress(np.broadcast_to(boxes[:, [label]], boxes.shape), alone, config)
         assert 3 < len(one) <= 40
         rows += [(label, score, *box) for score, box in zip(one.scores.tolist(), one.boxes.tolist(), strict=True)]
     assert sorted(rows) == sorted(
@@ -151,7 +127,7 @@ def test_each_class_is_suppressed_in_its_own_places(soft_sigma: float) -> None:
     )
 
 
-def test_no_places() -> None:
+def test_no_boxes() -> None:
     nothing = np.zeros((0, 2, 4)), np.zeros((0, 2))
     assert [len(part) for part in class_nms(*nothing, 0.1, 0.3)] == [0, 0]
     assert [len(part) for part in class_soft_nms(*nothing, 0.1, 0.5)] == [0, 0, 0]
@@ -164,11 +140,11 @@ def regressing(seed: int = 0, *, norm: str = "none", shared: SharedConfig | None
     torch.manual_seed(seed)
     config = GoogLeNetConfig(classes=3, width=0.25, norm=norm, initialisation="xavier")
     network = GoogLeNet(config).eval()
-    inputs = network.fc.in_features * (9 if shared else 1)  # a map of 7 × 7, or of 2 × 2
+    layer = nn.Linear(network.fc.in_features * (9 if shared else 1), 8)  # a map of 7 × 7, or of 2 × 2
+    network.set_regression(layer)
     with torch.no_grad():
-        network.regression = nn.Linear(inputs, 8)
         network.fc.weight.mul_(20)
-        network.regression.weight.mul_(3)
+        layer.weight.mul_(3)
     return RegionClassifier(
         network, InputConvention(std=(60.0, 60.0, 60.0)), RegionConfig(64, 4), CLASSES, shared=shared
     )
@@ -186,30 +162,48 @@ BOXES = np.array([[0, 0, 30, 30], [10, 5, 60, 45], [60, 0, 120, 90], [0, 0, 120,
 def test_features_that_know_where() -> None:
     """3 × 3 places of a 7 × 7 map: rows 0-2, 2-4 and 4-6 of it."""
     features = torch.randn(2, 5, 7, 7)
-    found = placed_features(features).reshape(2, 5, 3, 3)
+    found = regression_features(features).reshape(2, 5, 3, 3)
     for row in range(3):
         for column in range(3):
             expected = features[:, :, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3].mean(dim=(2, 3))
             torch.testing.assert_close(found[:, :, row, column], expected)
-    assert placed_features(torch.randn(2, 5, 2, 2)).shape == (2, 5)
+    assert regression_features(torch.randn(2, 5, 2, 2)).shape == (2, 5)
 
 
-def test_offsets_stand_behind_the_logits() -> None:
+def test_forward_gives_logits_and_heads_the_offsets_too() -> None:
     network = regressing().network
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         features = network.trunk(x)
         assert network.regression is not None
-        expected = torch.cat([network.fc(features.mean(dim=(2, 3))), network.regression(placed_features(features))], 1)
-        torch.testing.assert_close(network(x), expected)
+        logits, offsets = network.heads(features)
+        torch.testing.assert_close(network(x), network.fc(features.mean(dim=(2, 3))))
+        torch.testing.assert_close(logits, network(x))
+        assert offsets is not None
+        torch.testing.assert_close(offsets.flatten(1), network.regression(regression_features(features)))
+        assert offsets.shape == (2, 2, 4)
+        network.set_regression(None)
+        assert network.heads(features).offsets is None
+    assert network.config.regression_cells == 0
+
+
+@pytest.mark.parametrize("initialisation", ["gaussian2014", "xavier", "torchvision"])
+def test_a_layer_that_was_not_fitted_moves_nothing(initialisation: str) -> None:
+    network = GoogLeNet(
+        GoogLeNetConfig(classes=3, width=0.25, initialisation=initialisation, regression_cells=1)
+    ).eval()
+    _, offsets = network.heads(network.trunk(torch.randn(2, 3, 64, 64)))
+    assert offsets is not None
+    assert not offsets.any()
 
 
 def test_folding_keeps_it() -> None:
     network = regressing(norm="batch").network
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(fold_batch_norm(network)(x), network(x), rtol=1e-3, atol=1e-3)
-        assert network(x).shape == (2, 3 + 8)
+        folded = fold_batch_norm(network)
+        for found, expected in zip(folded.heads(folded.trunk(x)), network.heads(network.trunk(x)), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_file_keeps_it(tmp_path: Path) -> None:
@@ -233,7 +227,7 @@ def test_onnxruntime_gives_the_same_boxes(image: NDArray[np.uint8]) -> None:
         Detector([one], DetectorConfig(regression=True, precision="float32", backend=backend)).run(image, BOXES)
         for backend in ("torch", "onnxruntime")
     ]
-    np.testing.assert_allclose(found[0].placed, found[1].placed, atol=1e-2)
+    np.testing.assert_allclose(found[0].class_boxes, found[1].class_boxes, atol=1e-2)
 
 
 # ---- the detector
@@ -252,29 +246,33 @@ def test_detections_are_where_the_members_mean_places_them(
         suppression=SuppressionConfig(min_score=0.0, max_iou=1.0),
     )
     alone = [Detector([one], config)._scorer(image, BOXES) for one in members]
-    assert np.abs(alone[0][:, 3:]).max() > 0.05
+    assert alone[0].offsets is not None
+    assert alone[1].offsets is not None
+    assert np.abs(alone[0].offsets).max() > 0.05
     run = Detector(members, config).run(image, BOXES)
-    mean = (alone[0] + alone[1]) / 2
-    np.testing.assert_allclose(run.scores, mean[:, :3], atol=1e-5)
-    expected = moved(BOXES, mean[:, 3:].reshape(-1, 2, 4), 120, 90)
-    np.testing.assert_allclose(run.placed, expected, atol=1e-2)
+    mean = (alone[0].probabilities + alone[1].probabilities) / 2
+    np.testing.assert_allclose(run.scores.probabilities, mean, atol=1e-5)
+    expected = apply_offsets(BOXES, (alone[0].offsets + alone[1].offsets) / 2, 120, 90)
+    np.testing.assert_allclose(run.class_boxes, expected, atol=1e-2)
     np.testing.assert_allclose(
         np.sort(run.detections.boxes, axis=0), np.sort(expected.reshape(-1, 4), axis=0), atol=1e-2
     )
     assert np.array_equal(run.boxes, BOXES)
     plain = Detector(members, replace(config, regression=False)).run(image, BOXES)
-    np.testing.assert_allclose(plain.scores, run.scores, atol=1e-5)
-    assert np.array_equal(plain.placed, BOXES)
+    np.testing.assert_allclose(plain.scores.probabilities, run.scores.probabilities, atol=1e-5)
+    assert np.array_equal(plain.class_boxes, np.stack([BOXES, BOXES], axis=1))
 
 
 def test_with_a_cascade_only_members_that_looked_have_a_say(image: NDArray[np.uint8]) -> None:
     members = [regressing(seed) for seed in (0, 1)]
     config = DetectorConfig(regression=True, precision="float32", backend="torch", cascade=CascadeConfig(0.9999, 2))
     first, second = (Detector([one], replace(config, cascade=CascadeConfig()))._scorer(image, BOXES) for one in members)
-    passing = np.argsort(first[:, 0], kind="stable")[:2]
-    expected = first.copy()
-    expected[passing] = (first[passing] + second[passing]) / 2
-    np.testing.assert_allclose(Detector(members, config)._scorer(image, BOXES), expected, atol=1e-5)
+    found = Detector(members, config)._scorer(image, BOXES)
+    passing = np.argsort(first.probabilities[:, 0], kind="stable")[:2]
+    for name in ("probabilities", "offsets"):
+        expected, other = getattr(first, name).copy(), getattr(second, name)
+        expected[passing] = (expected[passing] + other[passing]) / 2
+        np.testing.assert_allclose(getattr(found, name), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shared", [None, SharedConfig(pyramid=[96, 192], region=64, grid=14)], ids=["warp", "shared"])
@@ -282,15 +280,15 @@ def test_mirrored_regions_have_a_say(image: NDArray[np.uint8], shared: SharedCon
     """A mirrored photograph has the mirrored detections."""
     config = DetectorConfig(regression=True, mirror=True, precision="float32", backend="torch")
     detector = Detector([regressing(shared=shared)], config)
-    here = detector.run(image, BOXES).placed
-    there = detector.run(np.ascontiguousarray(image[:, ::-1]), mirrored(BOXES, 120)).placed
+    here = detector.run(image, BOXES).class_boxes
+    there = detector.run(np.ascontiguousarray(image[:, ::-1]), mirrored(BOXES, 120)).class_boxes
     for label in range(2):
         np.testing.assert_allclose(mirrored(there[:, label], 120), here[:, label], atol=0.5)  # warps round differently
 
 
 def test_a_member_without_is_named() -> None:
     without = regressing(1)
-    without.network.regression = None
+    without.network.set_regression(None)
     with pytest.raises(ValueError, match=r"model 2 of 2 .*train_classifier"):
         Detector([regressing(), without], DetectorConfig(regression=True, backend="torch"))
     Detector([regressing(), without], DetectorConfig(backend="torch"))
@@ -363,7 +361,7 @@ def test_it_covers_objects_better(run: Run, shapes: Path) -> None:
     before, after = [], []
     for record in open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", SHAPES)).records:
         boxes = propose(record.read(), ProposalConfig(width=0, min_width=8)).boxes
-        placed = detector.run(record.read(), boxes).placed
+        placed = detector.run(record.read(), boxes).class_boxes
         overlaps = iou(boxes.astype(np.float64), record.boxes)
         for row, which in zip(*np.nonzero(overlaps >= 0.6), strict=True):
             before.append(overlaps[row, which])

@@ -94,7 +94,7 @@ def test_modes_are_the_published_ones():
 
 
 def test_example_in_the_docstring():
-    assert doctest.testmod(proposals.search) == (0, 1 + 1)
+    assert doctest.testmod(proposals.selective.search) == (0, 1 + 1)
 
 
 # ---- small images whose answer is known
@@ -225,7 +225,7 @@ def test_refuses_other_settings(setting):
 
 def test_one_thread_is_the_callers_own(monkeypatch):
     """A thread that ends just before a fork leaves the new process a lock of OpenCV's that nobody opens."""
-    monkeypatch.setattr(proposals.search, "ThreadPoolExecutor", None)
+    monkeypatch.setattr(proposals.selective.search, "ThreadPoolExecutor", None)
     proposals.selective.search._workers.cache_clear()
     boxes, _ = selective_search(np.zeros((24, 24, 3), np.uint8), threads=1)
     assert len(boxes)

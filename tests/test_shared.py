@@ -21,7 +21,7 @@ from detector import Detector, DetectorConfig
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
-from detector.network.googlenet import Convolution, GoogLeNet, GoogLeNetConfig
+from detector.network.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention, network_input
 from detector.regions.maps import (
     ABOVE,
@@ -180,7 +180,7 @@ def test_scores_are_those_of_each_region_by_itself(
     classifier: RegionClassifier, image: NDArray[np.uint8], batch: int
 ) -> None:
     expected = slow_softmax(classifier, image, BOXES)
-    found = Detector([classifier], DetectorConfig(batch=batch)).score(image, BOXES)
+    found = Detector([classifier], DetectorConfig(batch=batch)).score(image, BOXES).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(expected - expected.mean(axis=0)).max() > 0.01  # regions differ, a hundred times the tolerance
     assert classifier.shared is not None
@@ -212,16 +212,16 @@ def test_too_little_memory_halves_the_batch(
 ) -> None:
     """Eight times as many regions at a time as are warped, and half as many, for good, where these are too many."""
     boxes = np.tile(BOXES, (20, 1))
-    expected = Detector([classifier], DetectorConfig(batch=1)).score(image, boxes)
+    expected = Detector([classifier], DetectorConfig(batch=1)).score(image, boxes).probabilities
     asked = []
     look = SharedNetwork.look
 
     def crowded(
         self: SharedNetwork, image: NDArray[np.uint8], boxes: NDArray[np.float32]
-    ) -> Callable[[NDArray[np.float32]], Tensor]:
+    ) -> Callable[[NDArray[np.float32]], Heads]:
         logits = look(self, image, boxes)
 
-        def few(boxes: NDArray[np.float32]) -> Tensor:
+        def few(boxes: NDArray[np.float32]) -> Heads:
             asked.append(len(boxes))
             if len(boxes) > 20:
                 raise torch.OutOfMemoryError
@@ -231,8 +231,8 @@ def test_too_little_memory_halves_the_batch(
 
     monkeypatch.setattr(SharedNetwork, "look", crowded)
     detector = Detector([classifier], DetectorConfig(batch=8))
-    np.testing.assert_allclose(detector.score(image, boxes), expected, atol=1e-4)
-    assert asked == [64, 32, 16, 16, 32, 16, 16, 16, 16, 4]
+    np.testing.assert_allclose(detector.score(image, boxes).probabilities, expected, atol=1e-4)
+    assert asked == [64, 32, 16, 16, 16, 16, 16, 16, 4]
     asked.clear()
     detector.score(image, boxes)
     assert asked == [16, 16, 16, 16, 16, 16, 4]  # it has learned
@@ -241,8 +241,8 @@ def test_too_little_memory_halves_the_batch(
 def test_members_of_both_kinds_are_averaged(classifier: RegionClassifier, image: NDArray[np.uint8]) -> None:
     warping = replace(classifier, shared=None)
     config = DetectorConfig(backend="torch")
-    each = [Detector([one], config).score(image, BOXES) for one in (classifier, warping)]
-    together = Detector([classifier, warping], config).score(image, BOXES)
+    each = [Detector([one], config).score(image, BOXES).probabilities for one in (classifier, warping)]
+    together = Detector([classifier, warping], config).score(image, BOXES).probabilities
     np.testing.assert_allclose(together, np.mean(each, axis=0), atol=1e-6)
     assert np.abs(each[0] - each[1]).max() > 1e-3
 
@@ -252,7 +252,7 @@ def test_mirrored_too(classifier: RegionClassifier, image: NDArray[np.uint8]) ->
     turned = np.stack([width - BOXES[:, 2], BOXES[:, 1], width - BOXES[:, 0], BOXES[:, 3]], axis=1)
     other = slow_softmax(classifier, np.ascontiguousarray(image[:, ::-1]), turned)
     expected = (slow_softmax(classifier, image, BOXES) + other) / 2
-    found = Detector([classifier], DetectorConfig(mirror=True)).score(image, BOXES)
+    found = Detector([classifier], DetectorConfig(mirror=True)).score(image, BOXES).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

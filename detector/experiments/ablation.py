@@ -35,10 +35,10 @@ from detector.evaluation.truth import Truth
 from detector.experiments.evaluation_run import RULES, EvaluationConfig, Protocol, configured_truth
 from detector.experiments.extraction import dataset_proposals, with_proposals
 from detector.experiments.score_store import ScoreStore
-from detector.postprocess import suppress
-from detector.regions.offsets import place
-from detector.scoring import HALF, RegionScorer, Rows, mirrored_rows, passes
+from detector.scores import RegionScores
+from detector.scoring import RegionScorer, cascaded, passes
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
+from detector.suppression import suppress
 from proposals.boxes import Boxes, mirrored
 from proposals.files import write_whole
 from proposals.settings import ProposalConfig
@@ -258,50 +258,48 @@ def write_table(config: AblationConfig, table: Table) -> list[Path]:
 
 
 class _Member:
-    """A classifier, and where what it says of boxes and of their mirror images is kept."""
+    """A classifier, and where its scores of boxes and of their mirror images are kept."""
 
     def __init__(self, config: AblationConfig, model: str, dataset: Dataset, device: str) -> None:
         path = find_checkpoint(model)
         where = choose_device(device)
         precision = str(choose_precision(config.precision, where)).removeprefix("torch.")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        member = load_checkpoint(path)
-        own = member.classes
-        member = in_order_of(member, dataset.classes, (model, dataset.name))
-        if member.classes != own:  # the stored scores stand in this order
+        classifier = load_checkpoint(path)
+        own = classifier.classes
+        classifier = in_order_of(classifier, dataset.classes, (model, dataset.name))
+        if classifier.classes != own:  # the stored scores stand in this order
             sha256 = hashlib.sha256(f"{sha256} {own.labels_in(dataset.classes).tolist()}".encode()).hexdigest()
-        self.regresses = member.network.regression is not None
-        self.classes = len(member.classes)
+        self.regresses = classifier.network.config.regression_cells > 0
         settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)
-        self.scorer = RegionScorer([member], settings, where)
-        folder = Path(config.cache) / "scores"
+        self.scorer = RegionScorer([classifier], settings, where)
+        folder = Path(config.cache) / "region-scores"
         self.plain = ScoreStore(folder / f"{sha256[:16]}-{precision}")
         self.mirrored = ScoreStore(folder / f"{sha256[:16]}-{precision}-mirrored")
 
-    def score(self, record: Record, mirror: bool, boxes: Boxes) -> Rows:
-        """Look at the photograph, or at its mirror image in which the boxes are mirrored too."""
+    def score(self, record: Record, mirror: bool, boxes: Boxes) -> RegionScores:
+        """Score the boxes in the image, or their mirror images in the mirrored image."""
         image = record.read()
         if not mirror:
             return self.scorer(image, boxes)
-        turned = self.scorer(np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1]))
-        return mirrored_rows(turned, self.classes)
+        return self.scorer(np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])).mirrored()
 
-    def kept(self, content: bytes, boxes: Boxes, mirror: bool) -> Rows:
-        """The rows of boxes, with `mirror` the mean of both views."""
-        rows = self.plain.rows(content, boxes)
-        return (rows + self.mirrored.rows(content, boxes)) * HALF if mirror else rows
+    def kept(self, content: bytes, boxes: Boxes, mirror: bool) -> RegionScores:
+        """The stored scores of boxes, with `mirror` the mean of both views."""
+        views = [self.plain, self.mirrored] if mirror else [self.plain]
+        return RegionScores.mean([view.scores(content, boxes) for view in views])
 
     def seconds_per_box(self, content: bytes, mirror: bool) -> float:
         return self.plain.seconds_per_box(content) + (self.mirrored.seconds_per_box(content) if mirror else 0.0)
 
 
 def _score(dataset: Dataset, stores: Sequence[ProposalStore], member: _Member, mirror: bool, label: str) -> None:
-    """All boxes of the stores, scored by one classifier."""
+    """Score all boxes of the stores with one classifier."""
     scores = member.mirrored if mirror else member.plain
     for record in tqdm(dataset.records, desc=label, unit="image", dynamic_ncols=True):
         content = record.path.read_bytes()
         boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
-        scores.rows(content, boxes, partial(member.score, record, mirror))
+        scores.scores(content, boxes, partial(member.score, record, mirror))
 
 
 def _recombine(
@@ -311,19 +309,20 @@ def _recombine(
     found: dict[str, Detections] = {}
     counts: list[int] = []
     seconds: list[float] = []
-    classes = members[0].classes
     for record in dataset.records:
         content = record.path.read_bytes()
         boxes = proposals.get(record.image_id, content).boxes
         each = [member.kept(content, boxes, row.mirror) for member in members]
-        if not row.regression:
-            each = [rows[:, : classes + 1] for rows in each]
-        passing = passes(each[0], row.cascade) if row.cascade.applies else np.arange(len(boxes))
-        rows = each[0].copy()
-        rows[passing] = np.mean([one[passing] for one in each], axis=0)
-        scores, placed = place(boxes, rows, classes, record.width, record.height)
-        found[record.image_id] = suppress(placed, scores, row.suppression)
+        scores = _ensemble(each if row.regression else [one.without_offsets() for one in each], row.cascade)
+        class_boxes = scores.boxes(boxes, record.width, record.height)
+        found[record.image_id] = suppress(class_boxes, scores.probabilities, row.suppression)
         counts.append(len(boxes))
         first, *others = (member.seconds_per_box(content, row.mirror) for member in members)
-        seconds.append(proposals.seconds(content) + len(boxes) * first + len(passing) * sum(others))
+        passing = len(passes(each[0], row.cascade))
+        seconds.append(proposals.seconds(content) + len(boxes) * first + passing * sum(others))
     return DetectionTable.from_images(truth, found), statistics.fmean(counts), statistics.median(seconds)
+
+
+def _ensemble(each: Sequence[RegionScores], config: CascadeConfig) -> RegionScores:
+    first, *others = each
+    return cascaded(first, lambda rows: RegionScores.mean([one[rows] for one in others]), len(others), config)

@@ -299,7 +299,8 @@ def analyse(
     fates: dict[str, int] | None = None
     perfect: dict[str, float] = {}
     if stages:
-        from detector.experiments.stages import ORACLES, count_fates, read_fates
+        from detector.experiments.oracles import ORACLES
+        from detector.experiments.stages import count_fates, read_fates
 
         recorded = read_fates(config.folder / "fates.jsonl", config.score, config.min_iou)
         if recorded.keys() == truth.index_of.keys():
@@ -353,7 +354,7 @@ def detect_dataset(config: EvaluationConfig, dataset: Dataset, device: str, unre
     from detector.data.image import ImageError
     from detector.device import keep_freed_memory
     from detector.experiments.extraction import dataset_proposals
-    from detector.experiments.stages import ORACLES
+    from detector.experiments.oracles import ORACLES
     from detector.pipeline import Detector
     from proposals.store import StoreError
 
@@ -487,6 +488,7 @@ def _diagnose(
 ) -> None:
     """Write down what became of the image's objects, and its detections with each stage perfect."""
     from detector.experiments import stages
+    from detector.experiments.oracles import perfect_classifier, perfect_proposals, perfect_suppression
 
     counts = ~(record.difficult | record.crowd)
     label_of = {
@@ -495,17 +497,17 @@ def _diagnose(
     known = np.array([label in label_of for label in record.labels.tolist()], np.bool_)
     objects = record.boxes[counts & known]
     own_labels = np.array([label_of[label] for label in record.labels[counts & known].tolist()], np.int64)
-    regressed = run.placed if config.detector.regression else None
-    trace = stages.Trace(boxes, len(run.boxes), run.scores, config.detector.suppression, config.score, regressed)
+    trace = stages.Trace(boxes, run.scores.probabilities, run.class_boxes, config.detector.suppression, config.score)
 
     def proposed() -> Detections:
-        scores, placed = detector.classify(image, objects)
-        return stages.perfect_proposals(trace, placed, scores)
+        scores = detector.score(image, objects)
+        class_boxes = scores.boxes(objects, image.shape[1], image.shape[0])
+        return perfect_proposals(trace, class_boxes, scores.probabilities)
 
     perfect: dict[str, Callable[[], Detections]] = {
         "proposals": proposed,
-        "classifier": lambda: stages.perfect_classifier(trace, objects, own_labels, config.min_iou),
-        "suppression": lambda: stages.perfect_suppression(trace, objects, own_labels, config.min_iou),
+        "classifier": lambda: perfect_classifier(trace, objects, own_labels, config.min_iou),
+        "suppression": lambda: perfect_suppression(trace, objects, own_labels, config.min_iou),
     }
     for stage, journal in oracles.items():
         if record.image_id not in journal.done:

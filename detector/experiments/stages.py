@@ -1,7 +1,7 @@
-"""At which stage of the detector an object was lost, and what perfect stages would have given.
+"""At which stage of the detector an object was lost.
 
-In: one image's way through the detector and the objects in it.  Out: the stage that lost each object; detections with
-one stage replaced by an oracle. Stages are a list: what a later detector adds between two of them joins it.
+In: what each stage made of an image, and the objects in it.  Out: the stage that lost each object. Stages are a list:
+what a later detector adds between two of them joins it.
 
 N boxes, K classes, M objects.
 """
@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.ground_truth import Record
-from detector.detections import Detections
-from detector.postprocess import suppress, surviving
 from detector.settings import SuppressionConfig
+from detector.suppression import surviving
 from proposals.boxes import Boxes, iou
 
 FOUND = "found"
@@ -35,42 +34,38 @@ class Trace:
 
     Attributes:
         boxes: [N, 4] px, all that were proposed, best first.
-        kept: how many of them were scored: the first so many.
-        scores: [kept, K + 1] column 0 background.
-        config: of the suppression.
-        score: what a detection must reach to be shown, in [0, 1].
-        regressed: [kept, K, 4] px, where regression places each class; None where boxes stay.
+        probabilities: [S, K + 1] of the first S boxes, which were scored; column 0 is background.
+        class_boxes: [S, K, 4] px, where each class has those boxes.
+        config: Settings of the suppression.
+        score: Score that a detection must reach to be shown, in [0, 1].
     """
 
     boxes: Boxes
-    kept: int
-    scores: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    class_boxes: Boxes
     config: SuppressionConfig
     score: float
-    regressed: Boxes | None = None
 
     @property
-    def placed(self) -> Boxes:
-        """[kept, 4] or [kept, K, 4] px, what suppression works on."""
-        return self.boxes[: self.kept].astype(np.float64) if self.regressed is None else self.regressed
+    def scored(self) -> int:
+        """Number of boxes that were scored."""
+        return len(self.probabilities)
 
-    def places(self, label: int) -> Boxes:
+    def boxes_of(self, label: int) -> Boxes:
         """[N, 4] px, every box where that class has it."""
-        if self.regressed is None:
-            return self.boxes.astype(np.float64)
-        return np.concatenate([self.regressed[:, label], self.boxes[self.kept :]])
+        return np.concatenate([self.class_boxes[:, label], self.boxes[self.scored :]])
 
-    def overlaps(self, boxes: Boxes, labels: NDArray[np.int64]) -> NDArray[np.floating]:
+    def overlaps(self, objects: Boxes, labels: NDArray[np.int64]) -> NDArray[np.floating]:
         """IoU of objects [M, 4], labels [M], with every box where their class has it, [M, N]."""
-        result = np.zeros((len(boxes), len(self.boxes)))
+        result = np.zeros((len(objects), len(self.boxes)))
         for label in np.unique(labels).tolist():
-            result[labels == label] = iou(boxes[labels == label].astype(np.float64), self.places(label))
+            result[labels == label] = iou(objects[labels == label].astype(np.float64), self.boxes_of(label))
         return result
 
     @cached_property
     def survivors(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Positions of boxes, labels and scores that suppression left, best first, all of them."""
-        return surviving(self.placed, self.scores, self.config)
+        """Rows of the boxes, labels and scores that suppression left, best first, all of them."""
+        return surviving(self.class_boxes, self.probabilities, self.config)
 
 
 Left = Callable[[Trace, int], NDArray[np.int64]]
@@ -82,15 +77,15 @@ def _proposed(trace: Trace, _: int) -> NDArray[np.int64]:
 
 
 def _kept(trace: Trace, _: int) -> NDArray[np.int64]:
-    return np.arange(trace.kept)
+    return np.arange(trace.scored)
 
 
 def _classified(trace: Trace, label: int) -> NDArray[np.int64]:
-    return np.flatnonzero(trace.scores.argmax(axis=1) == label + 1)
+    return np.flatnonzero(trace.probabilities.argmax(axis=1) == label + 1)
 
 
 def _confident(trace: Trace, label: int) -> NDArray[np.int64]:
-    return np.flatnonzero(trace.scores[:, label + 1] >= max(trace.score, trace.config.min_score))
+    return np.flatnonzero(trace.probabilities[:, label + 1] >= max(trace.score, trace.config.min_score))
 
 
 def _unsuppressed(trace: Trace, label: int) -> NDArray[np.int64]:
@@ -121,10 +116,10 @@ class Fate:
     """What became of an object.
 
     Attributes:
-        label: its class.
-        box: px.
-        stage: FOUND, the stage that lost it, SHARED: its box was spent on another object of its class, or UNKNOWN.
-        best_iou: with any proposal, where regression places it.
+        label: Its class.
+        box: Its corners, px.
+        stage: FOUND; the stage that lost it; SHARED if its box was spent on another object of its class; or UNKNOWN.
+        best_iou: Highest overlap with any box where its class has it.
     """
 
     label: int
@@ -143,11 +138,11 @@ def fates(
     """What became of each object: the first stage after which no box of its class covers it.
 
     Args:
-        trace: of the image.
-        boxes: [M, 4] px of the objects.
-        labels: [M].
-        min_iou: overlap from which a box covers an object.
-        stages: in their order.
+        trace: What each stage left of the image's boxes.
+        boxes: [M, 4] px, the objects.
+        labels: [M], their classes.
+        min_iou: Overlap from which a box covers an object.
+        stages: The stages in their order.
     """
     overlaps = trace.overlaps(boxes, labels)  # [M, N]
     found = _found(trace, overlaps, labels, min_iou)
@@ -179,75 +174,6 @@ def _found(
     return found
 
 
-# ---- perfect stages
-
-
-def perfect_proposals(trace: Trace, placed: Boxes, scores: NDArray[np.float32]) -> Detections:
-    """Detections if every object's own box had been proposed too.
-
-    Args:
-        trace: of the image.
-        placed: [M, 4] px of the objects, or [M, K, 4] where regression places each class in them.
-        scores: [M, K + 1] of those boxes.
-    """
-    all_boxes = np.concatenate([placed.astype(np.float64), trace.placed])
-    return suppress(all_boxes, np.concatenate([scores, trace.scores]), trace.config)
-
-
-def perfect_classifier(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], min_iou: float = 0.5) -> Detections:
-    """Detections if every box had the class of the object it covers best, with its overlap as the score."""
-    scores = np.zeros_like(trace.scores)
-    scores[:, 0] = 1
-    if len(boxes) and trace.kept:
-        overlaps = trace.overlaps(boxes, labels)[:, : trace.kept]
-        best, overlap = overlaps.argmax(axis=0), overlaps.max(axis=0)
-        covering = np.flatnonzero(overlap >= min_iou)
-        scores[covering, 0] = 1 - overlap[covering]
-        scores[covering, labels[best[covering]] + 1] = overlap[covering]
-    return suppress(trace.placed, scores, trace.config)
-
-
-def perfect_suppression(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], min_iou: float = 0.5) -> Detections:
-    """Detections if each object kept the best-scored box of its class that covers it, and no second one.
-
-    Boxes that cover no object of their class are suppressed by those, and among themselves as usual.
-    """
-    overlaps = trace.overlaps(boxes, labels)[:, : trace.kept]
-    scores = trace.scores.copy()
-    chosen: list[tuple[int, int]] = []
-    chosen_boxes: list[Boxes] = [np.zeros((0, 4))]
-    for label in np.unique(labels).tolist():
-        mine = np.flatnonzero(labels == label)
-        covering = overlaps[mine] >= min_iou
-        column = trace.scores[:, label + 1]
-        used: set[int] = set()
-        for index in range(len(mine)):
-            candidates = [row for row in np.flatnonzero(covering[index]).tolist() if row not in used]
-            candidates = [row for row in candidates if column[row] > trace.config.min_score]
-            if candidates:
-                best = max(candidates, key=lambda row: (column[row], -row))
-                used.add(best)
-                chosen.append((best, label))
-        scores[covering.any(axis=0), label + 1] = 0
-        kept = trace.places(label)[: trace.kept]
-        best_rows = [row for row, of in chosen if of == label]
-        chosen_boxes.append(kept[best_rows])
-        near = (iou(kept, kept[best_rows]) > trace.config.max_iou).any(axis=1)
-        scores[near, label + 1] = 0
-    rest = suppress(trace.placed, scores, trace.config)
-    rows = np.array([row for row, _ in chosen], np.int64)
-    chosen_labels = np.array([label for _, label in chosen], np.int64)
-    everything = Detections(
-        np.concatenate([*chosen_boxes, rest.boxes]),
-        np.concatenate([trace.scores[rows, chosen_labels + 1].astype(np.float64), rest.scores]),
-        np.concatenate([chosen_labels, rest.labels]),
-    )
-    return everything[np.argsort(-everything.scores, kind="stable")[: trace.config.limit]]
-
-
-ORACLES = ("proposals", "classifier", "suppression")
-
-
 # ---- on disk
 
 
@@ -255,11 +181,11 @@ def append_fates(path: Path, record: Record, found: Sequence[Fate], score: float
     """Add a line for an image; a line that comes again replaces the earlier one.
 
     Args:
-        path: the file.
-        record: the image.
-        found: what became of its objects.
-        score: from which a detection was shown.
-        min_iou: from which a box covered an object.
+        path: The file, fates.jsonl.
+        record: The image.
+        found: What became of its objects.
+        score: Score from which a detection was shown.
+        min_iou: Overlap from which a box covered an object.
     """
     line = {
         "image_id": record.image_id,

@@ -1,7 +1,8 @@
 """GoogLeNet as an ONNX graph that other runtimes read, local response normalisation as ONNX's one operator for it.
 
 In: a network in evaluation mode.  Out: the bytes of a model with input "images" [N, 3, S, S] float32, scaled as the
-weights' `InputConvention` says, N free, and output "logits" [N, K]. Batch normalisation is folded first.
+weights' `InputConvention` says, N free, and output "logits" [N, K]; with a box-regression layer also "offsets"
+[N, K - 1, 4]. Batch normalisation is folded first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.network.folding import fold_batch_norm
-from detector.network.googlenet import GoogLeNet
+from detector.network.googlenet import GoogLeNet, Heads
 from detector.network.lrn import ALPHA, BETA, SIZE, LocalResponseNorm
 
 OPSET = 18
@@ -34,6 +35,15 @@ class _OneOperatorNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = _one_operator(x)
         return result
+
+
+class _WithOffsets(nn.Module):
+    def __init__(self, network: GoogLeNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Heads:
+        return self.network.heads(self.network.trunk(x))
 
 
 def to_onnx(network: GoogLeNet, size: int = 224) -> bytes:
@@ -61,10 +71,10 @@ def to_onnx(network: GoogLeNet, size: int = 224) -> bytes:
         if isinstance(module, LocalResponseNorm):
             network.set_submodule(name, _OneOperatorNorm())
     program = torch.onnx.export(
-        network,
+        _WithOffsets(network) if network.regression else network,
         (torch.zeros(2, 3, size, size),),
         input_names=["images"],
-        output_names=["logits"],
+        output_names=["logits", "offsets"] if network.regression else ["logits"],
         opset_version=OPSET,
         dynamic_shapes=({0: torch.export.Dim("N")},),
         custom_translation_table={torch.ops.googlenet_rcnn.local_response_norm.default: translate},
@@ -92,14 +102,14 @@ class OnnxNetwork:
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Images [N, 3, S, S] float32 -> logits [N, K]."""
-        (logits,) = self._session.run(None, {"images": x.contiguous().numpy()})
-        return torch.from_numpy(logits)
+    def __call__(self, x: Tensor) -> Heads:
+        """Images [N, 3, S, S] float32 -> logits [N, K], and box offsets [N, K - 1, 4] if the model has them."""
+        logits, *offsets = map(torch.from_numpy, self._session.run(None, {"images": x.contiguous().numpy()}))
+        return Heads(logits, offsets[0] if offsets else None)
 
 
 def largest_difference(network: GoogLeNet, model: bytes, images: Tensor) -> float:
-    """Between the logits that torch and onnxruntime give for images [N, 3, S, S], as a share of the largest."""
+    """The largest difference between torch's and onnxruntime's logits of images, as a share of the largest logit."""
     with torch.inference_mode():
         expected = copy.deepcopy(network).eval()(images)
-    return float((OnnxNetwork(model)(images) - expected).abs().max() / expected.abs().max())
+    return float((OnnxNetwork(model)(images).logits - expected).abs().max() / expected.abs().max())

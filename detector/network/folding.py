@@ -6,7 +6,6 @@ In: a network with norm="batch".  Out: one with norm="none", each kernel times Î
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -27,7 +26,6 @@ def fold_batch_norm(network: GoogLeNet) -> GoogLeNet:
     # Built without drawing weights that the next lines replace.
     with torch.device("meta"):
         folded = GoogLeNet(replace(network.config, norm="none", auxiliary_heads=0))
-    folded.regression = copy.deepcopy(network.regression)
     folded.to_empty(device=network.fc.weight.device)
     state = {}
     for name, module in network.named_modules():

@@ -1,6 +1,7 @@
 """GoogLeNet, paper §5 and Table 1.
 
-In: images [N, 3, H, W], at least 32 × 32, scaled as the weights' `InputConvention` says.  Out: logits [N, K].
+In: images [N, 3, H, W], at least 32 × 32, scaled as the weights' `InputConvention` says.  Out: logits [N, K]; on
+request the box offsets of a regression layer (R-CNN, appendix C), which the paper's network does not have.
 Table 1 lists no normalisation: the two LRN layers are those of figure 3 and of BVLC caffe bvlc_googlenet. Its figures
 for conv1 fit a separable 7×7 (`stem`); like every public copy of the network, ours is dense unless asked. The 3×3/2
 pools have no padding and round up (caffe). torchvision googlenet.py differs in `branch3_kernel`, `pool4_kernel` and
@@ -16,6 +17,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +77,9 @@ class GoogLeNetConfig:
             0.01); "auto": the last with batch normalisation, else the first.
         dropout: share of the 1,024 features dropped in training, [0, 1).
         auxiliary_dropout: the same in the auxiliary heads.
+        regression_cells: Cells per channel of the last map that a box-regression layer reads: 9 for regions of 224 px,
+            see `regression_features`. With one the network is a region classifier, whose logit 0 is background. 0 means
+            that there is none, as in the paper.
     """
 
     classes: int = 1000
@@ -88,6 +93,7 @@ class GoogLeNetConfig:
     initialisation: str = "auto"
     dropout: float = 0.4  # Table 1
     auxiliary_dropout: float = 0.7  # §5
+    regression_cells: int = 0  # "we did not use bounding box regression", §8
 
     def __post_init__(self) -> None:
         if self.classes < 1:
@@ -100,6 +106,8 @@ class GoogLeNetConfig:
         for name in ("dropout", "auxiliary_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.regression_cells and (self.regression_cells < 0 or self.classes < 2):
+            raise ValueError(f"regression_cells must be 0 without a class beside background: {self.regression_cells}")
 
 
 TABLE_1: dict[str, tuple[int, int, int, int, int, int] | None] = {
@@ -222,13 +230,20 @@ class AuxiliaryHead(nn.Module):
         return x
 
 
+class Heads(NamedTuple):
+    """What the layers on top of the trunk say of N regions: logits [N, K + 1], box offsets [N, K, 4] or None."""
+
+    logits: Tensor
+    offsets: Tensor | None
+
+
 class GoogLeNet(nn.Module):
-    """The network of Table 1; `forward` gives logits, always.
+    """The network of Table 1; `forward` gives logits.
 
     Attributes:
-        trunk: layers from the image to inception_5b, by the names of Table 1.
-        fc: the classifier on the averaged features.
-        regression: beside it, where in its region an object is (detector.regression); None, as in the paper.
+        trunk: Layers from the image to inception_5b, by the names of Table 1.
+        fc: The classifier on the averaged features.
+        regression: The layer that predicts box offsets beside it; None without `regression_cells`.
 
     Weights keep channels last in memory, and so do the activations that follow: 1.5-2 times the speed on a CPU.
     """
@@ -279,7 +294,8 @@ class GoogLeNet(nn.Module):
         self.trunk = nn.Sequential(OrderedDict(layers))
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(channels, config.classes)
-        self.regression: nn.Linear | None = None
+        cells = config.regression_cells
+        self.regression = nn.Linear(cells * channels, 4 * (config.classes - 1)) if cells else None
         heads = config.auxiliary_heads
         self.auxiliary1 = AuxiliaryHead(inner["inception_4a"], config) if heads > 0 else None
         self.auxiliary2 = AuxiliaryHead(inner["inception_4d"], config) if heads > 1 else None
@@ -296,15 +312,28 @@ class GoogLeNet(nn.Module):
         return self.classify(self.trunk(x))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Average pool, dropout, classifier: [N, 1024, h, w] of inception_5b -> logits [N, K].
-
-        With a regression, what it says of each class stands behind them.
-        """
+        """Average pool, dropout, classifier: [N, 1024, h, w] of inception_5b -> logits [N, K]."""
         pooled = features.mean(dim=(2, 3), dtype=self.fc.weight.dtype)  # [N, 1024]; the trunk may compute in bfloat16
         logits: Tensor = self.fc(self.dropout(pooled))  # [N, K]
+        return logits
+
+    def heads(self, features: Tensor) -> Heads:
+        """Logits and, with a regression layer, box offsets: [N, 1024, h, w] -> [N, K + 1], [N, K, 4]."""
+        logits = self.classify(features)
         if self.regression is None:
-            return logits
-        return torch.cat([logits, self.regression(placed_features(features).to(self.fc.weight.dtype))], dim=1)
+            return Heads(logits, None)
+        offsets = self.regression(regression_features(features).to(self.regression.weight.dtype))  # [N, 4 K]
+        return Heads(logits, offsets.unflatten(1, (-1, 4)))
+
+    def set_regression(self, layer: nn.Linear | None) -> None:
+        """Replace the layer that predicts box offsets; None removes it.
+
+        Args:
+            layer: From `regression_features` to 4 offsets for each class but background, class after class.
+        """
+        cells = layer.in_features // self.fc.in_features if layer else 0
+        self.config = replace(self.config, regression_cells=cells)
+        self.regression = layer
 
     def forward_with_auxiliary(self, x: Tensor) -> list[Tensor]:
         """Images [N, 3, H, W] -> logits [N, K] of the classifier, then of each auxiliary head.
@@ -348,9 +377,9 @@ class GoogLeNet(nn.Module):
 
     def replace_classifier(self, classes: int) -> None:
         """Give the network, and its auxiliary heads, fresh Gaussian last layers: fine-tuning's start (R-CNN §2.3)."""
+        self.set_regression(None)
         self.config = replace(self.config, classes=classes)
         self.fc = self._fresh_classifier(self.fc)
-        self.regression = None
         for head in (self.auxiliary1, self.auxiliary2):
             if head is not None:
                 head.fc2 = self._fresh_classifier(head.fc2)
@@ -362,10 +391,10 @@ class GoogLeNet(nn.Module):
         return new
 
 
-def placed_features(features: Tensor) -> Tensor:
-    """Averages that still know where: [N, C, 7, 7] -> [N, C · 9] of 3 × 3 places that overlap by a third.
+def regression_features(features: Tensor) -> Tensor:
+    """Average the last map over overlapping 3 × 3 windows, which keeps coarse position for box regression.
 
-    A smaller map has fewer places: 2 × 2 in 5 × 5, and one below 5 × 5.
+    [N, C, 7, 7] -> [N, C · 9], windows at stride 2. A smaller map has fewer: 2 × 2 of 5 × 5, and one below 5 × 5.
     """
     side = min(3, *features.shape[2:])
     return F.avg_pool2d(features, side, stride=2).flatten(1)
@@ -396,7 +425,10 @@ def initialise(network: GoogLeNet) -> None:
     if choice == "auto":
         choice = "torchvision" if network.config.norm == "batch" else "gaussian2014"
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if module is network.regression:  # no box moves before the layer is fitted
+            nn.init.zeros_(network.regression.weight)
+            nn.init.zeros_(network.regression.bias)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
             row = name.removesuffix(".conv").rpartition(".")[2]
             if choice == "torchvision":
                 nn.init.normal_(module.weight, std=0.01)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from detector.data.image import Image
 from detector.network.folding import fold_batch_norm
-from detector.network.googlenet import GoogLeNet
+from detector.network.googlenet import GoogLeNet, Heads
 from detector.network.input import InputConvention, network_input
 from detector.regions.warp import RegionConfig, context_windows
 from detector.threads import spread
@@ -215,7 +215,7 @@ class SharedNetwork:
         self.network = fold_batch_norm(copy.deepcopy(network).eval()).to(device)
         self.network.trunk.to(precision)
 
-    def look(self, image: Image, boxes: Boxes) -> Callable[[Boxes], Tensor]:
+    def look(self, image: Image, boxes: Boxes) -> Callable[[Boxes], Heads]:
         """Run the trunk on an image, once for each level of the pyramid that one of the boxes is cut from.
 
         Args:
@@ -223,7 +223,7 @@ class SharedNetwork:
             boxes: [N, 4] px, all that will be asked for.
 
         Returns:
-            what gives the logits [M, K + 1] of some of the boxes [M, 4].
+            A function from some of the boxes [M, 4] to their logits [M, K + 1] and box offsets [M, K, 4].
         """
         height, width, _ = image.shape
         maps = {}
@@ -233,11 +233,11 @@ class SharedNetwork:
             x = network_input(shown[None], self.convention, self.device).to(self.precision)
             maps[level] = self.network.trunk_slice(None, ABOVE)(x).float(), scale
 
-        def logits(some: Boxes) -> Tensor:
+        def heads(some: Boxes) -> Heads:
             features = cut(maps.__getitem__, some, (height, width), self.regions, self.config)  # [M, C, G, G]
-            return self.network.classify(self.network.trunk_slice(ABOVE)(features.to(self.precision)))
+            return self.network.heads(self.network.trunk_slice(ABOVE)(features.to(self.precision)))
 
-        return logits
+        return heads
 
 
 @compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})

@@ -291,7 +291,7 @@ def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClass
                 "(linear_batches=0) they must be the same"
             )
         known = replace(in_order_of(known, classes, (config.init, "train")), classes=classes)
-        known.network.regression = None
+        known.network.set_regression(None)
         return replace(known, provenance={})
     path = Path(config.init).expanduser()
     if not path.is_file():

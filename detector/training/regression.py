@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.device import autocast, choose_precision
-from detector.network.googlenet import GoogLeNet, placed_features
-from detector.regions.offsets import fit_regression, moved, offsets_to
+from detector.network.googlenet import GoogLeNet, regression_features
+from detector.regions.offsets import apply_offsets, fit_regression, offsets_to
 from detector.training.record import TrainingError
 from detector.training.region_batches import RegionBatches
 from detector.training.regions import FineTuning
@@ -53,8 +53,8 @@ def add_regression(task: FineTuning, path: Path) -> tuple[float, float] | None:
     with torch.inference_mode():
         offsets = layer(val.features).numpy().reshape(len(val.boxes), classes, 4)
     rows = np.arange(len(val.boxes))
-    after = moved(val.boxes, offsets, np.inf, np.inf)[rows, val.labels]
-    classifier.network.regression = layer
+    after = apply_offsets(val.boxes, offsets, np.inf, np.inf)[rows, val.labels]
+    classifier.network.set_regression(layer)
     save_checkpoint(path, replace(classifier, network=network.cpu()))
     return _mean_iou(val.boxes, val.objects), _mean_iou(after, val.objects)
 
@@ -79,7 +79,7 @@ def _placed(task: FineTuning, network: GoogLeNet, examples: RegionBatches, label
     precision = choose_precision(task.config.precision, task.ranks.device)
     with torch.inference_mode(), autocast(task.ranks.device, precision):
         for batch in bar:
-            features.append(placed_features(task.features(network, batch).float()).cpu())
+            features.append(regression_features(task.features(network, batch).float()).cpu())
     objects = np.empty((len(windows), 4))
     for image in np.unique(windows.image):
         rows = np.flatnonzero(windows.image == image)

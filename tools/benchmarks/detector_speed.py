@@ -29,8 +29,8 @@ from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.data.image import Image, read_image
 from detector.device import keep_freed_memory
 from detector.measuring import peak_memory
+from detector.members import timed
 from detector.pipeline import Detector
-from detector.scoring import timed
 from detector.table import columns
 from proposals.merging import propose
 from proposals.settings import ProposalConfig

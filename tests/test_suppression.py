@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
-from detector.nms import class_nms, class_soft_nms
-from detector.postprocess import suppress
 from detector.settings import SuppressionConfig
+from detector.suppression import class_nms, class_soft_nms, suppress
 from proposals.boxes import iou
 
 
@@ -23,6 +22,16 @@ def random_case(seed: int, count: int = 60, classes: int = 3) -> tuple[NDArray[n
     boxes = np.concatenate([corner, corner + generator.integers(1, 8, (count, 2)) * 5], axis=1).astype(np.float32)
     scores = generator.integers(0, 8, (count, classes + 1)) / 8
     return boxes, scores.astype(np.float32)
+
+
+def shared(boxes: NDArray[np.floating], classes: int) -> NDArray[np.floating]:
+    """[N, 4] -> [N, K, 4]: the same boxes for every class, as RegionScores.boxes gives them without offsets."""
+    return np.broadcast_to(boxes[:, None], (len(boxes), classes, 4))
+
+
+def both(boxes: NDArray[np.floating], classes: int) -> list[NDArray[np.floating]]:
+    """The boxes shared by all classes, and as an own copy for each class, which takes another way."""
+    return [shared(boxes, classes), shared(boxes, classes).copy()]
 
 
 def greedy(boxes: NDArray[np.float32], scores: NDArray[np.float32], config: SuppressionConfig) -> list[tuple[int, int]]:
@@ -53,10 +62,11 @@ def iou_of(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
 def test_equals_brute_force(seed: int, config: SuppressionConfig) -> None:
     boxes, scores = random_case(seed)
     expected = greedy(boxes, scores, config)
-    found = suppress(boxes, scores, config)
-    assert found.labels.tolist() == [label for _, label in expected]
-    assert np.array_equal(found.boxes, boxes[[row for row, _ in expected]])
-    assert found.scores.tolist() == [scores[row, label + 1] for row, label in expected]
+    for class_boxes in both(boxes, 3):
+        found = suppress(class_boxes, scores, config)
+        assert found.labels.tolist() == [label for _, label in expected]
+        assert np.array_equal(found.boxes, boxes[[row for row, _ in expected]])
+        assert found.scores.tolist() == [scores[row, label + 1] for row, label in expected]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,7 +76,7 @@ def test_survivors_of_a_class_overlap_at_most_the_threshold(seed: int) -> None:
     boxes = np.concatenate([corner, corner + 5 + generator.random((200, 2)) * 100], axis=1)
     scores = generator.random((200, 5))
     config = SuppressionConfig(0.1, 0.3, 10_000)
-    found = suppress(boxes, scores, config)
+    found = suppress(shared(boxes, scores.shape[1] - 1), scores, config)
     assert (np.diff(found.scores) <= 0).all()
     assert (found.scores > 0.1).all()
     for label in range(4):
@@ -82,7 +92,7 @@ def test_survivors_of_a_class_overlap_at_most_the_threshold(seed: int) -> None:
 def test_identical_boxes_of_different_classes_both_survive() -> None:
     boxes = np.array([[10, 10, 50, 60], [10, 10, 50, 60], [10, 10, 50, 60]], np.float32)
     scores = np.array([[0.1, 0.7, 0.2], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]], np.float32)
-    found = suppress(boxes, scores, SuppressionConfig(min_score=0.0))
+    found = suppress(shared(boxes, scores.shape[1] - 1), scores, SuppressionConfig(min_score=0.0))
     assert found.labels.tolist() == [1, 0]
     np.testing.assert_allclose(found.scores, [0.8, 0.7], rtol=1e-6)
 
@@ -92,26 +102,28 @@ def test_an_overlap_of_exactly_the_threshold_keeps_both(max_iou: float) -> None:
     tenths = round(max_iou * 10)
     boxes = np.array([[0, 0, 10, 1], [0, 0, tenths, 1]], np.float32)  # IoU tenths / 10
     scores = np.array([[0.1, 0.9], [0.2, 0.8]], np.float32)
-    assert len(suppress(boxes, scores, SuppressionConfig(max_iou=max_iou))) == 2
-    assert len(suppress(boxes, scores, SuppressionConfig(max_iou=max_iou - 1e-6))) == 1
+    assert len(suppress(shared(boxes, scores.shape[1] - 1), scores, SuppressionConfig(max_iou=max_iou))) == 2
+    assert len(suppress(shared(boxes, scores.shape[1] - 1), scores, SuppressionConfig(max_iou=max_iou - 1e-6))) == 1
 
 
 def test_a_score_of_exactly_the_threshold_is_none() -> None:
     boxes = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
     scores = np.array([[0.5, 0.5], [0.25, 0.75]], np.float32)
-    assert suppress(boxes, scores, SuppressionConfig(min_score=0.5)).scores.tolist() == [0.75]
+    assert suppress(shared(boxes, scores.shape[1] - 1), scores, SuppressionConfig(min_score=0.5)).scores.tolist() == [
+        0.75
+    ]
 
 
 def test_background_is_never_returned() -> None:
-    found = suppress(np.array([[0, 0, 9, 9]]), np.array([[0.99, 0.006, 0.004]]), SuppressionConfig())
+    found = suppress(shared(np.array([[0, 0, 9, 9]]), 2), np.array([[0.99, 0.006, 0.004]]), SuppressionConfig())
     assert found.labels.tolist() == [0, 1]
 
 
 def test_zero_boxes_and_the_limit() -> None:
-    assert len(suppress(np.zeros((0, 4)), np.zeros((0, 3)), SuppressionConfig())) == 0
+    assert len(suppress(np.zeros((0, 2, 4)), np.zeros((0, 3)), SuppressionConfig())) == 0
     boxes, scores = random_case(0)
-    everything = suppress(boxes, scores, SuppressionConfig())
-    few = suppress(boxes, scores, SuppressionConfig(limit=4))
+    everything = suppress(shared(boxes, scores.shape[1] - 1), scores, SuppressionConfig())
+    few = suppress(shared(boxes, scores.shape[1] - 1), scores, SuppressionConfig(limit=4))
     assert np.array_equal(few.boxes, everything.boxes[:4])
     assert np.array_equal(few.labels, everything.labels[:4])
 
@@ -121,12 +133,13 @@ def test_scores_that_are_not_finite_are_refused(wrong: float) -> None:
     boxes, scores = random_case(0)
     scores[3, 1] = wrong
     with pytest.raises(ValueError, match="score"):
-        suppress(boxes, scores, SuppressionConfig())
+        suppress(shared(boxes, scores.shape[1] - 1), scores, SuppressionConfig())
 
 
 def test_boxes_and_scores_must_match() -> None:
-    with pytest.raises(ValueError, match=r"2 boxes .*3 "):
-        suppress(np.zeros((2, 4)), np.zeros((3, 2)), SuppressionConfig())
+    for boxes in (np.zeros((2, 1, 4)), np.zeros((3, 2, 4)), np.zeros((3, 4)), np.zeros((3, 1, 5))):
+        with pytest.raises(ValueError, match=r"boxes .*\[3, 2\]"):
+            suppress(boxes, np.zeros((3, 2)), SuppressionConfig())
 
 
 @pytest.mark.parametrize(
@@ -148,7 +161,10 @@ def test_equals_torchvision_class_by_class(count: int, classes: int, max_iou: fl
     corner = generator.random((count, 2)) * 300
     boxes = np.concatenate([corner, corner + 5 + generator.random((count, 2)) * 200], axis=1)
     scores = generator.random((count, classes)).round(2)  # many ties
-    rows, labels = class_nms(boxes, scores, 0.1, max_iou)
+    rows, labels = class_nms(shared(boxes, classes), scores, 0.1, max_iou)
+    own = class_nms(shared(boxes, classes).copy(), scores, 0.1, max_iou)
+    assert np.array_equal(rows, own[0])
+    assert np.array_equal(labels, own[1])
     for label in range(classes):
         candidates = np.flatnonzero(scores[:, label] > 0.1)
         candidates = candidates[np.argsort(-scores[candidates, label], kind="stable")]
@@ -163,9 +179,9 @@ def test_two_hundred_classes_cost_little() -> None:
     corner = generator.random((1_200, 2)) * 400
     boxes = np.concatenate([corner, corner + 10 + generator.random((1_200, 2)) * 200], axis=1)
     scores = generator.random((1_200, 200))
-    class_nms(boxes[:2], scores[:2], 0.001, 0.3)  # compiles
+    class_nms(shared(boxes[:2], 200), scores[:2], 0.001, 0.3)  # compiles
     started = time.process_time()
-    class_nms(boxes, scores, 0.001, 0.3)
+    class_nms(shared(boxes, 200), scores, 0.001, 0.3)
     ours = time.process_time() - started
     started = time.process_time()
     for column in torch.from_numpy(scores).T:
@@ -175,7 +191,7 @@ def test_two_hundred_classes_cost_little() -> None:
 
 def test_boxes_without_area_suppress_nothing() -> None:
     boxes = np.array([[5, 5, 5, 5], [5, 5, 5, 5], [0, 0, 9, 9]], np.float64)
-    rows, _ = class_nms(boxes, np.array([[0.9], [0.8], [0.7]]), 0.0, 0.3)
+    rows, _ = class_nms(shared(boxes, 1), np.array([[0.9], [0.8], [0.7]]), 0.0, 0.3)
     assert rows.tolist() == [0, 1, 2]
 
 
@@ -201,18 +217,18 @@ def slow_soft(
 def test_soft_suppression_equals_a_slow_one(seed: int, min_score: float, sigma: float) -> None:
     boxes, scores = random_case(seed, count=40)
     expected = slow_soft(boxes.astype(np.float64), scores[:, 1:].astype(np.float64), min_score, sigma)
-    rows, labels, lowered = class_soft_nms(boxes, scores[:, 1:], min_score, sigma)
+    rows, labels, lowered = class_soft_nms(shared(boxes, 3), scores[:, 1:], min_score, sigma)
     assert list(zip(rows.tolist(), labels.tolist(), strict=True)) == [(row, label) for row, label, _ in expected]
     assert lowered == pytest.approx([score for *_, score in expected])
     config = SuppressionConfig(min_score=min_score, soft_sigma=sigma, limit=7)
-    found = suppress(boxes, scores, config)
+    found = suppress(shared(boxes, scores.shape[1] - 1), scores, config)
     best = sorted(((-score, row, label) for row, label, score in expected))[:7]
     assert found.scores == pytest.approx([-score for score, *_ in best])
     assert found.labels.tolist() == [label for *_, label in best]
 
 
 def test_soft_suppression_of_nothing() -> None:
-    found = suppress(np.zeros((0, 4)), np.zeros((0, 3)), SuppressionConfig(soft_sigma=0.5))
+    found = suppress(np.zeros((0, 2, 4)), np.zeros((0, 3)), SuppressionConfig(soft_sigma=0.5))
     assert len(found) == 0
     with pytest.raises(ValueError, match=r"soft_sigma .*-1"):
         SuppressionConfig(soft_sigma=-1)

@@ -1,0 +1,171 @@
+"""Members of an ensemble: image and boxes -> RegionScores, by warped regions or by regions cut from maps.
+
+Networks that want the same input share one warp of it. A batch for which the device has no memory is halved, then and
+for all later images.
+
+N boxes, K classes, S side of a region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+import torch
+
+from detector.checkpoint import RegionClassifier
+from detector.data.image import Image
+from detector.device import choose_precision, free_cached_memory, out_of_memory
+from detector.network.backends import build_backend
+from detector.network.googlenet import Heads
+from detector.network.input import network_input
+from detector.regions.maps import SharedNetwork
+from detector.regions.warp import warp
+from detector.scores import RegionScores
+from detector.settings import DetectorConfig
+from proposals.boxes import Boxes
+
+Result = TypeVar("Result")
+
+CUTS = 8  # a region cut from maps costs a twelfth of a warped one: this many times as many make a batch
+
+
+class Member(Protocol):
+    """What scores the regions of an image.
+
+    Attributes:
+        networks: Number of networks whose mean the scores are.
+    """
+
+    networks: int
+
+    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
+        """Score the boxes [N, 4] px of an image; time spent is added to seconds["warp"] and seconds["network"]."""
+        ...
+
+
+class WarpedMember:
+    """Networks that see each box warped to a square; all want the same squares.
+
+    Args:
+        classifiers: At least one, with the same regions and input convention.
+        config: Batch size, backend, precision and whether box offsets are wanted.
+        device: Where the networks run.
+    """
+
+    def __init__(self, classifiers: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device) -> None:
+        self.networks = len(classifiers)
+        self.device, self.offsets = device, config.regression
+        self.regions, self.convention = classifiers[0].regions, classifiers[0].convention
+        self._batch = Batch(config.batch, device)
+        size = self.regions.size
+        self._run = [
+            build_backend(config.backend, one.network, device, size=size, precision=config.precision)
+            for one in classifiers
+        ]
+
+    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
+        """See Member."""
+
+        def run(part: slice) -> list[Heads]:
+            with timed(seconds, "warp"):
+                regions = warp(image, boxes[part], self.regions, self.convention.mean)  # [B, S, S, 3]
+                x = network_input(regions, self.convention, self.device)  # [B, 3, S, S]
+            with timed(seconds, "network"), torch.inference_mode():
+                return [network(x) for network in self._run]
+
+        batches = self._batch.over(len(boxes), run)
+        with timed(seconds, "network"):
+            return RegionScores.mean([scores_of(heads, self.offsets) for heads in zip(*batches, strict=True)])
+
+
+class SharedMember:
+    """A network whose regions are cut from the maps that its trunk makes of the whole image.
+
+    Args:
+        classifier: A region classifier with `shared` settings.
+        config: Batch size, precision and whether box offsets are wanted.
+        device: Where the network runs.
+    """
+
+    networks = 1
+
+    def __init__(self, classifier: RegionClassifier, config: DetectorConfig, device: torch.device) -> None:
+        assert classifier.shared is not None
+        self.offsets = config.regression
+        self._batch = Batch(CUTS * config.batch, device)
+        precision = choose_precision(config.precision, device)
+        self._network = SharedNetwork(
+            classifier.network, classifier.convention, classifier.regions, classifier.shared, device, precision
+        )
+
+    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
+        """See Member."""
+        with timed(seconds, "network"), torch.inference_mode():
+            look = self._network.look(image, boxes)  # maps that do not fit are an error: fewer boxes would not help
+            return scores_of(self._batch.over(len(boxes), lambda part: look(boxes[part])), self.offsets)
+
+
+def build_members(
+    classifiers: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device
+) -> list[Member]:
+    """The classifiers ready to score; those that see the same warped squares become one member."""
+    members: list[Member] = []
+    warped: dict[tuple[object, object], list[RegionClassifier]] = {}
+    for one in classifiers:
+        if one.shared:
+            members.append(SharedMember(one, config, device))
+        else:
+            warped.setdefault((one.regions, one.convention), []).append(one)
+    return members + [WarpedMember(group, config, device) for group in warped.values()]
+
+
+def scores_of(batches: Sequence[Heads], offsets: bool) -> RegionScores:
+    """Heads of consecutive batches -> scores, copied from the device once."""
+    probabilities = torch.cat([heads.logits.float().softmax(dim=1) for heads in batches]).cpu().numpy()
+    if not offsets:
+        return RegionScores(probabilities)
+    moves = [heads.offsets for heads in batches if heads.offsets is not None]
+    return RegionScores(probabilities, torch.cat(moves).float().cpu().numpy())
+
+
+class Batch:
+    """A number of regions that fit the device's memory, halved when they prove not to.
+
+    Args:
+        size: Regions scored at a time.
+        device: Where they are scored.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.size, self.device = size, device
+
+    def over(self, count: int, run: Callable[[slice], Result]) -> list[Result]:
+        """Run a function over `count` regions, a slice of them at a time.
+
+        Raises:
+            RuntimeError, MemoryError: one region alone does not fit; and whatever else the function raises.
+        """
+        results: list[Result] = []
+        start = 0
+        while start < count:
+            length = min(self.size, count - start)
+            try:
+                results.append(run(slice(start, start + length)))
+                start += length
+            except (RuntimeError, MemoryError) as error:
+                if length == 1 or not out_of_memory(error):
+                    raise
+                self.size = (length + 1) // 2
+                free_cached_memory(self.device)
+        return results
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time that the block takes to seconds[stage]."""
+    started = perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + perf_counter() - started
