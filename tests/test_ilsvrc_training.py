@@ -439,7 +439,7 @@ def test_from_the_tree_to_the_submission(
         "done: python tools/detect.py image.jpg models=[runs/ilsvrc_regions/best.safetensors] regression=false"
     )
     # val1's, and of train the one that is boxed throughout; the extra one has no box and is left out.
-    assert "ILSVRC val1+train: 4 images, 2 of them boxed throughout; " in captured.err
+    assert "ILSVRC val1+train: 4 images, 2 of them fully annotated; " in captured.err
     classes = load_checkpoint(Path("runs/ilsvrc_regions/best.safetensors")).classes
     assert classes == det_classes()
 

@@ -459,7 +459,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"size": 16}, ConfigError, "size must be at least 32 px, not 16"),
+        ({"size": 16}, ConfigError, "size must be at least 32, not 16"),
         ({"variants": [[], ["sampling.area=[0.5, 2]"]]}, ConfigError, "variants: .*sampling.area must be two shares"),
         ({"variants": [["sampling.aria=1"]]}, ConfigError, "variants: no key 'sampling.aria'. Did you"),
         ({"schedule": "steps"}, ConfigError, "schedule must be one of step, poly, cosine, constant, not 'steps'"),

@@ -388,7 +388,7 @@ def test_a_reader_takes_the_next_image_and_names_a_fault_once(capsys: pytest.Cap
     for _ in range(2):
         assert [reader(index)[0] for index in range(5)] == [0, 3, 3, 3, 0]
     assert reader(4)[1][0, 0, 0] == 0
-    assert reader.failed.tolist() == [0, 1, 1, 0, 1]
+    assert list(reader.failed) == [0, 1, 1, 0, 1]
     assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [" 1.png", " 2.png", " 4.png"]
     with pytest.raises(ImageError, match="none of 1 "):
         Reader(lambda _: read(1), 1)(0)

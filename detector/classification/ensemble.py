@@ -99,15 +99,10 @@ class Predictions:
             PredictionsError: no such file, or another kind of file.
         """
         try:
-            with np.load(path, allow_pickle=False) as content:
-                return cls(
-                    int(content["models"]),
-                    int(content["crops"]),
-                    tuple(content["images"].tolist()),
-                    content["labels"],
-                    content["probabilities"],
-                    float(content["seconds"]),
-                )
+            with np.load(path, allow_pickle=False) as file:
+                images, labels, probabilities = tuple(file["images"].tolist()), file["labels"], file["probabilities"]
+                numbers = int(file["models"]), int(file["crops"])
+                return cls(*numbers, images, labels, probabilities, float(file["seconds"]))
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise PredictionsError(f"{path}: no saved predictions ({error})") from error
 
@@ -131,14 +126,9 @@ def combine(parts: Sequence[Predictions]) -> Predictions:
     known = all(part.seconds for part in parts)
     if not all(np.array_equal(part.labels, first.labels) for part in parts):  # then their columns differ too
         raise UserError("predictions of models that number the classes differently cannot be combined")
-    return Predictions(
-        models,
-        first.crops,
-        first.images,
-        first.labels,
-        (total / models).astype(np.float32),
-        sum(part.seconds for part in parts) if known else 0.0,
-    )
+    seconds = sum(part.seconds for part in parts) if known else 0.0
+    probabilities = (total / models).astype(np.float32)
+    return Predictions(models, first.crops, first.images, first.labels, probabilities, seconds)
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
-from tqdm import tqdm
 
 from detector.data.ground_truth import listed
 from detector.device import autocast, choose_precision
@@ -142,14 +141,8 @@ class Loop:
                 started, begin = time.perf_counter(), self.step
                 epoch = self.finished_epochs + 1
                 stop = epoch * self.task.batches_per_epoch
-                bar = tqdm(
-                    self.task.batches(begin, stop),
-                    total=stop - begin,
-                    desc=f"epoch {epoch}/{self.config.epochs}",
-                    unit="batch",
-                    dynamic_ncols=True,
-                    disable=not self.ranks.leads,
-                )
+                batches = self.task.batches(begin, stop)
+                bar = self.ranks.progress(batches, f"epoch {epoch}/{self.config.epochs}", stop - begin)
                 for batch in bar:
                     self.losses.append(self.learn(batch))
                     bar.set_postfix(loss=f"{np.mean(self.losses[-20:]):.4f}", refresh=False)

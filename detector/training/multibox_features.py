@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
+from torch.utils.data import Dataset as TorchDataset
 
 from detector.config import config_to_dict
 from detector.data.content import digests_of
@@ -39,7 +39,7 @@ VERSION = 2  # of the files in the cache
 SAVE_SECONDS = 30  # between two points from which an interrupted computation continues
 
 
-class Features:
+class Features(TorchDataset[Any]):
     """Trunk features of R views, and a stream of passes over them, each in an order of its own.
 
     Args:
@@ -82,7 +82,7 @@ def val_features(
     features = torch.empty(len(records), model.network.head.fc1.in_features, dtype=torch.float16)
     starts = range(0, len(records), PART)
     with torch.inference_mode(), autocast(ranks.device, precision):
-        for start in tqdm(starts, desc="val features", unit="batch", dynamic_ncols=True, disable=not ranks.leads):
+        for start in ranks.progress(starts, "val features", len(starts)):
             x = whole_inputs(records[start : start + PART], model, ranks.device)
             features[start : start + PART] = pool(model.network.trunk(x)).half().cpu()
     return features
@@ -116,7 +116,7 @@ def cached_features(views: Views, model: MultiBoxModel, weights: str, ranks: Ran
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / ".lock")
         try:
-            _compute_features(views, model, _open_arrays(folder, shapes), ranks.device, precision)
+            _compute_features(views, model, _open_arrays(folder, shapes), ranks, precision)
         finally:
             lock.release()
     folder = ranks.from_first(folder)
@@ -166,7 +166,7 @@ def _reserve(path: Path) -> None:
 
 
 def _compute_features(
-    views: Views, model: MultiBoxModel, arrays: Mapping[str, Any], device: torch.device, precision: torch.dtype
+    views: Views, model: MultiBoxModel, arrays: Mapping[str, Any], ranks: Ranks, precision: torch.dtype
 ) -> None:
     """Fill in the missing rows, which are the last ones."""
     features, boxes, counts = (arrays[name] for name in ("features", "boxes", "counts"))
@@ -182,10 +182,10 @@ def _compute_features(
         counts.flush()
 
     try:
-        with torch.inference_mode(), autocast(device, precision):
-            bar = tqdm(load(views, rows, views.config.workers), total=len(rows), desc="features", unit="batch")
+        with torch.inference_mode(), autocast(ranks.device, precision):
+            bar = ranks.progress(load(views, rows, views.config.workers), "features", len(rows))
             for row, (squares, some_boxes, some_counts) in zip(rows, bar, strict=True):
-                x = network_input(squares.numpy(), model.convention, device)
+                x = network_input(squares.numpy(), model.convention, ranks.device)
                 part = slice(row.start, row.stop)
                 features[part], boxes[part] = pool(model.network.trunk(x)).half().cpu().numpy(), some_boxes.numpy()
                 pending[part] = some_counts.numpy() + 1

@@ -31,13 +31,13 @@ from proposals.recall import best_overlaps_of_first
 COUNTS = (10, 50, 100, 200)
 
 
-class _BoxTraining:
-    """Loss and measure, the same for both tasks.
+class MultiBoxTraining:
+    """The `Task` of training the trunk, from the layer `train_from` on, and the head on views of images.
 
     Args:
-        config: Settings; their optimisation is that of this task.
+        config: Settings.
         model: Model whose network is trained in place.
-        train: Views to train on, or their features.
+        train: Views to train on.
         val: Images to measure on.
         ranks: The processes.
     """
@@ -51,17 +51,23 @@ class _BoxTraining:
         model: MultiBoxModel,
         train: Views | Features,
         val: Dataset,
-        ranks: Ranks | None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.config, self.model, self.val, self.ranks = config, model, val, ranks or Ranks()
-        self._examples = train
-        model.network.to(self.ranks.device)
-        self.network: nn.Module = model.network
+        self.config, self.model, self.train, self.val, self.ranks = config, model, train, val, ranks or Ranks()
+        self.network: nn.Module = model.network.to(self.ranks.device)
         self.batches_per_epoch = max(1, round(len(train.dataset) / config.batch))
+        trunk = dict(model.network.trunk.named_children())
+        if config.train_from in trunk:
+            for layer in list(trunk.values())[: list(trunk).index(config.train_from)]:
+                layer.requires_grad_(False)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield this process's shares of batches: squares [B, S, S, 3] uint8, boxes [B, M', 4], numbers of boxes."""
+        return load(self.train, self.ranks.shares(start, stop, self.config.batch), self.config.workers)
 
     def inputs(self, batch: Batch) -> Tensor:
-        """Prepare a batch's views for the network."""
-        raise NotImplementedError
+        """Normalise a batch's squares; [B, 3, S, S] float32."""
+        return network_input(batch[0].numpy(), self.model.convention, self.ranks.device)
 
     def loss(self, batch: Batch) -> Tensor:
         """Confidence and location loss, mean over the images."""
@@ -88,59 +94,27 @@ class _BoxTraining:
                 found += [(overlaps >= threshold).sum(axis=1) for threshold in (0.5, 0.7)]
                 total += len(objects)
         *sums, total = self.ranks.total([*found.ravel().tolist(), total])
-        recalls = [value / max(total, 1) for value in sums]
         names = [f"val_recall{suffix}_{count}" for suffix in ("", "70") for count in COUNTS]
-        row = dict(zip(names, recalls, strict=True))
+        row = {name: value / max(total, 1) for name, value in zip(names, sums, strict=True)}
         return {"val_missed": 1 - row["val_recall_200"]} | row
-
-    def contents(self, step: int) -> list[str]:
-        """List the images of a batch."""
-        (positions,) = Ranks().shares(step, step + 1, self.config.batch)
-        records = self._examples.dataset.records
-        return [str(records[self._examples.index(position)].path) for position in positions]
-
-    def _val_inputs(self, records: Sequence[Record]) -> Iterator[Tensor]:
-        """Inputs of the network for val images, in parts."""
-        raise NotImplementedError
-
-
-class MultiBoxTraining(_BoxTraining):
-    """The `Task` of training the trunk, from the layer `train_from` on, and the head on views of images."""
-
-    def __init__(
-        self,
-        config: MultiBoxTrainingConfig,
-        model: MultiBoxModel,
-        train: Views,
-        val: Dataset,
-        ranks: Ranks | None = None,
-    ) -> None:
-        super().__init__(config, model, train, val, ranks)
-        self.train = train
-        trunk = dict(model.network.trunk.named_children())
-        if config.train_from in trunk:
-            for layer in list(trunk.values())[: list(trunk).index(config.train_from)]:
-                layer.requires_grad_(False)
-
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Yield this process's shares of batches: squares [B, S, S, 3] uint8, boxes [B, M', 4], numbers of boxes."""
-        return load(self.train, self.ranks.shares(start, stop, self.config.batch), self.config.workers)
-
-    def inputs(self, batch: Batch) -> Tensor:
-        """Normalise a batch's squares; [B, 3, S, S] float32."""
-        return network_input(batch[0].numpy(), self.model.convention, self.ranks.device)
 
     def save(self, network: nn.Module, path: Path) -> None:
         """Write a MultiBox model with a trunk of its own."""
         save_multibox(path, replace(self.model, network=cast(MultiBox, network), trunk_file="", trunk_sha256=""))
 
+    def contents(self, step: int) -> list[str]:
+        """List the images of a batch."""
+        (positions,) = Ranks().shares(step, step + 1, self.config.batch)
+        return [str(self.train.dataset.records[self.train.index(position)].path) for position in positions]
+
     def _val_inputs(self, records: Sequence[Record]) -> Iterator[Tensor]:
+        """Yield the network's inputs for val images, in parts."""
         for start in range(0, len(records), PART):
             yield whole_inputs(records[start : start + PART], self.model, self.ranks.device)
 
 
-class HeadTraining(_BoxTraining):
-    """The `Task` of training the head on features of a trunk that stays as it is.
+class HeadTraining(MultiBoxTraining):
+    """The `Task` of training the head on features of a trunk that does not change.
 
     Args:
         config: Settings, with the optimisation of the head.
@@ -150,6 +124,8 @@ class HeadTraining(_BoxTraining):
         measured: Features of this process's val images, from `val_features`.
         ranks: The processes.
     """
+
+    train: Features
 
     def __init__(
         self,
@@ -161,15 +137,14 @@ class HeadTraining(_BoxTraining):
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__(config, model, train, val, ranks)
-        self.train, self.measured = train, measured
-        self.network = model.network.head
+        self.network, self.measured = model.network.head, measured
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield this process's shares of batches: features [B, 9 C], boxes [B, M', 4], numbers of boxes [B]."""
         return map(self.train.rows, self.ranks.shares(start, stop, self.config.batch))
 
     def inputs(self, batch: Batch) -> Tensor:
-        """The features of a batch; [B, 9 C] float32."""
+        """Move a batch's features to the device; [B, 9 C] float32."""
         return batch[0].float().to(self.ranks.device)
 
     def save(self, network: nn.Module, path: Path) -> None:

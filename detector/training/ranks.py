@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import nn
+from tqdm import tqdm
 
 from detector.device import choose_device
 from detector.training.record import TrainingError
@@ -46,6 +47,10 @@ class Ranks:
         """Print lines on standard error, once for all processes."""
         for line in lines if self.leads else ():
             print(line, file=sys.stderr)
+
+    def progress(self, items: Iterable[T], label: str, total: int, unit: str = "batch") -> tqdm[T]:
+        """Show a progress bar on the first process while items are taken."""
+        return tqdm(items, label, total, unit=unit, dynamic_ncols=True, disable=not self.leads)
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sum each value over all processes; every process gets the result."""

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from detector.checkpoint import (
     CheckpointError,
@@ -196,9 +195,7 @@ class FineTuning:
         self.network.eval()
         precision = choose_precision(self.config.precision, self.ranks.device)
         with torch.inference_mode(), autocast(self.ranks.device, precision):
-            for batch in tqdm(
-                batches, total=count, desc="linear", unit="batch", dynamic_ncols=True, disable=not self.ranks.leads
-            ):
+            for batch in self.ranks.progress(batches, "linear", count):
                 features.append(self.features(self.network, batch).float().mean(dim=(2, 3)).cpu())
                 labels.append(batch[-1].flatten())
         used = torch.cat(labels) != IGNORED

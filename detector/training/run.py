@@ -34,6 +34,7 @@ from detector.training.loop import Loop, carry_on
 from detector.training.multibox import MultiBoxTrainingConfig, Views
 from detector.training.multibox_features import cached_features, val_features
 from detector.training.multibox_tasks import HeadTraining, MultiBoxTraining, start_multibox
+from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import Reports, TrainingError, begin, check_folder, owned
 from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
@@ -45,26 +46,30 @@ from proposals.files import write_whole
 from proposals.store import ProposalStore
 
 RUNS = Path("runs")
-SCHEMAS: dict[str, type[FineTuneConfig] | type[ImageTrainingConfig]] = {
+SCHEMAS: dict[str, type[TrainingConfig]] = {
     "regions": FineTuneConfig,
     "images": ImageTrainingConfig,
+    "multibox": MultiBoxTrainingConfig,
 }
 
 
-def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> list[Path]:
-    """Train the classifiers of a configuration; return the folders of the runs, one per member.
+def train(
+    config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False, task: str = ""
+) -> list[Path]:
+    """Train the networks of a configuration; return the folders of the runs, one per member.
 
     Args:
-        config_name: YAML file or preset of FineTuneConfig or ImageTrainingConfig.
+        config_name: YAML file or preset of FineTuneConfig, ImageTrainingConfig or MultiBoxTrainingConfig.
         overrides: Settings as key=value texts.
         device: Name of the device, as in detector.device.
         resume: Continue the runs of that name; those that have not begun are started.
+        task: "regions", "images" or "multibox"; empty takes that of the configuration, or else "regions".
 
     Raises:
         UserError, OSError: a message for the user; TrainingError at the end if images could not be read.
         KeyboardInterrupt: stopped, and saved.
     """
-    task = str(peek(config_name, overrides, "task") or "regions")
+    task = task or str(peek(config_name, overrides, "task") or "regions")
     if task not in SCHEMAS:
         raise ConfigError(f"{config_name}: task must be one of {', '.join(SCHEMAS)}, not {task!r}")
     runs = members(SCHEMAS[task], config_name, overrides)
@@ -73,45 +78,39 @@ def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", r
     with joined(device) as ranks:
         for member, folder in zip(runs, folders, strict=True):
             with owned(folder, leads=ranks.leads):
-                if isinstance(member, ImageTrainingConfig):
-                    unread += _train_images(member, folder, ranks, resume)
-                else:
+                if isinstance(member, FineTuneConfig):
                     unread += _train_regions(member, folder, ranks, resume)
+                elif isinstance(member, ImageTrainingConfig):
+                    unread += _train_images(member, folder, ranks, resume)
+                elif isinstance(member, MultiBoxTrainingConfig):
+                    unread += _train_multibox(member, folder, ranks, resume)
     if ranks.leads:
         weights = [f"{folder}/best.safetensors" for folder in folders]
-        if task == "images":
-            print(f"done: python tools/classify.py image.jpg --models {' '.join(weights)}")
-        else:
-            moves = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
-            models = ",".join(weights)
-            print(f"done: python tools/detect.py image.jpg models=[{models}]{'' if moves else ' regression=false'}")
-    _report_unread(unread)
+        regression = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
+        arguments = {
+            "regions": f"models=[{','.join(weights)}]{'' if regression else ' regression=false'}",
+            "images": f"--models {' '.join(weights)}",
+            "multibox": f"proposals.multibox.weights={weights[0]}",
+        }
+        tool = "classify" if task == "images" else "detect"
+        print(f"done: python tools/{tool}.py image.jpg {arguments[task]}")
+    if unread:
+        raise TrainingError(
+            f"trained to the end without {len(unread)} images that cannot be read (the first: {unread[0]}); "
+            "fix or remove them"
+        )
     return folders
 
 
 def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
-    """Train MultiBox; return the folder of the run. Arguments and errors are those of `train`.
-
-    Args:
-        config_name: YAML file or preset of MultiBoxTrainingConfig.
-        overrides: Settings as key=value texts.
-        device: Name of the device, as in detector.device.
-        resume: Continue the run of that name, or start it.
-    """
-    config = load_config(MultiBoxTrainingConfig, config_name, overrides)
-    keep_freed_memory()
-    folder = RUNS / config.name
-    with joined(device) as ranks, owned(folder, leads=ranks.leads):
-        unread = _train_multibox(config, folder, ranks, resume)
-    if ranks.leads:
-        print(f"done: python tools/detect.py image.jpg proposals.multibox.weights={folder}/best.safetensors")
-    _report_unread(unread)
+    """Train MultiBox; return the folder of the run. Arguments and errors are those of `train`."""
+    (folder,) = train(config_name, overrides, device=device, resume=resume, task="multibox")
     return folder
 
 
 def members(
-    schema: type[FineTuneConfig] | type[ImageTrainingConfig], config_name: str | Path, overrides: Sequence[str] = ()
-) -> list[FineTuneConfig | ImageTrainingConfig]:
+    schema: type[TrainingConfig], config_name: str | Path, overrides: Sequence[str] = ()
+) -> list[TrainingConfig]:
     """List the runs of an ensemble, which differ in seed and in the settings of `variants`.
 
     Raises:
@@ -122,25 +121,12 @@ def members(
         variants = [load_config(schema, config_name, [*overrides, *variant]) for variant in config.variants]
     except ConfigError as error:
         raise ConfigError(f"{config_name}, variants: {str(error).removeprefix('command line: ')}") from error
-    runs: list[FineTuneConfig | ImageTrainingConfig] = []
+    runs = []
     for number in range(config.members):
         name = config.name if config.members == 1 else f"{config.name}-{number + 1}"
         own = variants[number % len(variants)] if variants else config
         runs.append(replace(own, name=name, seed=config.seed + number, members=1, variants=[]))
     return runs
-
-
-def _report_unread(lines: Sequence[str]) -> None:
-    """Fail at the end of a training that could not read all images.
-
-    Raises:
-        TrainingError: there are such images.
-    """
-    if lines:
-        raise TrainingError(
-            f"trained to the end without {len(lines)} images that cannot be read (the first: {lines[0]}); "
-            "fix or remove them"
-        )
 
 
 def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
