@@ -34,20 +34,20 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing or cannot be used; one line with the file and what to do."""
+    """A checkpoint is missing or cannot be used; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class RegionClassifier:
-    """A network that tells K classes and background apart, and all it takes to use it.
+    """A network that classifies regions into K classes and background, and everything needed to use it.
 
     Attributes:
-        network: K + 1 logits; 0 is background, 1 + label is a class.
-        convention: how it wants its input scaled.
-        regions: how boxes are warped for it.
-        classes: the K classes.
-        provenance: free text by topic: data, recipe, command, results.
-        shared: regions are cut out of maps of the whole image, as this says; None: each is warped by itself.
+        network: Network of K + 1 logits; 0 is background, 1 + label is a class.
+        convention: Scaling of its input.
+        regions: Size and context of the squares that boxes are warped to.
+        classes: The K classes.
+        provenance: Free text by topic: data, recipe, command, results.
+        shared: Settings of regions cut from maps of the whole image; None if each region is warped by itself.
     """
 
     network: GoogLeNet
@@ -67,14 +67,14 @@ class RegionClassifier:
 
 @dataclass(frozen=True)
 class ImageClassifier:
-    """A network that tells K classes of whole images apart, and all it takes to use it.
+    """A network that classifies whole images into K classes, and everything needed to use it.
 
     Attributes:
-        network: K logits.
-        convention: how it wants its input scaled.
-        size: side of the square it was trained on, px.
-        classes: K names, WordNet ids for ImageNet; empty where the weights' file states none.
-        provenance: free text by topic: data, recipe, command, results.
+        network: Network of K logits.
+        convention: Scaling of its input.
+        size: Side of the square it was trained on, px.
+        classes: K names, WordNet ids for ImageNet; empty if the weights' file states none.
+        provenance: Free text by topic: data, recipe, command, results.
     """
 
     network: GoogLeNet
@@ -92,9 +92,9 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
     """Write a classifier; the file appears whole or not at all.
 
     Args:
-        path: ends in .safetensors by custom.
-        classifier: auxiliary heads, which only training uses, are left out.
-        half: store float16, half the size.
+        path: File to write, .safetensors by custom.
+        classifier: The classifier; its auxiliary heads, which only training uses, are left out.
+        half: Store float16, half the size.
     """
     state = {
         name: tensor.to(torch.float16 if half and tensor.is_floating_point() else tensor.dtype).contiguous().cpu()
@@ -128,14 +128,14 @@ def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: di
 
 
 def find_checkpoint(name: str, members: int = 1) -> Path:
-    """A file, or the name of weights that this package ships.
+    """Find a checkpoint by its path, or by the name of shipped weights.
 
     Args:
         name: A file, or the name of shipped weights.
         members: Size of the ensemble that the file belongs to; it goes into the suggested command.
 
     Raises:
-        CheckpointError: neither; says what is shipped and how to train one.
+        CheckpointError: there is neither; the message lists the shipped weights and how to train one.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -150,7 +150,7 @@ def find_checkpoint(name: str, members: int = 1) -> Path:
 
 
 def _training_command(path: Path, members: int) -> str:
-    """How to make runs/NAME/best.safetensors or the shipped NAME, where a preset NAME trains it, or a member NAME-3."""
+    """The command that would train a missing checkpoint: runs/NAME/best.safetensors, or member 3 in runs/NAME-3."""
     run, _, number = path.parent.name.rpartition("-")
     is_member = number.isdecimal() and members > 1
     config = f"{run if is_member else path.parent.name or path.name}.yaml"
@@ -161,7 +161,7 @@ def _training_command(path: Path, members: int) -> str:
 
 
 def weights_format(path: Path) -> str:
-    """What a weights file says it holds; empty where another program wrote it.
+    """The format that a weights file states; empty if another program wrote it.
 
     Raises:
         CheckpointError: the file is missing, or is no safetensors file.
@@ -196,8 +196,8 @@ def load_any_classifier(path: Path) -> ImageClassifier:
     """Read weights of any origin as a classifier of whole images, in float32 and evaluation mode, on the CPU.
 
     Args:
-        path: a safetensors file of ours, or with the layer names of Caffe or of torchvision. A region classifier tells
-            its classes and "background" apart.
+        path: A safetensors file of ours, or with the layer names of Caffe or of torchvision. The classes of a region
+            classifier are "background" and its own.
 
     Raises:
         CheckpointError: the file is missing, is no safetensors file or none of these, or its tensors do not fit.
@@ -237,7 +237,7 @@ def _network(path: Path, header: dict[str, Any]) -> tuple[GoogLeNet, InputConven
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a module that was made without memory its tensors, in float32 and with channels last.
+    """Load tensors into a module that was built without memory, in float32 and with channels last.
 
     Raises:
         RuntimeError: a tensor is missing, unknown or of another shape.
@@ -271,7 +271,7 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def _fitting(path: Path) -> Iterator[None]:
-    """Whatever tensors and header disagree on becomes one line."""
+    """Turn any disagreement between tensors and header into a CheckpointError of one line."""
     try:
         yield
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Classifiers that were trained on the same classes in another order -> in one order.
+"""Bring classifiers that were trained on the same classes in another order into one order.
 
 Classes meet by WordNet id or name (ClassTable.labels_in), so members of an ensemble, a classifier to go on from and a
 data set need not number them alike.
@@ -18,11 +18,11 @@ from detector.data.ground_truth import ClassTable, composed, listed
 
 
 def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[str, str]) -> RegionClassifier:
-    """A classifier whose outputs stand in the order of a table; itself where they do already.
+    """Reorder a classifier's outputs to a table of classes; it is returned itself if they already agree.
 
     Args:
-        classifier: stays as it is.
-        classes: the same classes in any order.
+        classifier: The classifier; it is not changed.
+        classes: The same classes in any order.
         names: What messages call the classifier and the owner of the table.
 
     Raises:
@@ -49,11 +49,11 @@ def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[
 
 
 def in_names_of(classifier: ImageClassifier, classes: Sequence[str], names: tuple[str, str]) -> ImageClassifier:
-    """A classifier of whole images whose outputs stand in the order of these classes; itself where they do already.
+    """Reorder an image classifier's outputs to a list of names; it is returned itself if they already agree.
 
     Args:
-        classifier: stays as it is; one that states no names is taken as it stands.
-        classes: the same names in any order; empty where their owner states none.
+        classifier: The classifier; it is not changed. One without names is returned itself.
+        classes: The same names in any order; empty if their owner states none.
         names: What messages call the classifier and the owner of the classes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a detector preset states. Without torch, so that commands read their settings and refuse wrong ones at once."""
+"""The settings of a detector. This module needs no torch, so commands check their settings at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class SuppressionConfig:
     """Which scored boxes become detections.
 
     Attributes:
-        min_score: a detection must score above this, in [0, 1].
-        max_iou: overlap with a better box of its class above this drops it, in [0, 1].
-        limit: most detections per image, all classes together.
-        soft_sigma: 0: as max_iou says; above 0: nothing is dropped, overlap with better boxes lowers the score instead
-            (soft-NMS, Gaussian; its authors take 0.5).
+        min_score: Score that a detection must exceed, in [0, 1].
+        max_iou: Overlap with a better box of its class above which a box is dropped, in [0, 1]; unused by soft-NMS.
+        limit: Largest number of detections per image, all classes together.
+        soft_sigma: Width of the Gaussian of soft-NMS, which lowers the scores of overlapping boxes and drops none; its
+            authors take 0.5. 0 selects greedy suppression by `max_iou`.
     """
 
     min_score: float = 0.001  # ours: average precision needs the low scores too
@@ -39,11 +39,11 @@ class SuppressionConfig:
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """Which regions the members after the first look at; by default all.
+    """Which regions the members after the first score too; by default all.
 
     Attributes:
-        threshold: a region passes where the first member's probability of any object exceeds this, in [0, 1); 0: all.
-        best: so many of an image's regions pass in any case, those with the highest of these probabilities.
+        threshold: The first member's probability of any object above which a region passes, in [0, 1). 0 lets all pass.
+        best: Number of regions per image that pass in any case, those where that probability is highest.
     """
 
     threshold: float = 0.0
@@ -57,23 +57,23 @@ class CascadeConfig:
 
     @property
     def applies(self) -> bool:
-        """Whether any region may be held back."""
+        """Whether the cascade may reject a region."""
         return self.threshold > 0
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """A detector: image -> proposals -> warped regions -> scores -> NMS -> detections.
+    """A detector: image -> proposals -> regions -> scores -> suppression -> detections.
 
     Attributes:
-        models: region classifiers whose softmax is averaged, any number: files, or names of shipped weights.
-        proposals: where objects might be.
-        suppression: which scored boxes become detections.
-        regression: move each class's box to where the classifiers' regression layers place the object; all of them must
-            have one. The paper has none.
-        mirror: score each region's mirror image too, and take the mean, at twice the price. The paper mentions none.
-        cascade: which regions the members after the first look at.
-        batch: regions scored at a time.
+        models: Region classifiers whose softmax is averaged, one or more: files, or names of shipped weights.
+        proposals: Where objects might be.
+        suppression: Which scored boxes become detections.
+        regression: Move each class's box by the classifiers' box-regression layers; every classifier must have one. The
+            paper has none.
+        mirror: Score the mirror image of each region too and take the mean, at twice the cost. The paper mentions none.
+        cascade: Which regions the members after the first score too.
+        batch: Number of warped regions scored at a time.
         backend: What runs the networks: torch, or onnxruntime, an optional extra that computes in float32 on a CPU.
         precision: Number format of the convolutions: float32, bfloat16, or auto, which is bfloat16 where the device
             multiplies it faster.

@@ -1,8 +1,8 @@
-"""What each part of the detector is worth: the paper's rows on any data set, one table.
+"""What each part of the detector contributes: the paper's rows on any data set, one table.
 
-In: named proposal settings, and rows that combine them with classifiers.  Out: a Row each: mean AP with its interval,
-its paired difference from the first row, boxes and seconds per image.
-A box is scored once by each classifier (scores.py); a row that changes no region is recombined from what is kept.
+In: named proposal settings, and rows that combine them with classifiers.  Out: for each row mean AP with its confidence
+interval, its paired difference from another row, boxes and seconds per image.
+A box is scored once by each classifier (score_store.py); a row that changes no region is computed from stored scores.
 """
 
 from __future__ import annotations
@@ -52,11 +52,13 @@ class RowConfig:
     """One detector of the table.
 
     Attributes:
-        proposals: which of the named settings.
-        models: its classifiers, whose softmax is averaged: files, or names of shipped weights.
-        suppression: which scored boxes become detections.
-        regression: as a detector's; so are mirror and cascade.
-        against: the row that this one is compared with; the first where empty.
+        proposals: Name of one of the table's proposal settings.
+        models: Region classifiers whose softmax is averaged: files, or names of shipped weights.
+        suppression: Which scored boxes become detections.
+        regression: Move each class's box by the classifiers' box-regression layers.
+        mirror: Score the mirror image of each region too and take the mean.
+        cascade: Which regions the members after the first score too.
+        against: Name of a row above that this one is compared with; empty for the first row.
     """
 
     proposals: str
@@ -74,20 +76,20 @@ class RowConfig:
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """A table.
+    """A table of detectors that are compared on one data set.
 
     Attributes:
-        data: images and ground truth.
-        rows: detectors by the name to print; the first is what the others are compared with unless they say otherwise.
-        proposals: how boxes are proposed, by name.
-        name: the table is written to runs/<name>.
-        protocol: as eval_map's.
-        min_iou: overlap that makes a detection right.
-        groups: classes whose mean AP is reported apart, by the name of the group.
-        resamples: of the images for the intervals.
-        batch: regions scored at a time.
-        precision: of the networks, as a detector's.
-        cache: folder of the proposals and scores.
+        data: Images and ground truth.
+        rows: Detectors by the name to print. Rows are compared with the first unless they name another.
+        proposals: Proposal settings by name.
+        name: Name of the folder in runs/ that the table is written to.
+        protocol: Rules of scoring: voc, voc07 or ilsvrc.
+        min_iou: Overlap from which a detection is correct.
+        groups: Classes whose mean AP is reported separately, by the name of the group.
+        resamples: Number of bootstrap resamples of the images for the confidence intervals.
+        batch: Number of warped regions scored at a time.
+        precision: Number format of the convolutions: float32, bfloat16 or auto.
+        cache: Folder of the proposals and scores.
     """
 
     data: DataConfig
@@ -130,16 +132,17 @@ class AblationConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """What one detector reaches.
+    """The result of one detector.
 
     Attributes:
-        boxes: mean number per image.
-        seconds: per image, median: proposing, and scoring by each classifier what it has to look at, as measured when
-            they were stored.
-        mean_ap: by group of classes, "all classes" among them, with its 95 % interval; None without objects.
-        differences: the same of this row less the one that it is compared with, on the same resamples; empty for the
-            first one.
-        against: the row that it is compared with where that is not the first.
+        boxes: Mean number of proposals per image.
+        seconds: Median seconds per image, from those measured when proposals and scores were stored: proposing, and
+            scoring by each classifier the regions that reach it.
+        mean_ap: Mean AP with its 95 % confidence interval for each group of classes, "all classes" among them; None
+            without objects.
+        differences: This row's mean AP less that of the row it is compared with, on the same resamples, for each group;
+            empty for the first row.
+        against: Name of the row that it is compared with, if that is not the first.
     """
 
     boxes: float
@@ -151,22 +154,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows, and the number of images they were measured on."""
+    """The rows of the table, and the number of images they were measured on."""
 
     rows: dict[str, Row]
     images: int
 
 
 def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | None = None) -> Table:
-    """Score what is missing, and make the table.
+    """Score the boxes that have no scores yet, and compute the table.
 
     Args:
-        config: the table.
-        device: as detector.device names it.
-        unread: receives a line for each image that cannot be read, in which nothing is detected.
+        config: The table.
+        device: Name of the device, see `detector.device.choose_device`.
+        unread: Receives a line for each image that cannot be read, in which nothing is detected.
 
     Raises:
-        UserError: a checkpoint, a setting, the data, a group's class; all but photographs before anything is scored.
+        UserError: a checkpoint, a setting, the data or a class of a group is wrong; raised before anything is scored,
+            except for unreadable images.
     """
     dataset = open_dataset(config.data)
     for warning in dataset.warnings:
@@ -222,7 +226,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
 
 
 def format_markdown(config: AblationConfig, table: Table) -> str:
-    """The table in Markdown."""
+    """Format the table in Markdown."""
     groups = [*config.groups, ALL]
     heading = ["detector", "boxes / image", "s / image", *(f"mean AP, {group}" for group in groups)]
     lines = [heading, ["---", *["---:"] * (len(heading) - 1)]]

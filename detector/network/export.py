@@ -47,11 +47,11 @@ class _WithOffsets(nn.Module):
 
 
 def to_onnx(network: GoogLeNet, size: int = 224) -> bytes:
-    """The network as an ONNX model.
+    """Export a network as an ONNX model.
 
     Args:
-        network: any variant; it is not changed. Auxiliary heads are left out.
-        size: S, px.
+        network: Any variant; it is not changed. Auxiliary heads are left out.
+        size: Side S of the images, px.
 
     Raises:
         ImportError: onnx or onnxscript is not installed; names the command.
@@ -87,7 +87,7 @@ def to_onnx(network: GoogLeNet, size: int = 224) -> bytes:
 
 
 class OnnxNetwork:
-    """A network run by onnxruntime on the CPU, on as many threads as torch uses.
+    """A network that onnxruntime runs on the CPU, on as many threads as torch uses.
 
     Raises:
         ImportError: onnxruntime is not installed; names the command.

@@ -16,10 +16,11 @@ from detector.network.googlenet import GoogLeNet
 
 
 def fold_batch_norm(network: GoogLeNet) -> GoogLeNet:
-    """The network without normalisation that gives the same logits in evaluation mode; auxiliary heads are left out.
+    """Build the network without batch normalisation that computes the same in evaluation mode.
 
     Args:
-        network: norm="batch"; it is not changed. Others have nothing to fold and come back as they are.
+        network: A network with norm="batch"; it is not changed, and its auxiliary heads are left out. Any other network
+            has nothing to fold and is returned itself.
     """
     if network.config.norm != "batch":
         return network

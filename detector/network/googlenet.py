@@ -61,22 +61,26 @@ CHOICES: dict[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True)
 class GoogLeNetConfig:
-    """Which GoogLeNet; the defaults are the paper's.
+    """The variant of GoogLeNet to build; the defaults are the paper's.
 
     Attributes:
-        classes: number of logits.
-        branch3_kernel: 5, or 3 as in torchvision.
-        pool4_kernel: 3, or 2 as in torchvision.
-        norm: "lrn"; "batch": no LRN, batch normalisation in each convolution (2015, torchvision); "none".
-        stem: "dense" 7×7, or "separable": each colour by itself to 8 maps, then 1×1 to 64; Table 1's 2.7K and 34M.
-        inception: "reduced" (figure 2b), or "naive" (figure 2a): no 1×1 reductions, the pool passed on as it is.
-        width: times every number of filters, in steps of 8; the heads' hidden layers keep theirs.
-        auxiliary_heads: classifiers that only training uses: 0, 1 (on 4a; §5: "only one" does as well, not which) or 2
-            (on 4a and 4d).
-        initialisation: "gaussian2014", "xavier" (caffe's: uniform of variance 1 / inputs), "torchvision" (Gaussian of
-            0.01); "auto": the last with batch normalisation, else the first.
-        dropout: share of the 1,024 features dropped in training, [0, 1).
-        auxiliary_dropout: the same in the auxiliary heads.
+        classes: Number of logits K; a region classifier has one for background too.
+        branch3_kernel: Kernel of the third branch: 5, or 3 as in torchvision.
+        pool4_kernel: Kernel of pool4: 3, or 2 as in torchvision.
+        norm: "lrn" for local response normalisation; "batch" for batch normalisation in each convolution instead (2015,
+            torchvision); "none".
+        stem: First layer: "dense" 7×7, or "separable", each colour by itself to 8 maps and then 1×1 to 64, which fits
+            the 2.7K parameters and 34M operations of Table 1.
+        inception: "reduced" (figure 2b), or "naive" (figure 2a), without 1×1 reductions and with the pool passed on as
+            it is.
+        width: Factor of every number of filters, in steps of 8; the hidden layers of the heads keep theirs.
+        auxiliary_heads: Number of classifiers that only training uses: 0, 1 (on 4a; §5 says that "only one" does as
+            well, but not which) or 2 (on 4a and 4d).
+        initialisation: Distribution of fresh weights: "gaussian2014", "xavier" (caffe's, uniform of variance
+            1 / inputs), "torchvision" (Gaussian of deviation 0.01) or "auto", which is torchvision's with batch
+            normalisation and gaussian2014 else.
+        dropout: Share of the 1,024 features dropped in training, [0, 1).
+        auxiliary_dropout: Share of the hidden units of the auxiliary heads dropped in training, [0, 1).
         regression_cells: Cells per channel of the last map that a box-regression layer reads: 9 for regions of 224 px,
             see `regression_features`. With one the network is a region classifier, whose logit 0 is background. 0 means
             that there is none, as in the paper.
@@ -128,7 +132,7 @@ TABLE_1: dict[str, tuple[int, int, int, int, int, int] | None] = {
 
 
 class Convolution(nn.Sequential):
-    """Convolution and ReLU, the size kept at stride 1; on request batch normalisation between them, for the bias."""
+    """Convolution and ReLU, which keep the size at stride 1; batch normalisation between them replaces the bias."""
 
     def __init__(self, channels: int, filters: int, kernel: int, *, stride: int = 1, batch_norm: bool = False) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -156,7 +160,7 @@ class SeparableStem(nn.Sequential):
 
 
 class NaiveInception(nn.Module):
-    """The module without reductions (figure 2a): the pool passes all its channels on, so they grow at every stage."""
+    """The module without reductions (figure 2a): the pool keeps all channels, so their number grows at every module."""
 
     def __init__(
         self, channels: int, one: int, three: int, five: int, *, branch3_kernel: int = 5, batch_norm: bool = False
@@ -174,7 +178,7 @@ class NaiveInception(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four views of one input, concatenated on channels (figure 2b). Arguments: the columns of Table 1."""
+    """Four branches over one input, concatenated on channels (figure 2b); arguments are the columns of Table 1."""
 
     def __init__(
         self,
@@ -211,7 +215,7 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier on an inner layer that brings gradients to the lower half in training (§5)."""
+    """A classifier on an inner layer, which adds gradients to the lower layers in training (§5)."""
 
     def __init__(self, channels: int, config: GoogLeNetConfig) -> None:
         super().__init__()
@@ -401,7 +405,7 @@ def regression_features(features: Tensor) -> Tensor:
 
 
 def check_input(x: Tensor) -> None:
-    """Refuse what is not a batch of large enough RGB images.
+    """Reject what is not a batch of large enough RGB images.
 
     Raises:
         ValueError: x is not [N, 3, H, W] with H, W >= 32.
@@ -414,7 +418,7 @@ def check_input(x: Tensor) -> None:
 
 
 def initialise(network: GoogLeNet) -> None:
-    """Draw fresh weights from torch's global generator, as the config's `initialisation` says.
+    """Draw fresh weights from torch's global generator by the rule of the config's `initialisation`.
 
     gaussian2014: the standard deviations of `GAUSSIAN_2014`, biases 0.2, classifiers' 0.
     xavier: uniform within sqrt(3 / inputs), with the same biases (the solver BVLC trained with).
@@ -445,7 +449,7 @@ def training_loss(outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy of the classifier plus 0.3 times that of each auxiliary head (§5).
 
     Args:
-        outputs: of `forward_with_auxiliary`, each [N, K].
+        outputs: Logits from `forward_with_auxiliary`, each [N, K].
         labels: [N] int64 in 0..K-1.
     """
     main, *inner = (F.cross_entropy(logits, labels) for logits in outputs)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class InputConvention:
-    """How a network wants its input: (image - mean) / std with RGB values in 0..255.
+    """Scaling of a network's input: (image - mean) / std with RGB values in 0..255.
 
     Attributes:
-        mean: of red, green, blue.
-        std: of red, green, blue.
+        mean: Subtracted from red, green and blue.
+        std: Divisor of red, green and blue, positive.
     """
 
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)  # BVLC; the paper: "RGB with zero mean", no scale given
@@ -30,7 +30,7 @@ class InputConvention:
 def network_input(
     regions: NDArray[np.uint8], convention: InputConvention, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Regions [N, S, S, 3] uint8 -> what the network reads, [N, 3, S, S] float32, channels last in memory."""
+    """Scale images for a network: [N, S, S, 3] uint8 RGB -> [N, 3, S, S] float32, channels last in memory."""
     lines = torch.from_numpy(regions).to(device).flatten(2)  # [N, S, 3 S]: an inner loop over 3 channels is slow
     x = lines.float()
     x -= torch.tensor(convention.mean, device=x.device).repeat(regions.shape[2])

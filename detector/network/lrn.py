@@ -30,7 +30,6 @@ _ONE = np.float32(1)
 _BIT, _SIXTEEN, _BELOW_HALF = np.uint32(1), np.uint32(16), np.uint32(0x7FFF)
 _SHARE = np.float32(ALPHA / SIZE)  # what each squared channel adds to the sum
 _SLOPE = np.float32(2 * ALPHA * BETA / SIZE)
-_TILE = 256  # pixels; the squares of 192 channels stay in the second-level cache
 
 # One thread each (numba's own threads do not survive a fork); loops vectorise only if sums may be reordered.
 _compiled: Callable[[Kernel], Kernel] = compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
@@ -39,11 +38,12 @@ _compiled: Callable[[Kernel], Kernel] = compiled(error_model="numpy", fastmath={
 def local_response_norm(x: Tensor) -> Tensor:
     """Divide each value by a power of the mean square of its five neighbouring channels.
 
-    Equals `F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)` and keeps the memory format of x.
+    Equals `F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)` and keeps the memory format of x. On the CPU the compiled
+    kernels compute it for channels last in memory, which is how this package's networks keep theirs, in float32 for
+    float32 and narrower types.
 
     Args:
-        x: [N, C, H, W], floating point. On the CPU float32 and less take the compiled kernels; computed in float32 at
-            least.
+        x: [N, C, H, W], floating point.
 
     Raises:
         ValueError: x is not [N, C, H, W].
@@ -52,11 +52,11 @@ def local_response_norm(x: Tensor) -> Tensor:
         raise ValueError(f"local response normalisation needs [N, C, H, W], got {list(x.shape)}")
     # What records the network (compile, export, trace) sees torch's own operations only.
     recorded = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    if x.device.type == "cpu" and x.dtype != torch.float64 and not recorded:
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        if x.dtype == torch.bfloat16 and last and not (x.requires_grad and torch.is_grad_enabled()):
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    if x.device.type == "cpu" and x.dtype != torch.float64 and channels_last and not recorded:
+        if x.dtype == torch.bfloat16 and not (x.requires_grad and torch.is_grad_enabled()):
             y = torch.empty_like(x)
-            spread(_forward_rows_bfloat16, [_as_array(tensor.view(torch.uint16), True) for tensor in (x.detach(), y)])
+            spread(_forward_rows_bfloat16, [_as_array(tensor.view(torch.uint16)) for tensor in (x.detach(), y)])
             return y
         result: Tensor = _CompiledNorm.apply(x.float())
         return result.to(x.dtype)
@@ -83,33 +83,29 @@ def _torch_norm(x: Tensor) -> Tensor:
 
 
 class _CompiledNorm(torch.autograd.Function):
-    """float32 on the CPU, both memory formats."""
+    """float32 on the CPU, channels last."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.detach()
-        ctx.channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        x = x if ctx.channels_last else x.contiguous()
         ctx.save_for_backward(x)
         y = torch.empty_like(x)
-        kernel = _forward_rows if ctx.channels_last else _forward_planes
-        spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, y)])
+        spread(_forward_rows, [_as_array(tensor) for tensor in (x, y)])
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        grad_y = grad_y.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
+        grad_y = grad_y.contiguous(memory_format=torch.channels_last)
         grad_x = torch.empty_like(x)
-        kernel = _backward_rows if ctx.channels_last else _backward_planes
-        spread(kernel, [_as_array(tensor, ctx.channels_last) for tensor in (x, grad_y, grad_x)])
+        spread(_backward_rows, [_as_array(tensor) for tensor in (x, grad_y, grad_x)])
         return grad_x
 
 
-def _as_array(x: Tensor, channels_last: bool) -> Array:
-    """The tensor's memory: [N·H·W, C] if channels come last, else [N, C, H·W]."""
-    array: Array = (x.permute(0, 2, 3, 1).flatten(0, 2) if channels_last else x.flatten(2)).numpy()
+def _as_array(x: Tensor) -> Array:
+    """The tensor's memory, channels last: [N·H·W, C]."""
+    array: Array = x.permute(0, 2, 3, 1).flatten(0, 2).numpy()
     return array
 
 
@@ -175,54 +171,3 @@ def _backward_rows(x: Array, grad_y: Array, grad_x: Array) -> None:
             for i in range(1, SIZE):
                 pull += pulls[c + i]
             grad_x[row, c] = grad_y[row, c] * powers[c] - _SLOPE * x[row, c] * pull
-
-
-@_compiled
-def _forward_planes(x: Array, y: Array) -> None:
-    """[N, C, P] -> [N, C, P], a tile of pixels at a time."""
-    images, channels, pixels = x.shape
-    squares = np.zeros((channels + 2 * _HALF, _TILE), np.float32)
-    for image in range(images):
-        for begin in range(0, pixels, _TILE):
-            width = min(_TILE, pixels - begin)
-            for c in range(channels):
-                for p in range(width):
-                    squares[c + _HALF, p] = x[image, c, begin + p] * x[image, c, begin + p]
-            for c in range(channels):
-                for p in range(width):
-                    total = squares[c, p]
-                    for i in range(1, SIZE):
-                        total += squares[c + i, p]
-                    root = np.sqrt(_ONE + _SHARE * total)
-                    y[image, c, begin + p] = x[image, c, begin + p] / (root * np.sqrt(root))
-
-
-@_compiled
-def _backward_planes(x: Array, grad_y: Array, grad_x: Array) -> None:
-    """[N, C, P], [N, C, P] -> [N, C, P]; the sum of `_backward_rows`."""
-    images, channels, pixels = x.shape
-    squares = np.zeros((channels + 2 * _HALF, _TILE), np.float32)
-    powers = np.zeros((channels, _TILE), np.float32)
-    pulls = np.zeros((channels + 2 * _HALF, _TILE), np.float32)
-    for image in range(images):
-        for begin in range(0, pixels, _TILE):
-            width = min(_TILE, pixels - begin)
-            for c in range(channels):
-                for p in range(width):
-                    squares[c + _HALF, p] = x[image, c, begin + p] * x[image, c, begin + p]
-            for c in range(channels):
-                for p in range(width):
-                    total = squares[c, p]
-                    for i in range(1, SIZE):
-                        total += squares[c + i, p]
-                    scale = _ONE + _SHARE * total
-                    root = np.sqrt(scale)
-                    powers[c, p] = _ONE / (root * np.sqrt(root))
-                    pulls[c + _HALF, p] = grad_y[image, c, begin + p] * x[image, c, begin + p] * powers[c, p] / scale
-            for c in range(channels):
-                for p in range(width):
-                    pull = pulls[c, p]
-                    for i in range(1, SIZE):
-                        pull += pulls[c + i, p]
-                    kept = grad_y[image, c, begin + p] * powers[c, p]
-                    grad_x[image, c, begin + p] = kept - _SLOPE * x[image, c, begin + p] * pull

@@ -1,4 +1,4 @@
-"""Table 1 of the paper, counted: what each layer of a network puts out, holds and computes, beside the paper's figures.
+"""Table 1 of the paper, counted: output, parameters and multiply-adds of each layer beside the paper's figures.
 
 The paper's operations follow from its filter counts except in conv1 (34M is a separable 7×7), 5a and, by rounding, 4a;
 its parameters, in units of 1,024, do not in conv1, 4a and 4c to 5b. Filter counts are what everybody builds; so do we.
@@ -44,12 +44,12 @@ class Row:
     """One layer, or several added up.
 
     Attributes:
-        name: as in `GoogLeNet.trunk`, or "fc".
-        output: its result for one image, (C, H, W) or (K,).
-        weights: kernels and, with batch normalisation, its scales.
-        biases: biases or, with batch normalisation, its shifts.
-        multiply_adds: of convolutions and linear layers, for one image.
-        branches: the multiply-adds by branch of an Inception module, its reduction and projection counted in.
+        name: Name in `GoogLeNet.trunk`, or "fc".
+        output: Shape of its result for one image, (C, H, W) or (K,).
+        weights: Number of kernel weights and batch-normalisation scales.
+        biases: Number of biases and batch-normalisation shifts.
+        multiply_adds: Multiply-adds of its convolutions and linear layers for one image.
+        branches: The multiply-adds of each branch of an Inception module, with its reduction or projection.
     """
 
     name: str
@@ -64,8 +64,8 @@ def count(network: GoogLeNet, size: int = 224) -> list[Row]:
     """Count every layer of the trunk and the classifier by running one empty image; auxiliary heads are left out.
 
     Args:
-        network: any variant; it is not changed.
-        size: side of the image, px.
+        network: Any variant; it is not changed.
+        size: Side of the image, px.
 
     Raises:
         ValueError: the size is less than the network's smallest.
@@ -100,7 +100,7 @@ def count(network: GoogLeNet, size: int = 224) -> list[Row]:
 
 
 def add_up(name: str, rows: Sequence[Row]) -> Row:
-    """The sum of rows, with the output of the last."""
+    """Add rows up; the output is the last one's."""
     return Row(
         name,
         rows[-1].output,
@@ -111,7 +111,7 @@ def add_up(name: str, rows: Sequence[Row]) -> Row:
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Aligned text: one line a row, conv2 joined as in the paper, and the total."""
+    """Format rows as an aligned table with a total; conv2 is joined with its reduction as in the paper."""
     reduce = next(row for row in rows if row.name == "conv2_reduce")
     joined = [add_up("conv2", [reduce, row]) if row.name == "conv2" else row for row in rows if row is not reduce]
     lines = ["layer         output       depth   weights    biases  mult-adds (M)  paper params  paper ops"]
@@ -125,7 +125,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def format_branches(rows: Sequence[Row]) -> str:
-    """Share of each branch in the multiply-adds of each Inception module, in percent."""
+    """Format the share of each branch in the multiply-adds of each Inception module, in percent."""
     modules = [row for row in rows if row.branches]
     names = [name for name in BRANCHES.values() if any(name in row.branches for row in modules)]
     lines = [f"{'module':13} " + "".join(f"{name:>8}" for name in names)]

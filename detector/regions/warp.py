@@ -1,7 +1,7 @@
-"""Warp each proposed box to the classifier's input square; one code for training and test.
+"""Warp each proposed box to the classifier's input square, in training and at test.
 
 In: image [H, W, 3] uint8 RGB; boxes [N, 4] px.
-Out: regions [N, S, S, 3] uint8, then the network's input [N, 3, S, S].
+Out: regions [N, S, S, 3] uint8.
 
 Paper §8 classifies regions one by one as R-CNN does: anisotropic warp with 16 px of context around the box, measured
 in the warped frame, and the mean colour where the window leaves the image (R-CNN, appendix A). Ours is continuous where
@@ -32,11 +32,11 @@ Regions = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class RegionConfig:
-    """The square a box is warped to; a property of the trained weights.
+    """The square that a box is warped to; a property of the trained weights.
 
     Attributes:
-        size: side S of the square, px.
-        context: px of the square, on each side, that show what surrounds the box.
+        size: Side S of the square, px.
+        context: Margin of the square, on each side, that shows the surroundings of the box, px.
     """
 
     size: int = 224  # §5
@@ -50,7 +50,7 @@ class RegionConfig:
 
 
 def context_windows(boxes: Boxes, config: RegionConfig) -> NDArray[np.float64]:
-    """The part of the image plane that each square shows: the box, larger by S / (S - 2 context) about its centre.
+    """Enlarge boxes by S / (S - 2 context) about their centres: the part of the image plane that each square shows.
 
     >>> context_windows(np.array([[100, 50, 200, 250]]), RegionConfig()).round(3).tolist()
     [[91.667, 33.333, 208.333, 266.667]]
@@ -65,16 +65,16 @@ def warp(image: Image, boxes: Boxes, config: RegionConfig, fill: tuple[float, fl
     """Cut the boxes with their context out of an image and warp each to a square.
 
     Args:
-        image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them.
+        image: [H, W, 3] uint8 RGB, or any other array that `to_rgb` converts.
         boxes: [N, 4] px, each of positive width and height and at least partly inside the image.
-        config: size and context of the square.
-        fill: RGB, 0..255, of what lies outside the image; the network's mean, so that it is 0 after normalisation.
+        config: Size and context of the square.
+        fill: RGB value, 0..255, outside the image; the network's mean, so that it is 0 after normalisation.
 
     Returns:
         [N, S, S, 3] uint8.
 
     Raises:
-        ValueError: the image is none that to_rgb takes, or a box is not finite, has no area or lies outside it.
+        ValueError: `to_rgb` rejects the image, or a box is not finite, has no area or lies outside it.
     """
     image = to_rgb(image)
     height, width, _ = image.shape
@@ -116,11 +116,11 @@ def _warp(image: Any, outside: Any, windows: Any, regions: Any) -> None:
 
 @_compiled
 def _samples(start: float, stop: float, size: int, length: int) -> tuple[int, Any, Any]:
-    """The samples of an axis whose centres are inside the image: a window of so many samples, an image of that length.
+    """The samples of one axis of a window whose centres are inside the image.
 
     Returns:
-        The number of the first of them; the first pixel that counts for each [s]; the shares of that pixel and those
-        after it [taps, s], each sample's sum 1.
+        The number of the first of them; the first pixel that each reads [s]; the weights of that pixel and the next
+        [taps, s], whose sum is 1 for each sample.
     """
     step = (stop - start) / size  # px of the image from one sample to the next
     area = step > 2
@@ -136,14 +136,14 @@ def _samples(start: float, stop: float, size: int, length: int) -> tuple[int, An
             begin = s
         end = s + 1
         near, far = max(start + s * step, 0.0), min(start + (s + 1) * step, length)
-        place = min(max(centre - 0.5, 0.0), length - 1)  # in pixels counted from centres; the border is repeated
-        first[s] = max(0, min(int(near if area else place), length - taps))
+        position = min(max(centre - 0.5, 0.0), length - 1)  # in pixels counted from centres; the border is repeated
+        first[s] = max(0, min(int(near if area else position), length - taps))
         for tap in range(taps):
             pixel = first[s] + tap
             if area:
                 shares[tap, s] = max(0.0, min(far, pixel + 1) - max(near, pixel)) / (far - near)
             else:
-                shares[tap, s] = max(0.0, 1 - abs(place - pixel))
+                shares[tap, s] = max(0.0, 1 - abs(position - pixel))
     return begin, first[begin:end], shares[:, begin:end]
 
 
