@@ -105,7 +105,7 @@ def task_of(settings: dict[str, Any], ranks: Ranks | None = None, **changes: Any
     config = make_config(settings, **changes)
     train_set = open_images(config.train)
     classifier = start_image_classifier(config, train_set.classes)
-    return ImageTraining(config, classifier, train_set, open_images(config.val), ranks)
+    return ImageTraining(config, classifier, train_set, open_images(config.val), ranks or Ranks())
 
 
 def make_config(settings: dict[str, Any], **changes: Any) -> ImageTrainingConfig:

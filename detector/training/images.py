@@ -102,10 +102,11 @@ class CentreCrops(TorchDataset[tuple[Tensor, int]]):
         return torch.from_numpy(square), int(self.images.labels[index])
 
 
+@dataclass(eq=False)
 class ImageTraining:
     """The `Task` of image classification.
 
-    Args:
+    Attributes:
         config: Settings.
         classifier: Classifier whose network is trained in place.
         train: Images to train on.
@@ -113,26 +114,24 @@ class ImageTraining:
         ranks: The processes.
     """
 
+    config: ImageTrainingConfig
+    classifier: ImageClassifier
+    train: LabelledImages
+    val: LabelledImages
+    ranks: Ranks = field(default_factory=Ranks)
+
     criterion = "val_top1_error"
     unit = "images"
 
-    def __init__(
-        self,
-        config: ImageTrainingConfig,
-        classifier: ImageClassifier,
-        train: LabelledImages,
-        val: LabelledImages,
-        ranks: Ranks | None = None,
-    ) -> None:
-        self.config, self.classifier, self.ranks = config, classifier, ranks or Ranks()
-        self.network: GoogLeNet = classifier.network.to(self.ranks.device)
-        self.batches_per_epoch = max(1, round(len(train) / config.batch))
-        self._train = TrainingPatches(train, config)
-        self._val = CentreCrops(val, config.size)
+    def __post_init__(self) -> None:
+        self.network: GoogLeNet = self.classifier.network.to(self.ranks.device)
+        self.batches_per_epoch = max(1, round(len(self.train) / self.config.batch))
+        self._patches = TrainingPatches(self.train, self.config)
+        self._crops = CentreCrops(self.val, self.config.size)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield this process's shares of the batches start..stop - 1: squares [B, S, S, 3] uint8, labels [B]."""
-        return load(self._train, self.ranks.shares(start, stop, self.config.batch), self.config.workers)
+        return load(self._patches, self.ranks.shares(start, stop, self.config.batch), self.config.workers)
 
     def inputs(self, batch: Batch) -> Tensor:
         """Normalise a batch's squares; [B, 3, S, S] float32, channels last in memory."""
@@ -147,11 +146,11 @@ class ImageTraining:
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Measure loss and errors on the centre crop of each val image; every image counts once."""
-        mine = range(len(self._val.images))[self.ranks.share]
+        mine = range(len(self.val))[self.ranks.share]
         parts = [mine[start : start + EVAL_PART] for start in range(0, len(mine), EVAL_PART)]
         sums = np.zeros(4)
         with torch.inference_mode():
-            for batch in load(self._val, parts, self.config.workers):
+            for batch in load(self._crops, parts, self.config.workers):
                 logits, labels = network(self.inputs(batch)).float().cpu(), batch[1]
                 best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
                 loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -166,14 +165,14 @@ class ImageTraining:
     def contents(self, step: int) -> list[str]:
         """List the images of a batch."""
         (positions,) = Ranks().shares(step, step + 1, self.config.batch)
-        return [self._train.images.describe(self._train.index(position)) for position in positions]
+        return [self.train.describe(self._patches.index(position)) for position in positions]
 
     @property
     def unread(self) -> list[str]:
         """The images of both sets that could not be read so far; each was replaced by the next one."""
         return [
             part.images.describe(index)
-            for part in (self._train, self._val)
+            for part in (self._patches, self._crops)
             for index, failed in enumerate(part.reader.failed)
             if failed
         ]

@@ -217,7 +217,11 @@ class Loop:
         total, stops = self.ranks.total([value, float(self.stopping)])
         value, self.stopping = total / self.ranks.world, stops > 0
         if not math.isfinite(value):
-            raise self._not_finite(value)
+            raise TrainingError(
+                f"the loss is {value} in epoch {self.finished_epochs + 1} at batch {self.step} of {self.folder}: lower "
+                f"learning_rate (now {self.config.learning_rate:g}) and start another run with name=OTHER. "
+                f"The batch: {listed(self.task.contents(self.step), LISTED)}"
+            )
         self.optimiser.step()
         if self.config.averaging != "none" and self.step >= self.config.average_start * self.task.batches_per_epoch:
             self.average.update_parameters(self.task.network)
@@ -281,14 +285,6 @@ class Loop:
         self.task.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-
-    def _not_finite(self, value: float) -> TrainingError:
-        epoch = self.step // self.task.batches_per_epoch + 1
-        return TrainingError(
-            f"the loss is {value} in epoch {epoch} at batch {self.step} of {self.folder}: lower learning_rate "
-            f"(now {self.config.learning_rate:g}) and start another run with name=OTHER. "
-            f"The batch: {listed(self.task.contents(self.step), LISTED)}"
-        )
 
     @contextmanager
     def _stop_after_batch(self) -> Iterator[None]:

@@ -22,7 +22,6 @@ from detector.classification.augment import Distortion
 from detector.config import check_choice, check_range
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset, Record
-from detector.data.image import Image
 from detector.multibox import warp_view
 from detector.training.optimisation import OptimisationConfig, TrainingConfig
 from detector.training.workers import index_at
@@ -133,26 +132,20 @@ class Views(TorchDataset[tuple[Tensor, Tensor, int]]):
         self._whole_view = A.Compose(self._transforms[1:], bbox_params=boxes)
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, int]:
-        record = self.dataset.records[self.index(position)]
-        seed = (self.config.seed, *divmod(position, len(self.dataset)))
-        image, boxes = self.example(record.read(), shares(record), seed)
-        padded = np.zeros((self.most, 4), np.float32)
-        padded[: len(boxes)] = boxes
-        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(padded), len(boxes)
+        record, config = self.dataset.records[self.index(position)], self.config
+        seed = (config.seed, *divmod(position, len(self.dataset)))
+        *draws, last = np.random.SeedSequence(seed).generate_state(4).tolist()
+        for transform, own in zip(self._transforms, draws, strict=True):
+            transform.set_random_seed(own)
+        image, transforms = record.read(), self._crop_view
+        if np.random.default_rng(last).random() < config.whole:
+            image, transforms = warp_view(image, (0, 0, image.shape[1], image.shape[0]), config.size), self._whole_view
+        view = transforms(image=image, bboxes=shares(record))
+        count = len(view["bboxes"])
+        boxes = np.zeros((self.most, 4), np.float32)
+        boxes[:count] = np.asarray(view["bboxes"], np.float32).reshape(-1, 4)
+        return torch.from_numpy(np.ascontiguousarray(view["image"])), torch.from_numpy(boxes), count
 
     def index(self, position: int) -> int:
         """Index of the image at a position."""
         return index_at(self.config.seed, position, len(self.dataset))
-
-    def example(
-        self, image: Image, boxes: NDArray[np.float64], seed: tuple[int, ...]
-    ) -> tuple[Image, NDArray[np.float32]]:
-        """Make a view [S, S, 3] of an image and of its boxes, [M, 4] shares -> [M', 4] shares of the view."""
-        size = self.config.size
-        *draws, last = np.random.SeedSequence(seed).generate_state(4).tolist()
-        for transform, own in zip(self._transforms, draws, strict=True):
-            transform.set_random_seed(own)
-        whole = np.random.default_rng(last).random() < self.config.whole
-        square = image if not whole else warp_view(image, (0, 0, image.shape[1], image.shape[0]), size)
-        result = (self._whole_view if whole else self._crop_view)(image=square, bboxes=boxes.reshape(-1, 4))
-        return result["image"], np.asarray(result["bboxes"], np.float32).reshape(-1, 4)

@@ -148,10 +148,11 @@ class FineTuneConfig(TrainingConfig):
         check_range(self, "[0, inf)", "linear_batches", "regression_windows", "regression_ridge")
 
 
+@dataclass(eq=False)
 class FineTuning:
     """The `Task` of region classification.
 
-    Args:
+    Attributes:
         config: Settings.
         classifier: Classifier whose network is trained in place; its layers below `train_from` are frozen.
         train: Batches to train on.
@@ -163,27 +164,23 @@ class FineTuning:
         ValueError: the trunk has no layer named as `train_from`.
     """
 
+    config: FineTuneConfig
+    classifier: RegionClassifier
+    train: RegionBatches
+    val: RegionBatches
+    ranks: Ranks = field(default_factory=Ranks)
+
     criterion = "val_loss"
     unit = "windows"
 
-    def __init__(
-        self,
-        config: FineTuneConfig,
-        classifier: RegionClassifier,
-        train: RegionBatches,
-        val: RegionBatches,
-        ranks: Ranks | None = None,
-    ) -> None:
-        self.config, self.classifier, self.train, self.val = config, classifier, train, val
-        self.ranks = ranks or Ranks()
-        if classifier.shared and config.images % self.ranks.world:
-            raise TrainingError(
-                f"{self.ranks.world} processes cannot share the {config.images} images of a batch equally"
-            )
-        self.network: GoogLeNet = classifier.network.to(self.ranks.device)
-        self.batches_per_epoch = config.batches_per_epoch
-        if config.train_from not in ("conv1", "none"):
-            self.network.trunk_slice(None, config.train_from).requires_grad_(False)
+    def __post_init__(self) -> None:
+        world, images = self.ranks.world, self.config.images
+        if self.classifier.shared and images % world:
+            raise TrainingError(f"{world} processes cannot share the {images} images of a batch equally")
+        self.network: GoogLeNet = self.classifier.network.to(self.ranks.device)
+        self.batches_per_epoch = self.config.batches_per_epoch
+        if self.config.train_from not in ("conv1", "none"):
+            self.network.trunk_slice(None, self.config.train_from).requires_grad_(False)
 
     def fit_last_layer(self) -> None:
         """Fit the last layer on frozen features of `linear_batches` batches."""

@@ -13,7 +13,7 @@ Images that are not fully annotated (most of ILSVRC's train) contribute only the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -120,38 +120,51 @@ def collect_windows(
     return Windows.concatenate(parts)
 
 
-class BatchSampler:
-    """Draws batches with a fixed share of foreground, uniformly over windows (R-CNN: 32 of 128).
+@dataclass(eq=False, kw_only=True)
+class _RandomSampler:
+    """What both random samplers are given.
 
-    Args:
+    Attributes:
         windows: Windows to draw from.
         batch: Windows per batch.
         foreground: Number of positives in a batch.
         seed: Seed of the draw.
         hard: Number of hard negatives in a batch: background that overlaps an object by IoU 0.1 or more. 0 draws all
             background alike, as R-CNN does.
-        balance: A class is drawn in proportion to its number of windows to the power of 1 - balance: 0 draws all
-            windows alike, as R-CNN does, 1 all classes alike.
+        balance: Oversampling of rare classes, in [0, 1]; 0 draws alike, as R-CNN does.
+    """
+
+    windows: Windows = field(kw_only=False)
+    batch: int
+    foreground: int
+    seed: int
+    hard: int = 0
+    balance: float = 0.0
+
+
+@dataclass(eq=False, kw_only=True)
+class BatchSampler(_RandomSampler):
+    """Draws batches with a fixed share of foreground, uniformly over windows (R-CNN: 32 of 128).
+
+    With `balance` a class is drawn in proportion to its number of windows to the power of 1 - balance.
 
     Raises:
         TrainingError: there is no foreground or no background window, or no hard negative where some are asked for.
     """
 
-    def __init__(
-        self, windows: Windows, *, batch: int, foreground: int, seed: int, hard: int = 0, balance: float = 0.0
-    ) -> None:
-        self.windows, self.groups, self.foreground, self.seed, self.hard = windows, batch, foreground, seed, hard
+    def __post_init__(self) -> None:
+        windows, self.groups = self.windows, self.batch
         self._positive = np.flatnonzero(windows.labels > BACKGROUND)
         self._negative = np.flatnonzero(windows.labels == BACKGROUND)
         self._hard = np.flatnonzero((windows.labels == BACKGROUND) & (windows.overlaps >= HARD_IOU))
         kinds = {"foreground": self._positive, "background": self._negative}
-        for kind, positions in (kinds | ({"hard background": self._hard} if hard else {})).items():
+        for kind, positions in (kinds | ({"hard background": self._hard} if self.hard else {})).items():
             if len(positions) == 0:
                 raise TrainingError(f"the images have no {kind} window to draw from")
         self._bounds = None
-        if balance:
+        if self.balance:
             labels = windows.labels[self._positive]
-            weights = np.bincount(labels)[labels] ** -balance
+            weights = np.bincount(labels)[labels] ** -self.balance
             self._bounds = np.cumsum(weights / weights.sum())
 
     def draw(self, number: int) -> Draw:
@@ -162,9 +175,9 @@ class BatchSampler:
         else:
             found = np.searchsorted(self._bounds, generator.random(self.foreground), side="right")
             positive = self._positive[np.minimum(found, len(self._positive) - 1)]
-        negative = generator.choice(self._negative, self.groups - self.foreground - self.hard)
+        negative = generator.choice(self._negative, self.batch - self.foreground - self.hard)
         hard = generator.choice(self._hard, self.hard) if self.hard else self._hard[:0]
-        return self.windows[np.concatenate([positive, negative, hard])], generator.random(self.groups) < 0.5
+        return self.windows[np.concatenate([positive, negative, hard])], generator.random(self.batch) < 0.5
 
 
 class InOrder:
@@ -185,56 +198,46 @@ class InOrder:
         return some, np.zeros(len(some), np.bool_)
 
 
-class ImageSampler:
+@dataclass(eq=False, kw_only=True)
+class ImageSampler(_RandomSampler):
     """Draws batches of windows from a few images each; every image with an object comes once before one comes again.
 
-    An image without background contributes only its positives, and its remaining places are labelled IGNORED: filled
-    with its objects, most of a batch would be foreground where most images are not fully annotated.
+    An image has fewer positives and hard negatives where it does not have as many. One without background contributes
+    only its positives, and its remaining places are labelled IGNORED: filled with its objects, most of a batch would
+    be foreground where most images are not fully annotated.
 
-    Args:
-        windows: Windows to draw from.
-        batch: Windows per batch.
+    With `balance` an image comes (t / n)^balance times a round, at least once, where n is the number of images with its
+    rarest class and t the median of that over the classes (LVIS's repeat factor, arXiv 1908.03195).
+
+    Attributes:
         images: Number of images in a batch, each with an equal number of windows.
-        foreground: Number of positives in a batch, as far as its images have as many.
-        seed: Seed of the draw.
-        hard: Number of hard negatives in a batch (background with IoU 0.1 or more), as far as there are as many.
-        balance: An image comes (t / n)^balance times a round, at least once, where n is the number of images with its
-            rarest class and t the median of that over the classes (LVIS's repeat factor, arXiv 1908.03195).
 
     Raises:
         TrainingError: fewer images with an object than a batch takes.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        *,
-        batch: int,
-        images: int,
-        foreground: int,
-        seed: int,
-        hard: int = 0,
-        balance: float = 0.0,
-    ) -> None:
-        self.windows, self.groups, self.seed = windows, images, seed
-        self.each, self.foreground, self.hard = batch // images, round(foreground / images), round(hard / images)
+    images: int
+
+    def __post_init__(self) -> None:
+        windows, images = self.windows, self.images
+        self.groups, self.each = images, self.batch // images
         with_objects = np.unique(windows.image[windows.labels > BACKGROUND])
         if len(with_objects) < images:
             raise TrainingError(f"{len(with_objects)} images have a foreground window, a batch takes {images}")
         order = np.argsort(windows.image, kind="stable")
         edges = np.searchsorted(windows.image[order], [with_objects, with_objects + 1])
         self._rows = [order[start:stop] for start, stop in edges.T]
-        self._repeats = self._repeat_factors(balance)
+        self._repeats = self._repeat_factors()
         self._length = round(self._repeats.sum())  # of a round
         self._orders: dict[int, NDArray[np.int64]] = {}
 
-    def _repeat_factors(self, balance: float) -> NDArray[np.float64]:
+    def _repeat_factors(self) -> NDArray[np.float64]:
         """How often each image comes in a round, at least once."""
         present = [
             np.unique(labels[labels > BACKGROUND]) for labels in (self.windows.labels[rows] for rows in self._rows)
         ]
         counts = np.bincount(np.concatenate(present))
-        factors = np.maximum(1, (np.median(counts[counts > 0]) / np.maximum(counts, 1)) ** balance)
+        factors = np.maximum(1, (np.median(counts[counts > 0]) / np.maximum(counts, 1)) ** self.balance)
         more = np.array([factors[labels].max() - 1 for labels in present])
         whole = round(more.sum())
         result: NDArray[np.float64] = 1 + more * (whole / max(more.sum(), 1e-9))
@@ -254,6 +257,7 @@ class ImageSampler:
     def draw(self, number: int) -> Draw:
         """Draw batch `number`, image after image; all windows of an image are mirrored or none."""
         generator = np.random.default_rng([self.seed, number])
+        foreground, hard_negatives = round(self.foreground / self.images), round(self.hard / self.images)
         parts, mirrored = [], []
         for position in range(number * self.groups, (number + 1) * self.groups):
             round_, place = divmod(position, self._length)
@@ -261,8 +265,8 @@ class ImageSampler:
             labels, overlaps = self.windows.labels[rows], self.windows.overlaps[rows]
             objects, background = rows[labels > BACKGROUND], rows[labels == BACKGROUND]
             near = rows[(labels == BACKGROUND) & (overlaps >= HARD_IOU)]
-            positive = generator.permutation(objects)[: self.foreground]
-            hard = generator.permutation(near)[: min(self.hard, self.each - len(positive))]
+            positive = generator.permutation(objects)[:foreground]
+            hard = generator.permutation(near)[: min(hard_negatives, self.each - len(positive))]
             rest = self.each - len(positive) - len(hard)
             others = generator.choice(background if len(background) else objects, rest)
             some = self.windows[np.concatenate([positive, hard, others])]
