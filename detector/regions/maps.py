@@ -146,9 +146,10 @@ def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
     """RoIAlign: each cell of a region is the map at the cell's centre, bilinear; 0 more than a cell outside the map.
 
     Equals `torchvision.ops.roi_align(..., sampling_ratio=1, aligned=True)` of windows shifted by half a cell, and takes
-    a tenth of its time on an AVX-512 core (64 regions of 832 channels, G = 10: 3 against 30 ms). More samples per cell change nothing where a region has
-    about as many cells as the map below it. With gradients, or on another device than the CPU, rows and columns are
-    interpolated by two matrix products, whose gradients are matrix products too; torchvision's add up value by value.
+    a tenth of its time on an AVX-512 core (64 regions of 832 channels, G = 10: 3 against 30 ms). More samples per cell
+    change nothing where a region has about as many cells as the map below it. With gradients, or on another device than
+    the CPU, rows and columns are interpolated by two matrix products, whose gradients are matrix products too;
+    torchvision's add up value by value.
 
     Args:
         features: [1, C, h, w].
