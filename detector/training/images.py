@@ -44,7 +44,7 @@ class ImageTrainingConfig(TrainingConfig):
     """Training of an image classifier.
 
     Attributes:
-        task: "images".
+        task: Kind of training, here "images".
         train: Images to train on.
         val: Images on which errors are measured and the best epoch is chosen.
         network: Architecture; the number of classes is that of the data.

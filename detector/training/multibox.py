@@ -46,7 +46,7 @@ class MultiBoxTrainingConfig(TrainingConfig):
     The optimisation settings at the top level are those of the second part.
 
     Attributes:
-        task: "multibox".
+        task: Kind of training, here "multibox".
         train: Images to train on; of ILSVRC's train images only fully annotated ones are used.
         val: Images on which recall is measured and the best epoch is chosen.
         init: Weights whose trunk is used: a file, or the name of shipped weights.

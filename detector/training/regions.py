@@ -55,7 +55,7 @@ class FineTuneConfig(TrainingConfig):
     """Fine-tuning of a region classifier.
 
     Attributes:
-        task: "regions".
+        task: Kind of training, here "regions".
         train: Images to train on.
         val: Images on which the best epoch is chosen.
         init: Pretrained weights: a safetensors file with Caffe's or torchvision's layer names, or a classifier of ours.
