@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from detector.config import PRESETS, peek
 from detector.data.ground_truth import ClassTable
+from detector.invocation import command
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision
+from detector.network.published import TORCHVISION, ZOO, fetch_torchvision, read_torch
 from detector.regions.maps import SharedConfig
 from detector.regions.warp import RegionConfig
 from proposals.errors import UserError
@@ -128,10 +130,10 @@ def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: di
 
 
 def find_checkpoint(name: str, members: int = 1) -> Path:
-    """Find a checkpoint by its path, or by the name of shipped weights.
+    """Find a checkpoint by its path, or by its name: that of shipped weights, or torchvision.
 
     Args:
-        name: A file, or the name of shipped weights.
+        name: A file, the name of weights that this package ships, or "torchvision", whose GoogLeNet is then downloaded.
         members: Size of the ensemble that the file belongs to; it goes into the suggested command.
 
     Raises:
@@ -143,10 +145,30 @@ def find_checkpoint(name: str, members: int = 1) -> Path:
     shipped = SHIPPED / f"{name}.safetensors"
     if shipped.is_file():
         return shipped
+    if name == TORCHVISION:
+        return fetch_torchvision()
     formats = (REGION_FORMAT, IMAGE_FORMAT)  # MultiBox's weights lie there too
     known = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) in formats)
     names = ", ".join(known) or "none"
     raise CheckpointError(f"no checkpoint {name} (shipped: {names}); train one: {_training_command(path, members)}")
+
+
+def find_pretrained(name: str) -> Path:
+    """Return the file of the weights that a training begins with.
+
+    Args:
+        name: As `find_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: There is none; the message says where to get some.
+    """
+    try:
+        return find_checkpoint(name)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"no pretrained weights {name}; set init=FILE (BVLC's GoogLeNet: {ZOO}), "
+            f"or init={TORCHVISION}, which downloads torchvision's once"
+        ) from error
 
 
 def _training_command(path: Path, members: int) -> str:
@@ -155,9 +177,9 @@ def _training_command(path: Path, members: int) -> str:
     is_member = number.isdecimal() and members > 1
     config = f"{run if is_member else path.parent.name or path.name}.yaml"
     if not any((folder / config).is_file() and peek(folder / config, (), "init") for folder in PRESETS):
-        return "python tools/train_classifier.py --config configs/regions_voc.yaml"
+        config = "regions_voc.yaml"
     ending = f" members={members} --resume auto" if is_member else ""
-    return f"python tools/train_classifier.py --config configs/{config}{ending}"
+    return f"{command('train_classifier')} --config {Path(config).stem}{ending}"
 
 
 def weights_format(path: Path) -> str:
@@ -179,7 +201,7 @@ def load_checkpoint(path: Path) -> RegionClassifier:
     metadata = _metadata(path)
     if metadata.get("format") != REGION_FORMAT:
         raise CheckpointError(
-            f"{path} is no region classifier of this project; tools/train_classifier.py writes them, "
+            f"{path} is no region classifier of this project; train_classifier writes them, "
             "and takes weights of other origin as init"
         )
     with _fitting(path):
@@ -196,12 +218,16 @@ def load_any_classifier(path: Path) -> ImageClassifier:
     """Read weights of any origin as a classifier of whole images, in float32 and evaluation mode, on the CPU.
 
     Args:
-        path: A safetensors file of ours, or with the layer names of Caffe or of torchvision. The classes of a region
-            classifier are "background" and its own.
+        path: A safetensors file of ours, or with the layer names of Caffe or of torchvision; BVLC's .onnx;
+            torchvision's .pth. The classes of a region classifier are "background" and its own.
 
     Raises:
         CheckpointError: the file is missing, is no safetensors file or none of these, or its tensors do not fit.
     """
+    if path.suffix == ".onnx":
+        return ImageClassifier(*load_caffe(path))
+    if path.suffix == ".pth":
+        return ImageClassifier(*load_torchvision(read_torch(path), str(path)))
     metadata = _metadata(path)
     with _fitting(path):
         if metadata.get("format") == REGION_FORMAT:
@@ -220,7 +246,7 @@ def load_any_classifier(path: Path) -> ImageClassifier:
         if "inception3a.branch1.conv.weight" in names:
             return ImageClassifier(*load_torchvision(load_file(path), str(path)))
     raise CheckpointError(
-        f"{path}: neither weights of tools/train_classifier.py nor of Caffe's or torchvision's GoogLeNet; "
+        f"{path}: neither weights of train_classifier nor of Caffe's or torchvision's GoogLeNet; "
         f"its first tensor is {min(names, default='none')!r}"
     )
 

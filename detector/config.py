@@ -117,11 +117,16 @@ def config_to_dict(config: object) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
 
 
+def to_yaml(config: object) -> str:
+    """Return every setting as YAML, which `load_config` with the same schema reads back as an equal instance."""
+    return OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config)))
+
+
 def save_config(config: object, path: Path) -> None:
     """Write every setting as YAML; load_config with the same schema reads back an equal instance."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as temporary:
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config))), encoding="utf-8")
+        temporary.write_text(to_yaml(config), encoding="utf-8")
 
 
 def _layers(path: Path, inner: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:

@@ -20,9 +20,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from detector.checkpoint import SHIPPED, CheckpointError, fill, find_checkpoint, load_any_classifier, write_weights
+from detector.checkpoint import (
+    SHIPPED,
+    CheckpointError,
+    fill,
+    find_checkpoint,
+    find_pretrained,
+    load_any_classifier,
+    write_weights,
+)
 from detector.data.image import Image
 from detector.device import choose_precision
+from detector.invocation import command
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input
 from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead, decode
@@ -136,9 +145,15 @@ def find_multibox(name: str) -> Path:
     if shipped.is_file():
         return shipped
     raise CheckpointError(
-        f"no MultiBox weights {name}; train some: python tools/train_multibox.py --config configs/multibox_voc.yaml, "
+        f"no MultiBox weights {name}; train some: {_training_command(path)}, "
         "or leave MultiBox out: proposals.multibox.weights=''"
     )
+
+
+def _training_command(path: Path) -> str:
+    """The command that trains runs/NAME/best.safetensors, where NAME is a preset."""
+    name = "ilsvrc_multibox" if path.parent.name == "ilsvrc_multibox" else "multibox_voc"
+    return f"{command('train_multibox')} --config {name}"
 
 
 def weights_sha256(name: str) -> str:
@@ -180,7 +195,7 @@ def trunk_of(name: str) -> tuple[GoogLeNet, InputConvention]:
     Raises:
         CheckpointError: no such file, or no classifier.
     """
-    classifier = load_any_classifier(find_checkpoint(name))
+    classifier = load_any_classifier(find_pretrained(name))
     return classifier.network, classifier.convention
 
 
@@ -219,7 +234,7 @@ def load_multibox(path: Path) -> MultiBoxModel:
             needs is absent or another one.
     """
     if not path.is_file():
-        raise CheckpointError(f"no MultiBox weights {path}; train some: python tools/train_multibox.py --help")
+        raise CheckpointError(f"no MultiBox weights {path}; train some: {_training_command(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -227,7 +242,7 @@ def load_multibox(path: Path) -> MultiBoxModel:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} holds no MultiBox of this project; tools/train_multibox.py writes them")
+        raise CheckpointError(f"{path} holds no MultiBox of this project; train_multibox writes them")
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
         config = GoogLeNetConfig(**header["network"])

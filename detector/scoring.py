@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.data.image import Image
+from detector.invocation import command
 from detector.members import Member, build_members
 from detector.scores import RegionScores
 from detector.settings import CascadeConfig, DetectorConfig
@@ -45,7 +46,7 @@ class RegionScorer:
         if config.regression and without:
             raise CheckpointError(
                 f"regression=true, and model {without[0]} of {len(classifiers)} has no regression layer; fit one: "
-                "python tools/train_classifier.py --config configs/regression_voc.yaml init=MODEL; "
+                f"{command('train_classifier')} --config regression_voc init=MODEL; "
                 "or take regression=false"
             )
         first = 1 if config.cascade.applies else len(classifiers)

@@ -213,7 +213,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_kept(photos, tmp_pa
     assert any(line.startswith(f"extract_proposals: {photos / '05.png'}: damaged or cut short") for line in lines)
     assert lines[-1] == (
         "extract_proposals: 2 of 10 images cannot be read, the others are stored; "
-        "mend or remove those and run the same command again"
+        "fix or remove those and run the same command again"
     )
     others = [path for path in sorted(photos.glob("*.png")) if path.stem not in ("03", "05")]
     check(store, others)  # which the two do not keep from being read

@@ -732,7 +732,8 @@ def test_refuses_a_classifier_that_is_none(tmp_path: Path) -> None:
 
 def test_refuses_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.safetensors", tmp_path):
-        assert refusal(path) == f"no MultiBox weights {path}; train some: python tools/train_multibox.py --help"
+        assert f"no MultiBox weights {path}" in refusal(path)
+        assert "python tools/train_multibox.py --config multibox_voc" in refusal(path)
 
 
 def test_refuses_other_files(own: MultiBoxModel, tmp_path: Path) -> None:
@@ -745,7 +746,7 @@ def test_refuses_other_files(own: MultiBoxModel, tmp_path: Path) -> None:
     path.write_bytes(b"")
     assert refusal(path).startswith(f"{path} is no safetensors file: ")
 
-    message = f"{path} holds no MultiBox of this project; tools/train_multibox.py writes them"
+    message = f"{path} holds no MultiBox of this project; train_multibox writes them"
     save_classifier(path, googlenet())
     assert refusal(path) == message
     save_file({"weight": torch.zeros(3)}, path)  # without any header
@@ -831,7 +832,7 @@ def test_weights_are_a_file_or_shipped(own: MultiBoxModel, tmp_path: Path, monke
 def test_refuses_weights_that_are_not_there(tmp_path: Path) -> None:
     for name in (str(tmp_path / "absent.safetensors"), "absent", str(tmp_path)):
         for search in (find_multibox, weights_sha256, lambda name: load_source(MultiBoxSettings(name))):
-            with pytest.raises(CheckpointError, match=rf"{escape(name)}; .*configs/multibox_voc\.yaml"):
+            with pytest.raises(CheckpointError, match=rf"{escape(name)}; .*--config multibox_voc"):
                 search(name)
 
 
@@ -861,8 +862,8 @@ def test_the_trunk_is_any_classifiers(tmp_path: Path) -> None:
         assert found.config == network.config
         for name, tensor in network.trunk.state_dict().items():
             assert torch.equal(found.trunk.state_dict()[name], tensor)
-    with pytest.raises(CheckpointError, match=r"^no checkpoint absent \(shipped: "):
+    with pytest.raises(CheckpointError, match="no pretrained weights absent"):
         trunk_of("absent")
     save_multibox(tmp_path / "box.safetensors", on_trunk(network))
-    with pytest.raises(CheckpointError, match=r"tools/train_classifier\.py .*Caffe"):
+    with pytest.raises(CheckpointError, match="Caffe"):
         trunk_of(str(tmp_path / "box.safetensors"))

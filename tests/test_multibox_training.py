@@ -462,7 +462,7 @@ def test_only_layers_from_train_from_on_learn(whole: Path, trunk_file: Path) -> 
         ({"whole": 2.0}, ConfigError, r"whole must be in \[0, 1\]"),
         ({"variants": [["seed=3"]]}, ConfigError, "members and variants are settings of classifiers"),
         ({"members": 3}, ConfigError, "members and variants are settings of classifiers"),
-        ({"init": "nowhere"}, CheckpointError, "no checkpoint nowhere"),
+        ({"init": "nowhere"}, CheckpointError, "nowhere"),
         ({"head": {"priors": 500}}, ValueError, "different boxes cannot have 500 priors; set priors to at most"),
         ({"priors": "none.txt"}, ValueError, "none.txt: no file of lines 'deviation mean'"),
         ({"train_from": "inception_9"}, ValueError, "the trunk has no layer 'inception_9'; it has conv1"),

@@ -31,6 +31,7 @@ from detector.checkpoint import (
     save_checkpoint,
 )
 from detector.classification.ensemble import Predictions, PredictionsError, classify
+from detector.commands.results import detect_files
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
 from detector.detections import Detections
@@ -40,7 +41,6 @@ from detector.multibox import MultiBoxModel, load_multibox, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
-from detector.output import detect_files
 from detector.regions.maps import SharedConfig, SharedNetwork
 from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig

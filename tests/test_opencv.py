@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from detector.opencv import check_opencv
+from detector.commands.opencv import check_opencv
 
 BOTH = {"opencv-python": "4.10.0.84", "opencv-python-headless": "4.11.0.86"}
 

@@ -12,11 +12,19 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from detector import output
+from detector.commands import results
+from detector.commands.results import (
+    OutputError,
+    detect_files,
+    format_run,
+    is_result,
+    result_names,
+    result_record,
+    write_result,
+)
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, read_image
 from detector.detections import Detections
-from detector.output import OutputError, detect_files, format_run, is_result, result_names, result_record, write_result
 from detector.pipeline import Run
 from detector.scores import RegionScores
 from detector.settings import DetectorConfig
@@ -53,7 +61,7 @@ def photo(path: Path) -> Path:
 
 
 def test_doctest() -> None:
-    assert doctest.testmod(output).failed == 0
+    assert doctest.testmod(results).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """Weights of Caffe and torchvision: the same logits as their own networks, names both ways, refusals."""
 
+import sys
 import time
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torchvision  # type: ignore[import-untyped]
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from detector.checkpoint import CheckpointError, find_checkpoint, find_pretrained, load_any_classifier
 from detector.data.image import Image, read_image
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.pretrained import (
@@ -127,6 +131,126 @@ def test_refuses_the_wrong_variant(torchvisions: nn.Module, caffes: dict[str, Te
         to_torchvision(GoogLeNet())
     with pytest.raises(ValueError, match=r"photo\.pth .*fc\.weight"):
         load_torchvision(caffes, source="photo.pth")
+
+
+def write_onnx(path: Path, state: dict[str, Tensor]) -> None:
+    """Caffe's tensors as the model zoo's file has them: Caffe2's names, and shapes of reshapes among them."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    names = {name: name.replace(".weight", "_w_0").replace(".bias", "_b_0") for name in state}
+    tensors = [numpy_helper.from_array(state[name].numpy(), names[name]) for name in state]
+    shape = numpy_helper.from_array(np.array([1, 1024]), "OC2_DUMMY_1")
+    node = helper.make_node("Conv", ["data_0", "conv1/7x7_s2_w_0", "conv1/7x7_s2_b_0"], ["conv1/7x7_s2_1"])
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [node],
+        "bvlc_googlenet",
+        [value("data_0", onnx.TensorProto.FLOAT, [1, 3, 224, 224])],
+        [value("conv1/7x7_s2_1", onnx.TensorProto.FLOAT, None)],
+        [*tensors, shape],
+    )
+    onnx.save(helper.make_model(graph), str(path))
+
+
+def same_parameters(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return states[0].keys() == states[1].keys() and all(
+        torch.equal(states[0][name], states[1][name]) for name in states[0]
+    )
+
+
+def test_the_onnx_file_is_caffes_network(caffes: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(caffes, tmp_path / "caffe.safetensors")
+    write_onnx(tmp_path / "googlenet-9.onnx", caffes)
+    network, _ = load_caffe(tmp_path / "caffe.safetensors")
+    found = load_any_classifier(find_pretrained(str(tmp_path / "googlenet-9.onnx")))
+    assert same_parameters(found.network, network)
+    assert found.convention == CAFFE_INPUT
+
+
+@pytest.mark.data
+def test_bvlcs_weights_as_an_onnx_file(data_dir: Path, tmp_path: Path) -> None:
+    path = data_dir / "weights" / "bvlc_googlenet.safetensors"
+    write_onnx(tmp_path / "googlenet-9.onnx", {name: tensor.float() for name, tensor in load_file(path).items()})
+    assert same_parameters(load_caffe(tmp_path / "googlenet-9.onnx")[0], load_caffe(path)[0])
+
+
+def test_refuses_other_onnx_files(caffes: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.onnx"
+    write_onnx(path, {name: tensor for name, tensor in caffes.items() if "4c/5x5" not in name})
+    with pytest.raises(ValueError, match=r"net\.onnx has no tensor inception_4c/5x5"):
+        load_any_classifier(path)
+    for content in (b"", b"words", path.read_bytes()[:1000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"net\.onnx"):
+            load_any_classifier(path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match=r"net\.onnx: .*pip install onnx") as caught:
+        load_any_classifier(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_torchvisions_weights_are_fetched_once(
+    torchvisions: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(url: str, **options: Any) -> None:
+        assert options["check_hash"]
+        assert options["weights_only"]
+        fetched.append(url)
+        path = tmp_path / "checkpoints" / url.rpartition("/")[2]
+        path.parent.mkdir()
+        torch.save(torchvisions.state_dict(), path)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+    paths = {find_checkpoint("torchvision"), find_pretrained("torchvision")}
+    assert fetched == [torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.url]
+    classifier = load_any_classifier(paths.pop())
+    assert not paths
+    assert same_parameters(classifier.network, load_torchvision(torchvisions.state_dict())[0])
+    assert classifier.convention == TORCHVISION_INPUT
+
+
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str, **_: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    with pytest.raises(ValueError, match="Name or service not known") as caught:
+        find_checkpoint("torchvision")
+    url = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.url
+    assert url in str(caught.value)
+    assert str(tmp_path / "checkpoints" / url.rpartition("/")[2]) in str(caught.value)
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("was_run"),)
+
+
+def test_no_code_of_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"fc.weight": Code()}, tmp_path / "evil.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "evil.pth").read_bytes()[:300])
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    for name in ("evil", "cut", "list"):
+        with pytest.raises(ValueError, match=rf"{name}\.pth"):
+            load_any_classifier(tmp_path / f"{name}.pth")
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_missing_weights_say_where_some_are() -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.onnx.*https://.*googlenet-9\.onnx.*init=torchvision"):
+        find_pretrained("nowhere.onnx")
+
+
+def test_files_without_counters_of_batches(torchvisions: nn.Module) -> None:
+    state = {name: tensor for name, tensor in torchvisions.state_dict().items() if "num_batches" not in name}
+    assert same_parameters(load_torchvision(state)[0], load_torchvision(torchvisions.state_dict())[0])
 
 
 def centre_crop(image: Image) -> Image:

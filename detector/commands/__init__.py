@@ -1,1 +1,55 @@
-"""What every command shares: its frame (run.py) and how its words are read (arguments.py)."""
+"""The commands, one module each; `main` is the console command `googlenet-rcnn`, which runs them by name.
+
+run.py is the frame of all (errors, signals, exit codes), arguments.py what their command lines share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from detector.invocation import CONSOLE
+
+COMMANDS = (
+    "detect",
+    "eval_map",
+    "train_classifier",
+    "train_multibox",
+    "extract_proposals",
+    "eval_proposals",
+    "ablate",
+    "classify",
+    "eval_classifier",
+    "describe_model",
+    "export_weights",
+    "export_onnx",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names; return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    modules = {name.replace("_", "-"): name for name in COMMANDS}
+    if words and words[0] in modules:
+        code: int = import_module(f"detector.commands.{modules[words[0]]}").main(words[1:])
+        return code
+    summaries = {name: (import_module(f"detector.commands.{module}").__doc__ or "") for name, module in modules.items()}
+    lines = [f"  {name:<18} {text.splitlines()[0]}" for name, text in summaries.items()]
+    parser = argparse.ArgumentParser(
+        prog=CONSOLE,
+        usage=f"{CONSOLE} [-h] [--version] command ...",
+        description="Object detection with region proposals and GoogLeNet.",
+        epilog="\n".join(["commands:", *lines, "", f"{CONSOLE} COMMAND --help says more."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=modules, metavar="command", help="one of those below")
+    parser.add_argument("--version", action="store_true", help="print the installed version")
+    if "--version" in words:
+        from importlib.metadata import version
+
+        print(CONSOLE, version(CONSOLE))
+        return 0
+    parser.parse_args(words)
+    raise AssertionError("a known command was not run")  # parse_args accepts nothing else

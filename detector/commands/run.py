@@ -1,27 +1,30 @@
-"""The frame of every command: messages, signals, the standard streams, exit codes.
+"""The frame of every command: messages, log, signals, the standard streams, exit codes.
 
 In: the command's name and the work to do.  Out: the exit code.
 
     0    done
-    1    something failed that the user can mend (UserError, OSError, a library that is not installed): a line each
+    1    something failed that the user can fix (UserError, OSError, a library that is not installed): a line each
     2    wrong usage (argparse)
     130  interrupted, by Ctrl-C or SIGTERM
 
 Any other exception is a fault of the program and keeps its traceback. What is printed never decides what is done:
 characters that a terminal lacks are escaped, and a reader that goes away (`| head`) ends the printing, not the work.
+Results go to standard output; messages, and what the library logs, to standard error.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from detector.invocation import label
 from proposals.errors import UserError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -29,15 +32,15 @@ OURS = ("detector", "proposals")
 
 
 def run(name: str, work: Callable[[], int | None], *, stopped: str, printed_only: bool = False) -> int:
-    """Do a command's work.
+    """Do a command's work; return the exit code.
 
     Args:
-        name: begins each line of a message.
-        work: returns the exit code, None for done.
-        stopped: Message for a user who interrupted the command: what is kept and how to go on.
-        printed_only: the printed lines are the only result, so that nobody needs the rest once their reader is gone.
+        name: The command; begins each line of a message.
+        work: Returns the exit code, None for done.
+        stopped: Message for a user who interrupted the command: what is kept and how to resume.
+        printed_only: The printed lines are the only result, so the work may end once their reader is gone.
     """
-    with _streams(printed_only) as output, _sigterm_as_interrupt():
+    with _streams(printed_only) as output, _sigterm_as_interrupt(), _log(name):
         try:
             code = work() or DONE
         except _ReaderGone:
@@ -60,11 +63,26 @@ def run(name: str, work: Callable[[], int | None], *, stopped: str, printed_only
 def say(name: str, message: str) -> None:
     """Print a message on standard error, each of its lines behind the command's name."""
     for line in message.splitlines() or [""]:
-        print(f"{name}: {line}", file=sys.stderr)
+        print(f"{label(name)}: {line}", file=sys.stderr)
+
+
+def warn(name: str, warnings: Iterable[str]) -> None:
+    """Print warnings on standard error."""
+    for line in warnings:
+        say(name, f"warning: {line}")
+
+
+def say_unread(name: str, unread: Sequence[str], consequence: str) -> int:
+    """Print a line for each image that could not be read, and what follows; return the exit code."""
+    for line in unread:
+        say(name, line)
+    if unread:
+        say(name, f"{len(unread)} images could not be read; {consequence}")
+    return FAILED if unread else DONE
 
 
 def message_of(error: BaseException) -> str:
-    """What an exception tells the user: of the system's errors the file and the reason, without the number."""
+    """Return what an exception tells the user; for an error of the system, file and reason without its number."""
     if isinstance(error, OSError) and error.strerror:
         names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         return f"{names}: {error.strerror.lower()}" if names else error.strerror.lower()
@@ -72,19 +90,19 @@ def message_of(error: BaseException) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether a module of this program is what cannot be imported: a fault of the program, not of the installation."""
+    """Whether a module of this program cannot be imported: a fault of the program, not of the installation."""
     return isinstance(error, ImportError) and (error.name or "").partition(".")[0] in OURS
 
 
 class _ReaderGone(BaseException):
-    """Nobody reads what is printed any more. Not an Exception: whoever handles failures of an item must not see it."""
+    """Nobody reads the output any more. Not an Exception: handlers of an item's failure must not catch it."""
 
 
 class _Stream:
-    """A standard stream that outlives its reader; otherwise as the stream itself.
+    """A standard stream that can be written to after its reader has gone.
 
     Attributes:
-        failure: why lines were lost, other than for want of a reader.
+        failure: The error by which lines were lost, unless their reader had gone; None without one.
     """
 
     def __init__(self, stream: TextIO, *, ends_with_reader: bool) -> None:
@@ -119,7 +137,7 @@ class _Stream:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere, or Python would complain of it at its end."""
+    """Discard what a stream still holds, or Python would report an error at its end."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # a stream in memory
@@ -148,9 +166,41 @@ def _streams(printed_only: bool) -> Iterator[_Stream]:
             sys.stdout, sys.stderr = before
 
 
+class _Said(logging.Handler):
+    """Shows what the library logs as messages of the command."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.INFO)
+        self.command = name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            warn(self.command, [record.getMessage()])
+        else:
+            say(self.command, record.getMessage())
+
+
+@contextmanager
+def _log(name: str) -> Iterator[None]:
+    """Show what the packages log, from INFO on, while a command runs."""
+    handler, loggers = _Said(name), [logging.getLogger(package) for package in OURS]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers stop a job, end this process as Ctrl-C does; a forked worker dies of it."""
+    """Handle SIGTERM, by which schedulers stop a job, as Ctrl-C in this process; a forked worker is ended by it."""
     if threading.current_thread() is not threading.main_thread():  # Python takes signals in that one only
         yield
         return

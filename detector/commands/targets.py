@@ -1,6 +1,6 @@
-"""Files that a command was told to write: refused before the work where they would replace what it did not write.
+"""Check, before the work, that a file which a command was told to write replaces nothing else.
 
-A file that is there already is known by its beginning; one that is empty, or no regular file (/dev/stdout), is taken.
+An existing file is recognised by its beginning; an empty one, or no regular file (/dev/stdout), is accepted.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ BEGINNINGS: dict[str, bytes] = {
     "weights": rb'.{8}\{"__metadata__":\{.{0,100000}googlenet-rcnn ',
     "an ONNX model": rb"\x08.\x12\x07pytorch",
 }
-"""How what the commands write begins, by what it is; DOTALL."""
+"""Patterns of the beginnings of what the commands write, by kind; DOTALL."""
 LOOK = 1 << 17  # bytes
 
 
 class TargetError(UserError):
-    """A file that may not be written; the message names it."""
+    """A file may not be written; the message names it."""
 
 
 def check_target(path: Path | None, kind: str, inputs: Iterable[str | Path | None] = ()) -> None:
-    """See that a file can be written and replaces nothing but an earlier one of its kind.
+    """Check that a file can be written and replaces nothing but an earlier one of its kind.
 
     Args:
-        path: the file; nothing is checked of None.
-        kind: a key of BEGINNINGS.
-        inputs: files that the command reads; None is left out.
+        path: The file; None is accepted.
+        kind: A key of BEGINNINGS.
+        inputs: Files that the command reads; None among them is ignored.
 
     Raises:
-        TargetError: it is a folder, its folder cannot be made, it is one of the inputs, or it is something else.
+        TargetError: It is a folder, its folder cannot be made, it is one of the inputs, or it holds something else.
     """
     if path is None:
         return
@@ -65,12 +65,12 @@ def check_target(path: Path | None, kind: str, inputs: Iterable[str | Path | Non
 
 
 def check_apart(paths: Iterable[Path | None]) -> None:
-    """See that no two results of a command go to one file, where the last would replace the others.
+    """Check that no two results of a command go to the same file.
 
-    A pipe or a device (/dev/stdout) may take several; None is left out.
+    A pipe or a device (/dev/stdout) may take several; None is ignored.
 
     Raises:
-        TargetError: two paths are the same file.
+        TargetError: Two paths are the same file.
     """
     seen: set[str] = set()
     for path in paths:

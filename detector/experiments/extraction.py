@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from multiprocessing import parent_process
@@ -28,7 +29,6 @@ from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import ImageError, read_image
-from detector.opencv import one_opencv_thread
 from proposals.errors import UserError
 from proposals.merging import propose
 from proposals.own import identity
@@ -237,6 +237,17 @@ def cache_folder(images: Mapping[str, Path], config: ProposalConfig, cache: Path
 def _folder(names: Sequence[str], digests: Sequence[str], settings: Mapping[str, Any], cache: Path) -> Path:
     key = json.dumps([settings, sorted(zip(names, digests, strict=True))], sort_keys=True)
     return cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Stop OpenCV's threads while processes are forked: a child would wait for its parent's threads forever."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 Outcome = tuple[str, tuple[int, int], Proposals, float]

@@ -1,6 +1,7 @@
 """Weights trained elsewhere -> GoogLeNet, and back.
 
-In: a safetensors file with the layer names of BVLC caffe bvlc_googlenet, or a state dict of torchvision googlenet.py.
+In: BVLC caffe's bvlc_googlenet, as the ONNX model zoo's file or as safetensors with Caffe's layer names; or a state
+dict of torchvision googlenet.py.
 Out: the network with the logits of its source, and the `InputConvention` it was trained with. Caffe's reads BGR; its
 conv1 is converted here, once, so that every network of ours reads RGB. Auxiliary heads are left out: Caffe's published
 weights are used without, torchvision's are untrained.
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
+from detector.network.published import read_onnx
 from proposals.errors import UserError
 
 CAFFE_INPUT = InputConvention(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
@@ -51,16 +53,17 @@ def load_caffe(path: str | Path) -> tuple[GoogLeNet, InputConvention]:
     """The paper's network with Caffe's weights, in evaluation mode.
 
     Args:
-        path: safetensors with `<layer>.weight` and `<layer>.bias`, kernels [O, I, H, W], conv1 for BGR, any float type.
+        path: safetensors with `<layer>.weight` and `<layer>.bias`, kernels [O, I, H, W], conv1 for BGR, any float type;
+            or the same in an ONNX file, .onnx.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not safetensors; a tensor is missing, unknown or of another shape. Names the file and the tensor.
+        ValueError: neither of these; a tensor is missing, unknown or of another shape. Names the file and the tensor.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
-        state = load_file(path)
+        state = read_onnx(Path(path)) if Path(path).suffix == ".onnx" else load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from None
     with torch.device("meta"):  # no numbers drawn from the caller's generator
@@ -100,7 +103,9 @@ def load_torchvision(
     classes = _rows(state, "fc.weight")
     with torch.device("meta"):
         network = GoogLeNet(replace(TORCHVISION_VARIANT, classes=classes))
-    _load(network, state, _torchvision_names(network), source)
+    names = _torchvision_names(network)
+    counters = [name for name in names.values() if name.endswith("num_batches_tracked")]  # old files have none
+    _load(network, {name: torch.tensor(0) for name in counters} | state, names, source)
     return network.eval(), TORCHVISION_INPUT
 
 

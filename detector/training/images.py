@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
-from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, save_checkpoint
+from detector.checkpoint import CheckpointError, ImageClassifier, find_checkpoint, load_any_classifier, save_checkpoint
 from detector.classification.augment import SamplingConfig, draw_patch, patch_transforms
 from detector.classification.crops import cut_crops, plan_crops
 from detector.config import check_choice, check_range
@@ -217,7 +217,7 @@ def _is_last(name: str) -> bool:
 def _previous(path: Path, wanted: GoogLeNetConfig) -> ImageClassifier:
     """Load a weights file, or the averaged weights of a run with its auxiliary heads."""
     if not path.is_dir():
-        return load_any_classifier(path)
+        return load_any_classifier(find_checkpoint(str(path)))
     classifier = load_any_classifier(path / "last.safetensors")
     if not (path / "state.pt").is_file():
         return classifier

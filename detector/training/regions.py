@@ -24,6 +24,7 @@ from detector.checkpoint import (
     CheckpointError,
     RegionClassifier,
     find_checkpoint,
+    find_pretrained,
     load_any_classifier,
     load_checkpoint,
     save_checkpoint,
@@ -287,9 +288,6 @@ def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClass
         known = replace(in_order_of(known, classes, (config.init, "train")), classes=classes)
         known.network.set_regression(None)
         return replace(known, provenance={})
-    path = Path(config.init).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"no pretrained weights {path}; set init=FILE (safetensors; see README, Your own data)")
-    previous = load_any_classifier(path)
+    previous = load_any_classifier(find_pretrained(config.init))
     previous.network.replace_classifier(len(classes) + 1)
     return RegionClassifier(previous.network, previous.convention, config.regions, classes, shared=shared)

@@ -28,6 +28,7 @@ from detector.data.labelled_images import open_images
 from detector.data.readable import readable_part
 from detector.device import choose_precision, keep_freed_memory
 from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.invocation import command
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.loop import Loop, carry_on
@@ -92,8 +93,8 @@ def train(
             "images": f"--models {' '.join(weights)}",
             "multibox": f"proposals.multibox.weights={weights[0]}",
         }
-        tool = "classify" if task == "images" else "detect"
-        print(f"done: python tools/{tool}.py image.jpg {arguments[task]}")
+        user = command("classify" if task == "images" else "detect")
+        print(f"done: {user} image.jpg {arguments[task]}")
     if unread:
         raise TrainingError(
             f"trained to the end without {len(unread)} images that cannot be read (the first: {unread[0]}); "

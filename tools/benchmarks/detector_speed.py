@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from detector.opencv import check_opencv
+    from detector.commands.opencv import check_opencv
 
     check_opencv()
     from detector.commands.run import say

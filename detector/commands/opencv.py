@@ -1,4 +1,4 @@
-"""OpenCV's traps: say in one line what is wrong with one that cannot be imported, and keep its threads out of forks.
+"""Say in one line what is wrong with an OpenCV that cannot be imported.
 
 Two traps: on slim systems the desktop build lacks libGL; and opencv-python shares its folder with the -headless build
 that albumentations brings, so that two versions, or the removal of one, break both.
@@ -6,8 +6,6 @@ that albumentations brings, so that two versions, or the removal of one, break b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 
 BUILDS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
@@ -17,7 +15,7 @@ def check_opencv() -> None:
     """Import cv2 and see that it is whole.
 
     Raises:
-        ImportError: one line with the reason and the command that mends it.
+        ImportError: one line with the reason and the command that fixes it.
     """
     versions = {}
     for build in BUILDS:
@@ -48,16 +46,3 @@ def _reinstall(build: str, versions: dict[str, str]) -> str:
     """The command for a build, of its own version if it is installed, else of another build's."""
     version = versions.get(build) or next(iter(versions.values()), "")
     return f"pip install --force-reinstall --no-deps {build}{f'=={version}' if version else ''}"
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Stop OpenCV's threads: a process forked while they exist waits for them forever as soon as it needs any."""
-    import cv2  # check_opencv must be able to say why this fails
-
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

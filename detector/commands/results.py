@@ -1,9 +1,9 @@
-"""What tools/detect.py shows and writes of an image: a table, a JSON file, the annotated photograph.
+"""What the command detect prints and writes for an image: a table, a JSON file, the annotated image.
 
 In: an image and the detector's Run.  Out: text, or <name>.json and <name>_detections.jpg in a folder.
 
-A file that no detect wrote, or that holds the results of another image, is never replaced: our JSON is known by its
-keys, our photograph by a comment that it carries.
+A file that detect did not write, or that holds the results of another image, is never replaced: our JSON is recognised
+by its keys, our image by the comment in it.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from detector.pipeline import Detector, Run
 from proposals.errors import UserError
 from proposals.files import write_whole
 
-RECORD, PHOTOGRAPH = ".json", "_detections.jpg"
+RECORD, PICTURE = ".json", "_detections.jpg"
 MARK = b"drawn by googlenet-rcnn detect"
 KEYS = ("image", "width", "height", "detections", "regions", "seconds", "model")
-LONGEST_NAME = 255 - len(PHOTOGRAPH)  # bytes; Linux, macOS and Windows agree
+LONGEST_NAME = 255 - len(PICTURE)  # bytes; Linux, macOS and Windows agree
 ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other image's results can be written either
 
 
 class OutputError(UserError):
-    """Results that cannot be written where they were wanted; the message names the file."""
+    """Results cannot be written where they were wanted; the message names the file."""
 
 
 def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> list[str]:
-    """Detect in each file, print the table, write the results; what fails on one file does not stop the others.
+    """Detect in each file, print the table and write the results; a failure on one file does not stop the others.
 
     Returns:
-        a line for each file that could not be read or whose results could not be written; they were printed as they
-        came, and again at the end.
+        A line for each file that could not be read or whose results could not be written. They were printed when they
+        occurred, and again at the end.
 
     Raises:
-        OutputError: as check_results, before the first detection.
-        OSError: the disk is full; what was written before is whole.
+        OutputError: As `check_results`, before the first detection.
+        OSError: The disk is full; what was written before is complete.
     """
     names = result_names(paths)
     check_results(folder, names, paths)
@@ -84,10 +84,9 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
 
 
 def result_names(paths: Sequence[Path]) -> list[str]:
-    """A name for the results of each file: its stem, or as much of its path as tells it from the others.
+    """Return a name for the results of each file: its stem, or as much of its path as makes it unique.
 
-    Paths are taken as given, links included. A name that is too long for a file is cut, and ends with a hash of all
-    of it.
+    Links are not resolved. A name that is too long for a file is cut, and ends with a hash of the whole path.
 
     >>> result_names([Path("a/cat.jpg"), Path("a/dog.jpg"), Path("b/dog.jpg"), Path("b/cow.jpg"), Path("b/cow.png")])
     ['cat', 'a_dog.jpg', 'b_dog.jpg', 'cow.jpg', 'cow.png']
@@ -122,11 +121,11 @@ def _shortened(name: str, full: str) -> str:
 
 
 def check_results(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> None:
-    """See that results can be written and replace nothing but earlier results of the same images.
+    """Check that results can be written and replace nothing but earlier results of the same images.
 
     Raises:
-        OutputError: the folder is a file or cannot be written, or there is such a file in it that no detect wrote,
-            that holds the results of another image, or that is one of the images.
+        OutputError: The folder is a file or cannot be written, or a file to write exists and was not written by detect,
+            holds the results of another image, or is one of the images.
     """
     above = folder
     while not os.path.lexists(above) and above != above.parent:
@@ -137,8 +136,8 @@ def check_results(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> 
         raise OutputError(f"{above}: a folder that cannot be written; choose another --output")
     images = {os.path.realpath(path) for path in paths}
     for name, path in zip(names, paths, strict=True):
-        record, photograph = folder / f"{name}{RECORD}", folder / f"{name}{PHOTOGRAPH}"
-        for target in (record, photograph):
+        record, picture = folder / f"{name}{RECORD}", folder / f"{name}{PICTURE}"
+        for target in (record, picture):
             if os.path.lexists(target) and os.path.realpath(target) in images:
                 raise OutputError(
                     f"{target}: an image that the results of {path} would replace; choose another --output"
@@ -151,13 +150,13 @@ def check_results(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> 
                 raise OutputError(
                     f"{record}: holds the results of {before['image']}, not of {path}; choose another --output"
                 )
-        if os.path.lexists(photograph) and not is_result(photograph):
-            raise OutputError(f"{photograph}: exists, and no detect wrote it; choose another --output")
+        if os.path.lexists(picture) and not is_result(picture):
+            raise OutputError(f"{picture}: exists, and no detect wrote it; choose another --output")
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is an annotated photograph that a detect wrote."""
-    if not path.name.endswith(PHOTOGRAPH):
+    """Return whether a file is an annotated image that detect wrote."""
+    if not path.name.endswith(PICTURE):
         return False
     try:
         with PIL.Image.open(path, formats=["JPEG"]) as image:
@@ -180,7 +179,7 @@ def _same_file(before: object, path: Path) -> bool:
 
 
 def format_run(path: Path, image: Image, run: Run, classes: ClassTable) -> str:
-    """A few lines for a person: what was found, where, and how long each stage took."""
+    """Return a few lines for a person: what was found, where, and how long each stage took."""
     height, width, _ = image.shape
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in run.seconds.items())
     lines = [f"{path}  {width}×{height}, {len(run.boxes)} regions, {sum(run.seconds.values()):.2f} s ({stages})"]
@@ -202,7 +201,7 @@ def format_run(path: Path, image: Image, run: Run, classes: ClassTable) -> str:
 
 
 def result_record(path: Path, image: Image, run: Run, classes: ClassTable, models: Sequence[str]) -> dict[str, Any]:
-    """The content of <name>.json; boxes in px of the upright image, far edge exclusive."""
+    """Return the content of <name>.json; boxes in px of the upright image, far edge exclusive."""
     height, width, _ = image.shape
     found = run.detections
     return {
@@ -229,13 +228,13 @@ def write_result(
 ) -> None:
     """Write <name>.json and <name>_detections.jpg, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    photograph = io.BytesIO()
+    encoded = io.BytesIO()
     drawn = draw_detections(image, run.detections, classes.names)
-    PIL.Image.fromarray(drawn).save(photograph, "JPEG", quality=92, comment=MARK)
+    PIL.Image.fromarray(drawn).save(encoded, "JPEG", quality=92, comment=MARK)
     text = json.dumps(result_record(path, image, run, classes, models), indent=1, ensure_ascii=False) + "\n"
     with (
         write_whole(folder / f"{name}{RECORD}") as record,  # both are on the disk before either has its name
-        write_whole(folder / f"{name}{PHOTOGRAPH}") as picture,
+        write_whole(folder / f"{name}{PICTURE}") as picture,
     ):
-        picture.write_bytes(photograph.getbuffer())
+        picture.write_bytes(encoded.getbuffer())
         record.write_bytes(text.encode(errors="backslashreplace"))  # which for half a character is JSON's own escape

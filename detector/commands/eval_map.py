@@ -1,0 +1,188 @@
+"""Measure mean average precision by the rules of ILSVRC, PASCAL VOC or COCO, of any detector."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.commands.arguments import add_config, add_device, command_parser, start
+
+if TYPE_CHECKING:
+    from detector.experiments.evaluation_run import EvaluationConfig
+
+NOTES = """Without --config and --detections it evaluates on ILSVRC detection's val2, in data/ILSVRC: the model of
+train_classifier where there is one, else the shipped detector on the 19 classes that it shares with ILSVRC's 200.
+Detections are COCO results JSON, lines of JSON, ILSVRC's text, or a folder of VOC's comp4_det_* files."""
+EXAMPLES = """
+eval_map
+eval_map data.root=DIR
+eval_map --config voc_test data.root=VOC2012 data.split=val
+eval_map --protocol ilsvrc --detections submission.txt --annotations ILSVRC/Annotations/DET/val
+    --image-list ILSVRC/ImageSets/DET/val.txt --blacklist ilsvrc2014 --json scores.json
+eval_map --protocol voc --detections results/ --annotations VOC2012/Annotations
+    --image-list VOC2012/ImageSets/Main/val.txt --report report.html
+eval_map --protocol coco --detections mine.json --annotations instances_val2017.json
+eval_map --detections mine.json --compare yours.json data.kind=coco data.root=coco protocol=coco
+"""
+BARE = "ilsvrc_val2"
+TRAINED = "runs/ilsvrc_regions"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    result = command_parser("eval_map", __doc__, EXAMPLES, NOTES)
+    add_config(result, "detector.experiments.evaluation_run:EvaluationConfig", None)
+    add = result.add_argument
+    add("--protocol", choices=("ilsvrc", "voc", "voc07", "coco"), help="whose rules (default: voc)")
+    add("--detections", type=Path, metavar="FILE", help="score this instead of running a detector")
+    add("--annotations", type=Path, metavar="PATH", help="ground truth: XML folder, or COCO's JSON")
+    add("--image-list", type=Path, metavar="FILE", help="images to score on: needed for XML, a part of COCO's")
+    add("--classes", metavar="A,B,...", help="class names, if the XML are not of VOC's 20")
+    add("--blacklist", metavar="FILE", help='pairs that do not count, or "ilsvrc2014" for the contest\'s')
+    add("--compare", type=Path, metavar="FILE", help="test the difference from other detections")
+    add("--diagnose", action="store_true", help="print errors by kind and the stages that lost objects")
+    add("--report", type=Path, metavar="F.html", help="write all of it as one page")
+    add("--json", type=Path, metavar="OUT", help="write the numbers here too")
+    add("--save", type=Path, metavar="OUT", help="write the detections: .json, .txt (ILSVRC) or folder")
+    add_device(result)
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Detect or read detections, score, print and write; return the exit code."""
+    return start(parser(), arguments, _work, check=_check, stopped="the same command resumes the run")
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    other = options.protocol or any(text.startswith(("data.kind", "protocol")) for text in options.overrides)
+    if other and not options.config and not options.detections and not options.annotations:
+        parser.error("give --config to run a detector on other data than ILSVRC's, or --detections to score a file")
+    if options.annotations and not options.detections:
+        parser.error("--annotations are for scoring a file: give --detections too")
+    if options.annotations and not options.protocol:
+        parser.error("--annotations need --protocol, which says what they are")
+    if options.annotations and os.path.isdir(options.annotations) and not options.image_list:
+        parser.error("give --image-list, the images that count")
+    for name in ("image_list", "classes"):
+        if getattr(options, name) and not options.annotations:
+            shown = name.replace("_", "-")
+            parser.error(f"--{shown} is for --annotations; name the data by data.kind=... and its keys")
+    if options.annotations and any(override.startswith("data") for override in options.overrides):
+        parser.error("give --annotations or data.kind=... data.root=..., not both")
+    options.overrides += [f"protocol={options.protocol}"] * bool(options.protocol)
+    options.overrides += [f"blacklist={json.dumps(options.blacklist)}"] * bool(options.blacklist)
+
+
+def _work(options: argparse.Namespace) -> int:
+    from detector.commands.needs import check_data
+    from detector.commands.run import say, say_unread, warn
+    from detector.config import ConfigError, load_config
+    from detector.evaluation import format_report, write_report
+    from detector.evaluation.reading import read_results
+    from detector.evaluation.writing import check_format, write_results
+    from detector.experiments import evaluation_run as experiment
+
+    is_bare = not options.config and not options.detections
+    if is_bare:
+        options.config, options.overrides = BARE, [*_trained(), *options.overrides]
+    config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
+    if config.data and not options.detections:
+        check_data("eval_map", config.data)
+    if is_bare:
+        _say_models(config)
+    _check_targets(options, config.folder)
+    if options.annotations:
+        classes = [name.strip() for name in options.classes.split(",")] if options.classes else []
+        truth = experiment.open_truth(config, options.annotations, options.image_list, classes)
+    elif config.data:
+        truth = experiment.configured_truth(config)
+    else:
+        raise ConfigError("no ground truth: give --annotations, or data.kind=... data.root=...")
+    if options.save:
+        check_format(options.save, truth)
+    warn("eval_map", truth.warnings)
+    if options.detections is None:
+        warn("eval_map", experiment.detector_warnings(config))
+    unread: list[str] = []
+    detections = options.detections or experiment.run_detector(config, options.device, unread)
+    table, warnings = read_results(detections, truth)
+    warn("eval_map", warnings)
+    other = None
+    if options.compare:
+        other, others_warnings = read_results(options.compare, truth)
+        warn("eval_map", others_warnings)
+    of_a_run = detections == config.folder / "detections.jsonl"  # beside it lies what its stages did
+    report = experiment.analyse(
+        config,
+        truth,
+        table,
+        diagnosis=of_a_run or options.diagnose or options.report is not None,
+        stages=of_a_run,
+        other=other,
+        other_name=str(options.compare),
+        warnings=(*truth.warnings, *warnings, *unread),
+    )
+    if options.detections is None:
+        saved = experiment.save_detections(config, truth, table)
+        say("eval_map", f"wrote {saved}")
+        write_report(config.folder / "report.json", report)
+    if options.save:
+        write_results(options.save, truth, table)
+    if options.json:
+        write_report(options.json, report)
+    if options.report:
+        from detector.report.page import write_page
+
+        write_page(options.report, config, truth, table, report)
+    print(format_report(report, diagnosis=options.diagnose))
+    return say_unread("eval_map", unread, "in these numbers they have no detections")
+
+
+def _check_targets(options: argparse.Namespace, folder: Path) -> None:
+    """Reject, before hours of work, what may not be written."""
+    from detector.commands.targets import TargetError, check_apart, check_target
+
+    inputs = (options.detections, options.compare, options.annotations, options.image_list, options.config)
+    check_apart((options.json, options.report, options.save))
+    for path, kind in ((options.json, "a report"), (options.report, "a page")):
+        check_target(path, kind, inputs)
+    if options.save is not None and options.save.suffix:
+        check_target(options.save, "detections", inputs)
+    elif options.save is not None and any(path and path.absolute() == options.save.absolute() for path in inputs[:3]):
+        raise TargetError(f"{options.save}: would replace what this command reads; name another folder")
+    if options.detections is None and (folder / "config.yaml").exists() and not (folder / "detections.jsonl").exists():
+        raise TargetError(f"{folder} holds a run of another command; name=OTHER starts one of its own")
+
+
+def _trained() -> list[str]:
+    """The settings of a detector of what `train_classifier` has made for ILSVRC, with the proposals of its training."""
+    from omegaconf import OmegaConf
+
+    runs = [Path(TRAINED)] if Path(TRAINED).is_dir() else sorted(Path().glob(f"{TRAINED}-[0-9]"))
+    runs = [run for run in runs if (run / "best.safetensors").is_file() and (run / "config.yaml").is_file()]
+    if not runs:
+        return []
+    run = OmegaConf.to_container(OmegaConf.load(runs[0] / "config.yaml"))
+    models = [str(run / "best.safetensors") for run in runs]
+    moves = bool(run["regression_windows"])  # type: ignore[index, call-overload]
+    return [
+        f"name={BARE}_trained",
+        f"detector.models={json.dumps(models)}",
+        f"detector.proposals={json.dumps(run['proposals'])}",  # type: ignore[index, call-overload]
+        f"detector.regression={json.dumps(moves)}",
+        "detector.cascade={threshold: 0, best: 0}",
+        "detector.suppression.soft_sigma=0",
+    ]
+
+
+def _say_models(config: EvaluationConfig) -> None:
+    from detector.commands.run import say
+    from detector.invocation import command
+
+    say("eval_map", f"detector.models=[{','.join(config.detector.models)}]")
+    if not any(name.startswith(TRAINED) for name in config.detector.models):
+        say("eval_map", f"these know PASCAL VOC's 20 classes; to train for ILSVRC's 200: {command('train_classifier')}")
