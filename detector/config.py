@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -324,3 +325,34 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def check_range(config: object, interval: str, *names: str) -> None:
+    """Check that settings lie in an interval, for the `__post_init__` of a configuration.
+
+    Args:
+        config: The configuration.
+        interval: The interval as it is written, such as "[0, 1)", "(0, inf)".
+        names: The settings; of a dotted name the last part is the attribute, and the message has the whole.
+
+    Raises:
+        ValueError: a setting lies outside, or is not a number.
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    for name in names:
+        value = getattr(config, name.rpartition(".")[2])
+        above = value >= low if interval[0] == "[" else value > low
+        if not (above and (value <= high if interval[-1] == "]" else value < high)):
+            at_least = f"{'at least' if interval[0] == '[' else 'above'} {low:g}"
+            raise ValueError(f"{name} must be {at_least if math.isinf(high) else f'in {interval}'}, not {value}")
+
+
+def check_choice(config: object, name: str, choices: Sequence[str]) -> None:
+    """Check that a setting is one of some texts; the name as in check_range.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    value = getattr(config, name.rpartition(".")[2])
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")

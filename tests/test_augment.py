@@ -27,9 +27,9 @@ from detector.classification.augment import (
     Lighting,
     SamplingConfig,
     distort,
-    example,
+    draw_patch,
+    patch_transforms,
     relight,
-    sampler,
 )
 from detector.data.image import Image
 
@@ -69,7 +69,7 @@ def published_crops(count: int, side: int) -> tuple[Floats, Floats]:
 def test_crops_are_distributed_as_published() -> None:
     """10^5 crops of a square; a share s at log-ratio l fits where s <= exp(-|l|), hence the mean share."""
     side = 1000
-    crops = [transform for transform in flat(sampler(SamplingConfig(), 224)) if hasattr(transform, "scale")]
+    crops = [transform for transform in flat(patch_transforms(SamplingConfig(), 224)) if hasattr(transform, "scale")]
     assert len(crops) == len(INTERPOLATIONS)
     boxes = []
     for number, transform in enumerate(crops):
@@ -106,11 +106,11 @@ def test_crops_are_distributed_as_published() -> None:
 def test_limits_are_the_configs() -> None:
     """Wide patches of a quarter to a half: the sides of a ramp's crop tell its size."""
     config = SamplingConfig(area=(0.25, 0.5), ratio=(1.5, 2.0), interpolation="nearest", **PLAIN)
-    transforms = sampler(config, 64)
+    transforms = patch_transforms(config, 64)
     rows, columns = np.mgrid[:200, :200]
     ramp = np.stack([columns, rows, rows], axis=2).astype(np.uint8)
     for number in range(200):
-        square = example(ramp, transforms, (number,))
+        square = draw_patch(ramp, transforms, (number,))
         height, width = (np.ptp(square[:, :, colour].astype(int)) / 63 * 64 for colour in (1, 0))
         assert 0.23 < width * height / 200**2 < 0.53
         assert 1.4 < width / height < 2.15
@@ -133,14 +133,14 @@ class Drawn(NamedTuple):
 
 @pytest.fixture(scope="module")
 def drawn() -> Drawn:
-    transforms = sampler(SamplingConfig(), 8)
+    transforms = patch_transforms(SamplingConfig(), 8)
     parts = list(flat(transforms))
     image = np.zeros((100, 100, 3), np.uint8)
     rows: list[tuple[Any, ...]] = []
     for number in range(COUNT):
         for part in parts:
             part.params = {}  # else a crop that was not chosen keeps its last
-        example(image, transforms, (5, 0, number))
+        draw_patch(image, transforms, (5, 0, number))
         (crop,) = (part for part in parts if "crop_coords" in part.params)
         (flip,) = (part for part in parts if isinstance(part, A.HorizontalFlip))
         (distortion,) = (part for part in parts if isinstance(part, Distortion))
@@ -213,8 +213,10 @@ def test_mirrored_from_left_to_right() -> None:
     ramp = np.stack([columns, rows, rows], axis=2).astype(np.uint8)
     steps = []
     for mirror in (True, False):
-        transforms = sampler(SamplingConfig(mirror=mirror, distortion=0, lighting=0, interpolation="nearest"), 16)
-        squares = [example(ramp, transforms, (number,)).astype(int) for number in range(200)]
+        transforms = patch_transforms(
+            SamplingConfig(mirror=mirror, distortion=0, lighting=0, interpolation="nearest"), 16
+        )
+        squares = [draw_patch(ramp, transforms, (number,)).astype(int) for number in range(200)]
         assert all((np.diff(square[:, :, 1], axis=0) > 0).all() for square in squares)  # never upside down
         steps.append([np.sign(np.diff(square[:, :, 0], axis=1)).mean() for square in squares])
     assert set(steps[0]) == {1, -1}
@@ -286,20 +288,20 @@ def test_light_moves_every_pixel_along_an_axis(amounts: tuple[float, ...], shift
 def test_an_example_depends_on_image_and_seed_alone() -> None:
     images = [noise(60, 80, seed) for seed in range(3)]
     config = SamplingConfig()
-    first, second = sampler(config, 32), sampler(config, 32)
-    ahead = [example(image, first, (3, 0, number)) for number, image in enumerate(images)]
+    first, second = patch_transforms(config, 32), patch_transforms(config, 32)
+    ahead = [draw_patch(image, first, (3, 0, number)) for number, image in enumerate(images)]
     for number in (2, 0, 1):  # in another order
-        assert np.array_equal(example(images[number], second, (3, 0, number)), ahead[number])
+        assert np.array_equal(draw_patch(images[number], second, (3, 0, number)), ahead[number])
     for seed in ((4, 0, 0), (3, 1, 0), (3, 0, 1), (0, 3, 0)):
-        assert not np.array_equal(example(images[0], second, seed), ahead[0])
+        assert not np.array_equal(draw_patch(images[0], second, seed), ahead[0])
 
 
 def test_an_example_depends_on_no_global_generator() -> None:
-    image, transforms = noise(60, 80), sampler(SamplingConfig(), 32)
-    expected = example(image, transforms, (1,))
+    image, transforms = noise(60, 80), patch_transforms(SamplingConfig(), 32)
+    expected = draw_patch(image, transforms, (1,))
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002 - that one
-    assert np.array_equal(example(image, transforms, (1,)), expected)
+    assert np.array_equal(draw_patch(image, transforms, (1,)), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (2, 3), (20, 30), (224, 224), (300, 70)])
@@ -307,9 +309,9 @@ def test_an_example_depends_on_no_global_generator() -> None:
 def test_images_of_any_size(size: tuple[int, int], side: int) -> None:
     image = noise(*size)
     kept = image.copy()
-    transforms = sampler(SamplingConfig(), side)
+    transforms = patch_transforms(SamplingConfig(), side)
     for number in range(8):
-        square = example(image, transforms, (number,))
+        square = draw_patch(image, transforms, (number,))
         assert square.shape == (side, side, 3)
         assert square.dtype == np.uint8
     assert np.array_equal(image, kept)  # the caller's
@@ -318,19 +320,19 @@ def test_images_of_any_size(size: tuple[int, int], side: int) -> None:
 def test_grey_stays_grey() -> None:
     """Under distortion; light has a colour."""
     grey = np.repeat(noise(50, 50)[:, :, :1], 3, axis=2)
-    transforms = sampler(SamplingConfig(lighting=0), 32)
+    transforms = patch_transforms(SamplingConfig(lighting=0), 32)
     for number in range(20):
-        square = example(grey, transforms, (number,))
+        square = draw_patch(grey, transforms, (number,))
         assert np.ptp(square.astype(int), axis=2).max() == 0
-    assert example(grey, sampler(SamplingConfig(), 32), (0,)).shape == (32, 32, 3)
+    assert draw_patch(grey, patch_transforms(SamplingConfig(), 32), (0,)).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("off", [{}, {"lighting": 0.0}, {"distortion": 0.0}, PLAIN])
 def test_an_example_may_be_written_to(off: dict[str, Any]) -> None:
     """Else torch warns of it when it makes a tensor of it."""
-    transforms = sampler(SamplingConfig(**off), 16)
+    transforms = patch_transforms(SamplingConfig(**off), 16)
     for number in range(4):
-        square = example(noise(20, 30), transforms, (number,))
+        square = draw_patch(noise(20, 30), transforms, (number,))
         assert square.flags.writeable
 
 
@@ -342,10 +344,10 @@ def test_with_everything_off_it_is_a_resize(name: str) -> None:
         "nearest": cv2.INTER_NEAREST,
         "cubic": cv2.INTER_CUBIC,
     }[name]
-    transforms = sampler(SamplingConfig(area=(1, 1), ratio=(1, 1), interpolation=name, **PLAIN), 64)
+    transforms = patch_transforms(SamplingConfig(area=(1, 1), ratio=(1, 1), interpolation=name, **PLAIN), 64)
     for side in (40, 64, 100, 131):
         image = noise(side, side)
-        found = example(image, transforms, (side,))
+        found = draw_patch(image, transforms, (side,))
         assert np.array_equal(found, cv2.resize(image, (64, 64), interpolation=flag))
 
 

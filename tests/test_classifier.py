@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 
 from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, load_checkpoint, save_checkpoint
 from detector.classification import ensemble
-from detector.classification.crops import SCALES, Crop, cut, distinct, plan, resized_size
+from detector.classification.crops import SCALES, Crop, cut_crops, plan_crops, resized_size
 from detector.classification.ensemble import (
     Predictions,
     classify,
@@ -35,26 +36,27 @@ Main = Callable[[list[str]], int]
 def test_squares_of_a_landscape() -> None:
     """500 x 375 at a shorter side of 256: 341 x 256, squares at x = 0, 42, 85."""
     assert resized_size(256, 500, 375) == (341, 256)
-    full = [crop for crop in plan(144, 500, 375) if crop.scale == 256 and crop.side == 256 and not crop.mirrored]
+    full = [crop for crop in plan_crops(144, 500, 375) if crop.scale == 256 and crop.side == 256 and not crop.mirrored]
     assert [(crop.left, crop.top) for crop in full] == [(0, 0), (42, 0), (85, 0)]
-    portrait = [crop for crop in plan(144, 375, 500) if crop.scale == 256 and crop.side == 256 and not crop.mirrored]
+    portrait = [
+        crop for crop in plan_crops(144, 375, 500) if crop.scale == 256 and crop.side == 256 and not crop.mirrored
+    ]
     assert [(crop.left, crop.top) for crop in portrait] == [(0, 0), (0, 42), (0, 85)]
 
 
 @pytest.mark.parametrize(("width", "height", "different"), [(500, 375, 144), (375, 500, 144), (500, 500, 48)])
 def test_numbers_of_crops(width: int, height: int, different: int) -> None:
-    crops = plan(144, width, height)
+    crops = plan_crops(144, width, height)
     assert len(crops) == 144
-    unique, counts = distinct(crops)
-    assert len(unique) == different
-    assert counts.tolist() == [144 // different] * different
-    assert len(plan(10, width, height)) == len(set(plan(10, width, height))) == 10
-    assert len(plan(1, width, height)) == 1
+    counts = Counter(crops)
+    assert list(counts.values()) == [144 // different] * different
+    assert len(plan_crops(10, width, height)) == len(set(plan_crops(10, width, height))) == 10
+    assert len(plan_crops(1, width, height)) == 1
 
 
 def test_offsets_within_a_square() -> None:
     for scale in SCALES:
-        mine = [crop for crop in plan(144, 352, 352) if crop.scale == scale][:12]
+        mine = [crop for crop in plan_crops(144, 352, 352) if crop.scale == scale][:12]
         end = scale - 224
         expected = [(0, 0), (end, 0), (0, end), (end, end), (end // 2, end // 2), (0, 0)]
         assert [(crop.left, crop.top) for crop in mine[::2]] == expected
@@ -64,21 +66,21 @@ def test_offsets_within_a_square() -> None:
 
 
 def test_ten_crops_are_of_the_middle_square_and_the_one_is_the_centre() -> None:
-    crops = plan(10, 512, 256)
+    crops = plan_crops(10, 512, 256)
     assert [(crop.left, crop.top) for crop in crops[::2]] == [(128, 0), (160, 0), (128, 32), (160, 32), (144, 16)]
-    assert plan(1, 512, 256) == [Crop(256, 144, 16, 224, False)]
+    assert plan_crops(1, 512, 256) == [Crop(256, 144, 16, 224, False)]
 
 
 def test_pixels_come_from_where_the_plan_says() -> None:
     """An image whose pixels tell their position, at its own scale: the first pixel of each crop."""
     rows, columns = np.mgrid[:256, :341]
     image = np.stack([columns % 256, columns // 256, rows], axis=2).astype(np.uint8)
-    crops = [crop for crop in plan(144, 341, 256) if crop.scale == 256 and crop.side == 224]
-    for crop, pixels in zip(crops, cut(image, crops), strict=True):
+    crops = [crop for crop in plan_crops(144, 341, 256) if crop.scale == 256 and crop.side == 224]
+    for crop, pixels in zip(crops, cut_crops(image, crops), strict=True):
         x = crop.left + (223 if crop.mirrored else 0)
         assert pixels[0, 0].tolist() == [x % 256, x // 256, crop.top]
         assert pixels[0, -1, 0] == (crop.left + (0 if crop.mirrored else 223)) % 256
-    whole = cut(image, [Crop(256, 0, 0, 256, False), Crop(256, 0, 0, 256, True)])
+    whole = cut_crops(image, [Crop(256, 0, 0, 256, False), Crop(256, 0, 0, 256, True)])
     expected = PIL.Image.fromarray(image[:, :256]).resize((224, 224), PIL.Image.Resampling.BILINEAR)
     assert np.array_equal(whole[0], np.asarray(expected))
     assert np.array_equal(whole[1], whole[0][:, ::-1])
@@ -88,8 +90,8 @@ def test_pixels_come_from_where_the_plan_says() -> None:
 def test_odd_sizes(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     for count in (1, 10, 144):
-        crops = plan(count, *size)
-        assert cut(image, crops[:6]).shape == (min(6, count), 224, 224, 3)
+        crops = plan_crops(count, *size)
+        assert cut_crops(image, crops[:6]).shape == (min(6, count), 224, 224, 3)
         for crop in crops:
             width, height = resized_size(crop.scale, *size)
             assert 0 <= crop.left <= width - crop.side
@@ -99,9 +101,9 @@ def test_odd_sizes(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("count", "size", "message"), [(7, (9, 9), "crops must be one of 1, 10, 144, not 7")])
 def test_refuses_other_counts(count: int, size: tuple[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        plan(count, *size)
+        plan_crops(count, *size)
     with pytest.raises(ValueError, match="0 x 3"):
-        plan(1, 0, 3)
+        plan_crops(1, 0, 3)
 
 
 # ---- means
@@ -122,7 +124,7 @@ def test_a_classification_is_the_mean_over_all_crops(network: GoogLeNet) -> None
     generator = np.random.default_rng(0)
     for height, width in ((90, 120), (100, 100)):
         image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        squares = torch.from_numpy(cut(image, plan(10, width, height))).permute(0, 3, 1, 2)
+        squares = torch.from_numpy(cut_crops(image, plan_crops(10, width, height))).permute(0, 3, 1, 2)
         x = (squares - torch.tensor([123.0, 117.0, 104.0])[:, None, None]) / 60
         with torch.no_grad():
             expected = network(x).softmax(dim=1).mean(dim=0).numpy()
@@ -134,12 +136,12 @@ def test_a_classification_is_the_mean_over_all_crops(network: GoogLeNet) -> None
 def test_duplicates_weigh_as_often_as_they_occur(network: GoogLeNet, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     classifier = ImageClassifier(network, InputConvention())
-    ten = plan(10, 40, 40)
-    monkeypatch.setattr(ensemble, "plan", lambda *_: [ten[0], ten[1], ten[0], ten[0]])
+    ten = plan_crops(10, 40, 40)
+    monkeypatch.setattr(ensemble, "plan_crops", lambda *_: [ten[0], ten[1], ten[0], ten[0]])
     mixed = classify(classifier, image, 10)
     alone = []
     for crop in ten[:2]:
-        monkeypatch.setattr(ensemble, "plan", lambda *_, crop=crop: [crop])
+        monkeypatch.setattr(ensemble, "plan_crops", lambda *_, crop=crop: [crop])
         alone.append(classify(classifier, image, 10))
     assert mixed == pytest.approx((3 * alone[0] + alone[1]) / 4, abs=1e-6)
 

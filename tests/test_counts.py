@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detector.data.counts import check_objects, describe_counts, warn_if_smaller, warn_of_counts
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
-from detector.training.counts import check_objects, describe_counts, smaller_than_batch, warn_of_counts
 
 
 def dataset(name: str, *images: list[int], classes: str = "cat dog cow", difficult: bool = False) -> Dataset:
@@ -76,9 +76,9 @@ def test_many_classes_show_their_rarest() -> None:
     assert lines[1].split() == ["c199", "0", "0"]
     assert lines[-1].startswith("170 other classes have 30 to 199")
     (absent, *_) = warn_of_counts(names, train, train + 1)
-    assert absent.startswith("c199")
+    assert "c199" in absent
 
 
 def test_a_batch_larger_than_the_data() -> None:
-    assert smaller_than_batch("train", 4, 4, "images") == []
-    assert "4" in smaller_than_batch("train", 4, 32, "images")[0]
+    assert warn_if_smaller("train", 4, 4, "images") == []
+    assert "4" in warn_if_smaller("train", 4, 32, "images")[0]

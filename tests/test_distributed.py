@@ -26,15 +26,19 @@ from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.regions.maps import SharedConfig
 from detector.regions.warp import RegionConfig
-from detector.training import regions as finetune
+from detector.training import region_batches
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.loop import Batch, Loop, Task
-from detector.training.multibox import MultiBoxTraining, MultiBoxTrainingConfig, Views, start_multibox, val_features
-from detector.training.optimisation import OptimisationConfig
+from detector.training.multibox import MultiBoxTrainingConfig, Views
+from detector.training.multibox_features import val_features
+from detector.training.multibox_tasks import MultiBoxTraining, start_multibox
+from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import read_metrics
-from detector.training.regions import Examples, FineTuneConfig, FineTuning, ImageBatches, SharedTuning, WindowBatches
-from detector.training.windows import BatchSampler, FewImages, ImageSampler, collect_windows
+from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
+from detector.training.regions import FineTuneConfig, FineTuning
+from detector.training.shared_regions import SharedTuning
+from detector.training.windows import BatchSampler, ImageSampler, collect_windows
 from proposals.multibox.head import MultiBoxConfig
 from proposals.settings import ProposalConfig
 
@@ -55,7 +59,7 @@ def data_of(shapes: Path, split: str) -> DataConfig:
     return DataConfig(DatasetKind.voc, str(shapes), split, SHAPES)
 
 
-def task_of(kind: str, norm: str, shapes: Path, cache: Path, ranks: Ranks) -> tuple[Task, OptimisationConfig]:
+def task_of(kind: str, norm: str, shapes: Path, cache: Path, ranks: Ranks) -> tuple[Task, TrainingConfig]:
     train, val = data_of(shapes, "train"), data_of(shapes, "val")
     if kind == "multibox":
         return multibox_task(norm, train, val, ranks)
@@ -73,7 +77,7 @@ def task_of(kind: str, norm: str, shapes: Path, cache: Path, ranks: Ranks) -> tu
     return (SharedTuning if shared else FineTuning)(config, classifier, *parts, ranks), config
 
 
-def examples(dataset: Any, kind: str, cache: Path) -> Examples:
+def examples(dataset: Any, kind: str, cache: Path) -> RegionBatches:
     store = dataset_proposals(dataset, BOXES, cache, 1)
     windows = collect_windows(dataset, [store.named(record.image_id).boxes for record in dataset.records])
     if kind == "shared":
@@ -85,7 +89,7 @@ def examples(dataset: Any, kind: str, cache: Path) -> Examples:
     )
 
 
-def multibox_task(norm: str, train: DataConfig, val: DataConfig, ranks: Ranks) -> tuple[Task, OptimisationConfig]:
+def multibox_task(norm: str, train: DataConfig, val: DataConfig, ranks: Ranks) -> tuple[Task, TrainingConfig]:
     config = MultiBoxTrainingConfig(
         train=train, val=val, init="", head=MultiBoxConfig(6, 32), size=64, batch=4, workers=0, precision="float32",
         averaging="none", batch_norm_batches=1 if norm == "batch" else 0,
@@ -97,7 +101,7 @@ def multibox_task(norm: str, train: DataConfig, val: DataConfig, ranks: Ranks) -
     return MultiBoxTraining(config, model, Views(dataset, config), open_dataset(val), ranks=ranks), config
 
 
-def images_task(norm: str, photos: Path, ranks: Ranks) -> tuple[Task, OptimisationConfig]:
+def images_task(norm: str, photos: Path, ranks: Ranks) -> tuple[Task, TrainingConfig]:
     network = GoogLeNetConfig(
         width=0.25, norm=norm, initialisation="xavier", dropout=0.0, auxiliary_heads=1, auxiliary_dropout=0.0
     )
@@ -127,16 +131,16 @@ def steps_of(kind: str, norm: str, shapes: Path, cache: Path, folder: Path, rank
     """Metrics of the fresh weights, loss and gradients of a batch, metrics after it; and what this process read."""
     task, config = task_of(kind, norm, shapes, cache, ranks)
     read, warped = [], []
-    read_image, warp = Record.read, finetune.warp
+    read_image, warp = Record.read, region_batches.warp
     Record.read = lambda self: read.append(self.image_id) or read_image(self)  # type: ignore
-    finetune.warp = lambda image, boxes, *rest: warped.append(len(boxes)) or warp(image, boxes, *rest)  # type: ignore
+    region_batches.warp = lambda image, boxes, *rest: warped.append(len(boxes)) or warp(image, boxes, *rest)  # type: ignore
     try:
         metrics = task.measure(task.network.eval())
         measured = (len(read), sum(warped))
         (batch,) = task.batches(0, 1)
         learned = (len(read) - measured[0], sum(warped) - measured[1])
     finally:
-        Record.read, finetune.warp = read_image, warp  # type: ignore
+        Record.read, region_batches.warp = read_image, warp  # type: ignore
     loop = Loop(task, config, folder, ranks)
     loss = loop.learn(batch)
     gradients = {name: p.grad.clone() for name, p in task.network.named_parameters() if p.grad is not None}
@@ -271,7 +275,7 @@ def test_shares_of_batches_from_few_images(
     dataset = open_dataset(data_of(shapes, "train"))
     store = dataset_proposals(dataset, BOXES, cache, 1)
     windows = collect_windows(dataset, [store.named(record.image_id).boxes for record in dataset.records])
-    few = FewImages(ImageSampler(windows, batch=8, images=images, foreground=4, seed=0))
+    few = ImageSampler(windows, batch=8, images=images, foreground=4, seed=0)
     whole = WindowBatches(dataset, few, RegionConfig(64, 4), CONVENTION.mean)
     squares, labels = whole[3]
     parts = []

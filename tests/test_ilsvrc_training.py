@@ -21,8 +21,8 @@ from detector.data.ilsvrc import det_classes, read_ilsvrc_det, split_entries
 from detector.evaluation.truth_files import read_truth
 from detector.experiments.extraction import ExtractionConfig
 from detector.training.multibox import MultiBoxTrainingConfig
-from detector.training.multibox_run import train_multibox
 from detector.training.regions import FineTuneConfig
+from detector.training.run import train_multibox
 from detector.training.windows import ImageSampler, collect_windows
 
 Main = Callable[[list[str]], int]
@@ -338,14 +338,14 @@ def test_batches_of_few_images_keep_their_share_of_background(tree: Path) -> Non
     free = np.array([[60, 55, 90, 80], [70, 55, 99, 80]], np.float32)
     windows = collect_windows(dataset, [free] * len(dataset))
     sampler = ImageSampler(windows, batch=16, images=2, foreground=4, seed=0)
-    drawn = [one for number in range(9) for one in sampler.draw(number)]
-    assert {index for index, *_ in drawn} == {
+    drawn = [part for number in range(9) for part in (sampler.draw(number)[0][:8], sampler.draw(number)[0][8:])]
+    assert {int(some.image[0]) for some in drawn} == {
         index for index, record in enumerate(dataset.records) if len(record.boxes)
     }
-    for index, some, _ in drawn:
+    for some in drawn:
+        (index,) = set(some.image.tolist())
         record = dataset.records[index]
         counts = Counter(np.sign(some.labels).tolist())
-        assert len(some) == 8
         assert counts[1] == min(len(record.boxes), 2)
         assert counts[0 if record.exhaustive else -1] == 8 - counts[1]
         objects = some.boxes[some.labels > 0]
@@ -370,7 +370,7 @@ def test_multibox_learns_where_every_object_is_boxed(
         seen.extend(ids(argument) for argument in arguments if isinstance(argument, Dataset))
         raise StopHere
 
-    monkeypatch.setattr("detector.training.multibox_run.start_multibox", start)
+    monkeypatch.setattr("detector.training.run.start_multibox", start)
     with pytest.raises(StopHere):
         train_multibox("toy.yaml", [f"init={toy_checkpoint}"], device="cpu")
     assert seen == [["v_1", f"{NEW}/new_1", f"{NEW}/new_2", f"{NEW}/empty"]]
@@ -439,7 +439,7 @@ def test_from_the_tree_to_the_submission(
         "done: python tools/detect.py image.jpg models=[runs/ilsvrc_regions/best.safetensors] regression=false"
     )
     # val1's, and of train the one that is boxed throughout; the extra one has no box and is left out.
-    assert "ILSVRC val1+train: 4 images, 2 of them boxed throughout; " in captured.err
+    assert "ILSVRC val1+train: 4 images, 2 of them fully annotated; " in captured.err
     classes = load_checkpoint(Path("runs/ilsvrc_regions/best.safetensors")).classes
     assert classes == det_classes()
 

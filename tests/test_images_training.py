@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from detector.checkpoint import CheckpointError, load_any_classifier
-from detector.classification.crops import cut, plan
+from detector.classification.crops import cut_crops, plan_crops
 from detector.config import ConfigError, load_config, save_config
 from detector.data.ground_truth import DataError
 from detector.data.image import read_image
@@ -105,7 +105,7 @@ def task_of(settings: dict[str, Any], ranks: Ranks | None = None, **changes: Any
     config = make_config(settings, **changes)
     train_set = open_images(config.train)
     classifier = start_image_classifier(config, train_set.classes)
-    return ImageTraining(config, classifier, train_set, open_images(config.val), ranks)
+    return ImageTraining(config, classifier, train_set, open_images(config.val), ranks or Ranks())
 
 
 def make_config(settings: dict[str, Any], **changes: Any) -> ImageTrainingConfig:
@@ -342,7 +342,7 @@ def test_measure_is_the_error_of_the_centre_crops(settings: dict[str, Any], phot
     for label, name in enumerate(sorted(COLOURS)):
         for path in sorted((photos / "val" / name).iterdir()):
             image = read_image(path)
-            x = network_input(cut(image, plan(1, 90, 70, 64), 64), task.classifier.convention)
+            x = network_input(cut_crops(image, plan_crops(1, 90, 70, 64), 64), task.classifier.convention)
             with torch.no_grad():
                 (scores,) = network(x).softmax(dim=1)
             loss.append(-math.log(scores[label]))
@@ -459,7 +459,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"size": 16}, ConfigError, "size must be at least 32 px, not 16"),
+        ({"size": 16}, ConfigError, "size must be at least 32, not 16"),
         ({"variants": [[], ["sampling.area=[0.5, 2]"]]}, ConfigError, "variants: .*sampling.area must be two shares"),
         ({"variants": [["sampling.aria=1"]]}, ConfigError, "variants: no key 'sampling.aria'. Did you"),
         ({"schedule": "steps"}, ConfigError, "schedule must be one of step, poly, cosine, constant, not 'steps'"),

@@ -26,20 +26,14 @@ from detector.experiments.extraction import cache_folder, dataset_proposals
 from detector.multibox import MultiBoxModel, load_multibox, load_source, warp_view
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input
-from detector.training import multibox as multibox_training
+from detector.training import multibox_features
 from detector.training.loop import Batch, Loop
-from detector.training.multibox import (
-    MultiBoxTraining,
-    MultiBoxTrainingConfig,
-    Views,
-    cached_features,
-    shares,
-    start_multibox,
-    val_features,
-)
-from detector.training.multibox_run import train_multibox
+from detector.training.multibox import MultiBoxTrainingConfig, Views, shares
+from detector.training.multibox_features import cached_features, val_features
+from detector.training.multibox_tasks import HeadTraining, MultiBoxTraining, start_multibox
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
+from detector.training.run import train_multibox
 from proposals.boxes import iou
 from proposals.locking import InUseError, Lock
 from proposals.merging import propose
@@ -185,16 +179,16 @@ def test_cached_features_are_the_trunks(shapes: Path, tmp_path: Path, monkeypatc
     assert features.features.shape == (3 * len(dataset), 9 * 256)
     for position in range(2 * len(features.counts)):
         (found,), (boxes,), (count,) = features.rows(range(position, position + 1))
-        image, expected_boxes, expected_count = views[features._row(position)]
+        image, expected_boxes, expected_count = views[features.row(position)]
         with torch.no_grad():
             expected = pool(model.network.trunk(network_input(image.numpy()[None], model.convention)))[0]
         torch.testing.assert_close(found.float(), expected, rtol=2e-3, atol=2e-3)
         assert torch.equal(boxes, expected_boxes)
         assert count == expected_count
-    seen = [features._row(position) for position in range(len(features.counts))]
+    seen = [features.row(position) for position in range(len(features.counts))]
     assert sorted(seen) == list(range(len(features.counts)))  # each once a round
     with monkeypatch.context() as patched:
-        patched.setattr(multibox_training, "pool", None)  # nothing is computed again
+        patched.setattr(multibox_features, "pool", None)  # nothing is computed again
         again = cached_features(views, model, "sha", Ranks())
         assert torch.equal(again.features, features.features)
         assert torch.equal(again.counts, features.counts)
@@ -220,7 +214,7 @@ def test_interrupted_features_go_on_where_they_were(
             raise KeyboardInterrupt
         return pool(maps)
 
-    monkeypatch.setattr(multibox_training, "pool", stopped)
+    monkeypatch.setattr(multibox_features, "pool", stopped)
     with pytest.raises(KeyboardInterrupt):
         cached_features(views, model, "sha", Ranks())
     resumed = cached_features(views, model, "sha", Ranks())
@@ -285,7 +279,7 @@ def test_a_moved_data_set_finds_its_features(shapes: Path, tmp_path: Path, monke
         config = make_config(tmp_path / folder, passes=1, head=MultiBoxConfig(1, 8), cache=cache)
         dataset = open_dataset(config.train)
         found.append(cached_features(Views(dataset, config), make_model(config, dataset), "sha", Ranks()).features)
-        monkeypatch.setattr(multibox_training, "pool", None)  # nothing is computed again
+        monkeypatch.setattr(multibox_features, "pool", None)  # nothing is computed again
     assert torch.equal(*found)
 
 
@@ -324,9 +318,9 @@ def test_two_runs_do_not_compute_the_same_features(shapes: Path, tmp_path: Path)
     lock.release()
 
 
-def test_measure_is_the_recall_of_what_is_proposed(shapes: Path) -> None:
+def test_measure_is_the_recall_of_what_is_proposed(shapes: Path, tmp_path: Path) -> None:
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "val", SHAPES))
-    config = make_config(shapes)
+    config = make_config(shapes, passes=1, cache=str(tmp_path))
     model = make_model(config, dataset)
     task = MultiBoxTraining(config, model, Views(dataset, config), dataset)
     row = task.measure(model.network)
@@ -337,27 +331,24 @@ def test_measure_is_the_recall_of_what_is_proposed(shapes: Path) -> None:
     everything = np.concatenate(overlaps)
     assert row["val_recall_10"] == pytest.approx((everything >= 0.5).mean())
     assert row["val_recall70_200"] == pytest.approx((everything >= 0.7).mean())
-    cached = MultiBoxTraining(
-        config, model, Views(dataset, config), dataset, features=val_features(dataset, model, Ranks())
-    )
+    features = cached_features(Views(dataset, config), model, "sha", Ranks())
+    cached = HeadTraining(config, model, features, dataset, val_features(dataset, model, Ranks()))
     assert cached.measure(model.network.head) == pytest.approx(row, abs=0.2)  # float16 may tip a box over
 
 
 def test_four_images_are_learned_by_heart(shapes: Path, tmp_path: Path) -> None:
     """Recall of all boxes is 1 at IoU 0.5, and the loss falls."""
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", SHAPES))
-    config = make_config(
-        shapes, whole=1.0, distortion=0.0, passes=8, cache=str(tmp_path), learning_rate=0.003, schedule="constant"
-    )
-    config = replace(config, head=MultiBoxConfig(6, 256), heads=replace(config.heads, batch=8, learning_rate=0.003))
+    config = make_config(shapes, whole=1.0, distortion=0.0, passes=8, cache=str(tmp_path), batch=8)
+    config = replace(config, head=MultiBoxConfig(6, 256), learning_rate=0.003, schedule="constant", averaging="none")
     model = make_model(config, dataset)
     # A GoogLeNet of random weights makes nearly the same features of all images; colours where they are tell more.
     torch.manual_seed(0)
     colours = start_multibox(config, nn.Sequential(nn.AdaptiveAvgPool2d(7)), 3, dataset)
     model = replace(model, network=colours.eval())
     features = cached_features(Views(dataset, config), model, "sha", Ranks())
-    task = MultiBoxTraining(config, model, features, dataset, features=val_features(dataset, model, Ranks()))
-    loop = Loop(task, replace(config.heads, schedule="constant", averaging="none"), tmp_path)
+    task = HeadTraining(config, model, features, dataset, val_features(dataset, model, Ranks()))
+    loop = Loop(task, config, tmp_path)
     losses = [loop.learn(batch) for batch in task.batches(0, 400)]
     assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
     row = task.measure(model.network.head.eval())
@@ -469,8 +460,8 @@ def test_only_layers_from_train_from_on_learn(whole: Path, trunk_file: Path) -> 
         ({"match": "greedy"}, ConfigError, "match must be one of prior, bipartite, not 'greedy'"),
         ({"crop_area": [0.9, 0.2]}, ConfigError, "crop_area must be two shares"),
         ({"whole": 2.0}, ConfigError, r"whole must be in \[0, 1\]"),
-        ({"variants": [["seed=3"]]}, ConfigError, "members is a setting of classifiers"),
-        ({"members": 3}, ConfigError, "members is a setting of classifiers; MultiBox is one network"),
+        ({"variants": [["seed=3"]]}, ConfigError, "members and variants are settings of classifiers"),
+        ({"members": 3}, ConfigError, "members and variants are settings of classifiers"),
         ({"init": "nowhere"}, CheckpointError, "nowhere"),
         ({"head": {"priors": 500}}, ValueError, "different boxes cannot have 500 priors; set priors to at most"),
         ({"priors": "none.txt"}, ValueError, "none.txt: no file of lines 'deviation mean'"),

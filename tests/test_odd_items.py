@@ -16,10 +16,10 @@ import torch
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.data.ground_truth import ClassTable
 from detector.data.image import ImageError
+from detector.data.readable import Reader
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.regions.warp import RegionConfig
-from detector.training.readable import Reader
 from proposals.store import ProposalStore
 
 Main = Callable[[list[str]], int]
@@ -388,7 +388,7 @@ def test_a_reader_takes_the_next_image_and_names_a_fault_once(capsys: pytest.Cap
     for _ in range(2):
         assert [reader(index)[0] for index in range(5)] == [0, 3, 3, 3, 0]
     assert reader(4)[1][0, 0, 0] == 0
-    assert reader.failed.tolist() == [0, 1, 1, 0, 1]
+    assert list(reader.failed) == [0, 1, 1, 0, 1]
     assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [" 1.png", " 2.png", " 4.png"]
     with pytest.raises(ImageError, match="none of 1 "):
         Reader(lambda _: read(1), 1)(0)

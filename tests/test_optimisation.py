@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.training.optimisation import OptimisationConfig, build_average, build_optimiser, learning_rate
+from detector.training.optimisation import (
+    OptimisationConfig,
+    TrainingConfig,
+    build_average,
+    build_optimiser,
+    learning_rate,
+)
 
 # ---- rates
 
@@ -210,10 +216,10 @@ AT_LEAST_0 = ("weight_decay", "average_start", "batch_norm_batches", "workers", 
 def test_refuses_settings(settings: dict[str, Any]) -> None:
     name, value = list(settings.items())[-1]
     with pytest.raises(ValueError, match=f"^{name} .*{value}"):
-        OptimisationConfig(**settings)
+        TrainingConfig(**settings)
 
 
 def test_takes_settings_at_their_limits() -> None:
     limits: dict[str, Any] = dict.fromkeys(AT_LEAST_1, 1) | dict.fromkeys((*AT_LEAST_0, *SHARES), 0)
-    OptimisationConfig(**limits)
+    TrainingConfig(**limits)
     OptimisationConfig(batch=12, accumulate=3)

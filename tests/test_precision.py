@@ -19,7 +19,7 @@ from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pipeline import Detector
 from detector.settings import DetectorConfig
 from detector.training.loop import Batch, Loop
-from detector.training.optimisation import OptimisationConfig
+from detector.training.optimisation import TrainingConfig
 
 NORMS = ("lrn", "batch", "none")
 
@@ -121,7 +121,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=unknown):
         DetectorConfig(precision="half")
     with pytest.raises(ValueError, match=unknown):
-        OptimisationConfig(precision="half")
+        TrainingConfig(precision="half")
     with pytest.raises(ValueError, match=unknown):
         build_backend("torch", make_network(), precision="half")
     with pytest.raises(ValueError, match=r"^backend=onnxruntime .*precision=bfloat16$"):
@@ -172,7 +172,7 @@ class Classes:
 
 def begin(precision: str, folder: Path, norm: str = "lrn", *, accumulate: int = 1) -> tuple[Classes, Loop]:
     task = Classes(norm)
-    config = OptimisationConfig(
+    config = TrainingConfig(
         epochs=1, batch=4, accumulate=accumulate, learning_rate=0.05, batch_norm_batches=2, precision=precision
     )
     return task, Loop(task, config, folder)

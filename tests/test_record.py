@@ -45,7 +45,7 @@ HEADS = multibox_config().heads
         (region_config(), region_config("elsewhere")),
         (region_config(), region_config(accumulate=2)),
         (region_config(), region_config(workers=7, cache="other", save_minutes=1.0)),
-        (multibox_config(), multibox_config(heads=replace(HEADS, accumulate=4, workers=3))),
+        (multibox_config(), multibox_config(heads=replace(HEADS, accumulate=4))),
     ],
 )
 def test_a_run_goes_on_with_what_decides_nothing(tmp_path: Path, before: object, now: object) -> None:

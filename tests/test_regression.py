@@ -29,7 +29,7 @@ from detector.regions.warp import RegionConfig
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from detector.suppression import class_nms, class_soft_nms, suppress
 from detector.training.run import train
-from detector.training.windows import ImagesInOrder, InOrder, Windows
+from detector.training.windows import InOrder, Windows
 from proposals.boxes import iou, mirrored
 from proposals.merging import propose
 from proposals.settings import ProposalConfig
@@ -409,6 +409,3 @@ def test_windows_in_order() -> None:
         assert some.image.tolist() == [which] * len(rows)
         assert np.array_equal(some.boxes, windows.boxes[rows])
         assert not turned.any()
-        ((index, same, turn),) = ImagesInOrder(windows).draw(number)
-        assert (index, turn) == (which, False)
-        assert np.array_equal(same.boxes, some.boxes)

@@ -36,9 +36,11 @@ from detector.regions.maps import (
     show,
 )
 from detector.regions.warp import RegionConfig, context_windows
-from detector.training.regions import FineTuneConfig, ImageBatches, SharedTuning, _on_canvas
+from detector.training.region_batches import ImageBatches
+from detector.training.regions import FineTuneConfig
 from detector.training.run import train
-from detector.training.windows import NOTHING, ImageSampler, Windows, collect_windows
+from detector.training.shared_regions import SharedTuning, _on_canvas
+from detector.training.windows import IGNORED, ImageSampler, Windows, collect_windows
 
 CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
 CONVENTION = InputConvention(std=(60.0, 60.0, 60.0))
@@ -277,25 +279,25 @@ def table(*images: tuple[int, int, int]) -> Windows:
 
 
 def test_a_batch_is_of_few_images_with_objects() -> None:
-    windows = table((9, 9, 9), (0, 9, 9), (1, 1, 30), (40, 0, 0), (9, 0, 9))
-    sampler = ImageSampler(windows, batch=32, images=2, foreground=8, seed=3, hard=6)
+    every = table((9, 9, 9), (0, 9, 9), (1, 1, 30), (40, 0, 0), (9, 0, 9))
+    sampler = ImageSampler(every, batch=32, images=2, foreground=8, seed=3, hard=6)
     drawn = [sampler.draw(number) for number in range(40)]
-    for batch in drawn:
-        assert len(batch) == 2
-        for index, some, _ in batch:
-            assert set(some.image.tolist()) == {index}
-            assert len(some) == 16
+    for windows, mirrored in drawn:
+        assert len(windows) == len(mirrored) == 32
+        assert np.array_equal(mirrored, np.repeat(mirrored[::16], 16))  # an image is mirrored or not
+        for some in (windows[:16], windows[16:]):
+            (index,) = set(some.image.tolist())
             foreground, near = int((some.labels > 0).sum()), int((some.overlaps == np.float32(0.3)).sum())
             assert foreground == {0: 4, 2: 1, 3: 4, 4: 4}[index]
             assert near >= {0: 3, 2: 1, 3: 0, 4: 0}[index]
-            assert int((some.labels == NOTHING).sum()) == {0: 0, 2: 0, 3: 12, 4: 0}[index]
-    order = [index for batch in drawn for index, *_ in batch]
+            assert int((some.labels == IGNORED).sum()) == {0: 0, 2: 0, 3: 12, 4: 0}[index]
+    order = [index for some, _ in drawn for index in some.image[::16].tolist()]
     assert all(sorted(order[start : start + 4]) == [0, 2, 3, 4] for start in range(0, 80, 4))  # each once a round
-    assert 20 < sum(mirrored for batch in drawn for *_, mirrored in batch) < 60
-    again = sampler.draw(7)
-    assert [index for index, *_ in again] == [index for index, *_ in drawn[7]]
+    assert 20 < sum(mirrored[::16].sum() for _, mirrored in drawn) < 60
+    again, _ = sampler.draw(7)
+    assert np.array_equal(again.image, drawn[7][0].image)
     with pytest.raises(ValueError, match=r"^4 images .*8$"):
-        ImageSampler(windows, batch=32, images=8, foreground=8, seed=3)
+        ImageSampler(every, batch=32, images=8, foreground=8, seed=3)
 
 
 def test_windows_follow_their_photograph(shapes: Path) -> None:
@@ -368,7 +370,7 @@ def test_images_of_rare_classes_come_more_often() -> None:
     windows = Windows(image, boxes, both, np.where(both > 0, 0.8, 0.0).astype(np.float32))
     sampler = ImageSampler(windows, batch=4, images=1, foreground=2, seed=0, balance=0.5)
     length = 41  # 27 + 9 + 3 * sqrt(3) = 41.2 images a round
-    drawn = np.array([sampler.draw(number)[0][0] for number in range(50 * length)]).reshape(50, length)
+    drawn = np.array([sampler.draw(number)[0].image[0] for number in range(50 * length)]).reshape(50, length)
     counts = np.stack([np.bincount(round_, minlength=rows) for round_ in drawn])
     assert (counts[:, :36] == 1).all()
     assert (counts[:, 36:] >= 1).all()

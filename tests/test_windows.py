@@ -10,7 +10,7 @@ import pytest
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, Dataset, Record
 from detector.experiments.extraction import dataset_proposals
-from detector.training.windows import BatchSampler, FewImages, ImageSampler, Windows, collect_windows, label_windows
+from detector.training.windows import BatchSampler, Windows, collect_windows, label_windows
 from proposals.boxes import iou
 from proposals.settings import ProposalConfig
 
@@ -173,17 +173,3 @@ def test_balanced_foreground_shows_rare_classes_more_often() -> None:
         drawn = np.concatenate([sampler.draw(number)[0].labels[:20] for number in range(200)])
         assert set(drawn.tolist()) == {1, 2}
         assert abs((drawn == 2).mean() - share) < 0.03
-
-
-def test_windows_of_few_images_are_those_that_the_image_sampler_draws() -> None:
-    labels = np.tile(np.array([1, 0, 0, 0], np.int16), 6)
-    image = np.repeat(np.arange(6, dtype=np.int32), 4)
-    boxes = np.arange(96, dtype=np.float32).reshape(24, 4)
-    windows = Windows(image, boxes, labels, np.zeros(24, np.float32))
-    sampler = ImageSampler(windows, batch=12, images=3, foreground=3, seed=2)
-    drawn, mirrored = FewImages(sampler).draw(5)
-    parts = sampler.draw(5)
-    assert drawn.image.tolist() == [index for index, *_ in parts for _ in range(4)]
-    np.testing.assert_array_equal(drawn.boxes, np.concatenate([some.boxes for _, some, _ in parts]))
-    assert (drawn.labels > 0).sum() == 3
-    assert mirrored.tolist() == [flag for *_, flag in parts for _ in range(4)]

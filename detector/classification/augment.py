@@ -1,25 +1,22 @@
-"""How an image becomes a training example: a random crop, mirrored, distorted, relit (paper §6).
+"""Training patches of an image: a random crop, mirrored, distorted, relit (paper §6).
 
-In: image [H, W, 3] uint8 RGB.  Out: [S, S, 3] uint8 RGB, the same for the same seed, image number and pass.
+In: image [H, W, 3] uint8 RGB.  Out: [S, S, 3] uint8 RGB, the same for the same seed.
 The paper: a patch of 8 % to 100 % of the area, aspect ratio 3/4 to 4/3, "photometric distortions by Andrew Howard".
-arXiv v1 adds random interpolation, "not clear" whether of use. What it leaves open, and whose choice this is:
+arXiv v1 adds random interpolation, whose use is "not clear". Left open by the paper, and chosen here:
 
     ratio          log-uniform                        torchvision RandomResizedCrop
     distortions    brightness, contrast and colour by factors of 0.5-1.5, in random order  Howard 2013, as BVLC reads it
     lighting       Krizhevsky's noise along the colours' principal axes, with the constants of the Torch ResNet code
 
-Cropping and mirroring are albumentations'. Its colour jitter and FancyPCA are others than these (they round the mean
-otherwise, and take each image's own axes), so distortion and lighting are transforms of ours, on Pillow's enhancers.
+Cropping and mirroring are albumentations'. Its ColorJitter and FancyPCA differ (they round the mean differently, and
+use each image's own axes), so distortion and lighting are transforms of ours, on Pillow's enhancers.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks a server for its newest version
 
 import albumentations as A
 import cv2
@@ -28,6 +25,7 @@ import PIL.Image
 import PIL.ImageEnhance
 from numpy.typing import NDArray
 
+from detector.config import check_choice, check_range
 from detector.data.image import Image
 
 EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
@@ -50,15 +48,15 @@ ENHANCERS: tuple[Callable[[PIL.Image.Image], Any], ...] = (
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which patches of the training images a network sees. Members of an ensemble differ here (§7).
+    """How training patches are drawn from images. Members of an ensemble differ here (§7).
 
     Attributes:
-        area: smallest and largest share of the image's area, in (0, 1].
-        ratio: smallest and largest width / height of the patch.
-        interpolation: bilinear, area, nearest, cubic; "random" draws one of the four each time.
-        mirror: show half of them mirrored.
-        distortion: brightness, contrast and colour change by factors of 1 ± this, in [0, 1).
-        lighting: standard deviation of the noise along each principal axis, in units of its eigenvalue.
+        area: Smallest and largest area of a patch, as fractions of the image's area, in (0, 1].
+        ratio: Smallest and largest width / height of a patch.
+        interpolation: Resizing method: "bilinear", "area", "nearest" or "cubic"; "random" draws one for each patch.
+        mirror: Mirror half of the patches.
+        distortion: Brightness, contrast and colour change by factors of 1 ± this, in [0, 1).
+        lighting: Standard deviation of the noise along each principal axis of colour, in units of its eigenvalue.
     """
 
     area: tuple[float, float] = (0.08, 1.0)  # §6
@@ -73,73 +71,68 @@ class SamplingConfig:
             raise ValueError(f"sampling.area must be two shares, 0 < low <= high <= 1, not {list(self.area)}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"sampling.ratio must be two numbers, 0 < low <= high, not {list(self.ratio)}")
-        if self.interpolation not in (*INTERPOLATIONS, "random"):
-            raise ValueError(
-                f"sampling.interpolation must be random, {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}"
-            )
-        if not 0 <= self.distortion < 1:
-            raise ValueError(f"sampling.distortion must be in [0, 1), not {self.distortion}")
-        if self.lighting < 0:
-            raise ValueError(f"sampling.lighting must be at least 0, not {self.lighting}")
+        check_choice(self, "sampling.interpolation", ["random", *INTERPOLATIONS])
+        check_range(self, "[0, 1)", "sampling.distortion")
+        check_range(self, "[0, inf)", "sampling.lighting")
 
 
 class Distortion(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Brightness, contrast and colour, in random order, each by a factor uniform in 1 ± strength (Howard 2013)."""
+    """Changes brightness, contrast and colour, in random order, by factors uniform in 1 ± strength (Howard 2013)."""
 
     def __init__(self, strength: float) -> None:
         super().__init__(p=1.0)
         self.strength = strength
 
     def get_params(self) -> dict[str, Any]:
-        """The order, and a factor each."""
+        """Draw the order and the factors."""
         order = self.random_generator.permutation(len(ENHANCERS))
         return {"order": order, "factors": self.random_generator.uniform(1 - self.strength, 1 + self.strength, 3)}
 
     def apply(self, img: Image, order: NDArray[np.int64], factors: NDArray[np.float64], **_: Any) -> Image:
-        """[H, W, 3] uint8 -> the same."""
+        """Distort an image, [H, W, 3] uint8."""
         return distort(img, order.tolist(), factors.tolist())
 
 
 class Lighting(A.ImageOnlyTransform):  # type: ignore[misc]
-    """The same shift of every pixel along the principal axes of ImageNet's colours (Krizhevsky 2012)."""
+    """Shifts all pixels by a random amount along the principal axes of ImageNet's colours (Krizhevsky 2012)."""
 
     def __init__(self, deviation: float) -> None:
         super().__init__(p=1.0)
         self.deviation = deviation
 
     def get_params(self) -> dict[str, Any]:
-        """How far along each axis."""
+        """Draw the amounts along the axes."""
         return {"amounts": self.random_generator.normal(0, self.deviation, 3)}
 
     def apply(self, img: Image, amounts: NDArray[np.float64], **_: Any) -> Image:
-        """[H, W, 3] uint8 -> the same."""
+        """Relight an image, [H, W, 3] uint8."""
         return relight(img, amounts)
 
 
 def distort(image: Image, order: list[int], factors: list[float]) -> Image:
-    """Apply Pillow's enhancers; [H, W, 3] uint8 -> the same.
+    """Change brightness, contrast and colour by Pillow's enhancers; [H, W, 3] uint8 -> the same.
 
     Args:
-        image: RGB.
-        order: positions in ENHANCERS, first to last.
-        factors: of brightness, contrast, colour; 1 changes nothing.
+        image: [H, W, 3] uint8 RGB.
+        order: Positions in ENHANCERS, in the order in which they are applied.
+        factors: Factors of brightness, contrast and colour; 1 changes nothing.
     """
     picture = PIL.Image.fromarray(image)
     for enhancer in order:
         picture = ENHANCERS[enhancer](picture).enhance(factors[enhancer])
-    return np.array(picture)  # a copy: what Pillow holds is read-only
+    return np.array(picture)  # a copy: Pillow's buffer is read-only
 
 
 def relight(image: Image, amounts: NDArray[np.float64]) -> Image:
-    """Add amounts · eigenvalues along the axes to each pixel; [H, W, 3] uint8 -> the same, cut to 0..255."""
+    """Add amounts · eigenvalues along the axes to each pixel; [H, W, 3] uint8 -> the same, clipped to 0..255."""
     shift = 255 * EIGENVECTORS @ (amounts * EIGENVALUES)  # [3]
-    table = np.arange(256)[:, None] + shift  # what each level of red, green, blue becomes
+    table = np.arange(256)[:, None] + shift  # new value of each level of red, green, blue
     levels = np.clip(np.rint(table), 0, 255).astype(np.uint8)[None]  # [1, 256, 3]
     return np.asarray(cv2.LUT(image, levels), dtype=np.uint8)
 
 
-def sampler(config: SamplingConfig, size: int) -> A.Compose:
-    """The transforms of a config, made for squares of `size` px; seeded anew for every image by `example`."""
+def patch_transforms(config: SamplingConfig, size: int) -> A.Compose:
+    """Make the transforms that draw patches of `size` px; `draw_patch` seeds them for every image."""
     names = list(INTERPOLATIONS) if config.interpolation == "random" else [config.interpolation]
     crops = [
         A.RandomResizedCrop(
@@ -157,15 +150,15 @@ def sampler(config: SamplingConfig, size: int) -> A.Compose:
     return A.Compose(transforms)
 
 
-def example(image: Image, transforms: A.Compose, seed: tuple[int, ...]) -> Image:
-    """A training example of an image; [H, W, 3] -> [S, S, 3] uint8 RGB.
+def draw_patch(image: Image, transforms: A.Compose, seed: tuple[int, ...]) -> Image:
+    """Draw a training patch of an image; [H, W, 3] -> [S, S, 3] uint8 RGB.
 
     Args:
-        image: RGB.
-        transforms: of `sampler`.
-        seed: any whole numbers from 0; the same ones give the same example, whoever computes it.
+        image: [H, W, 3] uint8 RGB.
+        transforms: Transforms made by `patch_transforms`.
+        seed: Whole numbers from 0, which alone decide the patch.
     """
-    # Compose.set_random_seed would give all of them one seed, and the crop's size would decide on the mirror.
+    # Compose.set_random_seed would give all transforms one seed, so that the crop's size would decide the mirror.
     seeds = np.random.SeedSequence(seed).generate_state(len(transforms.transforms)).tolist()
     for transform, own in zip(transforms.transforms, seeds, strict=True):
         transform.set_random_seed(own)

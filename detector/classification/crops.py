@@ -1,10 +1,10 @@
-"""Which parts of an image a classifier is shown at test: 1, 10 or 144 crops (paper §7).
+"""The crops of an image that are classified: 1, 10 or 144 (paper §7).
 
 In: image [H, W, 3] uint8 RGB.  Out: [N, 224, 224, 3] uint8 RGB.
 144 = 4 scales (shorter side 256, 288, 320, 352) × 3 squares along the longer side × (4 corners, the centre, the whole
-square resized) × mirror. What the paper leaves open: the order (ours: scale, square, crop, mirror; a mean does not see
-it); how to resize (ours: bilinear with antialiasing); the scale of its 1 and 10 crops (ours: shorter side 256, the 10
-of the middle square, as Krizhevsky's). A network of another input size gets the same geometry in proportion.
+square resized) × mirror. The paper leaves open how to resize (ours: bilinear with antialiasing) and the scale of its 1
+and 10 crops (ours: shorter side 256, the 10 of the middle square, as Krizhevsky's). For another input size all sizes
+are in proportion.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ COUNTS = (1, 10, 144)
 
 
 class Crop(NamedTuple):
-    """A square of the image resized to a shorter side of `scale`.
+    """A square of the image after it is resized to a shorter side of `scale`.
 
     Attributes:
-        scale: px.
-        left: of the square, px.
-        top: of the square, px.
-        side: of the square, px; where it is not the network's input the square is resized to that.
-        mirrored: left to right, after cutting.
+        scale: Shorter side of the resized image, px.
+        left: Left edge of the square, px.
+        top: Top edge of the square, px.
+        side: Side of the square, px; if it is not that of the network's input, the square is resized to that.
+        mirrored: Whether the square is mirrored left to right.
     """
 
     scale: int
@@ -41,14 +41,14 @@ class Crop(NamedTuple):
     mirrored: bool
 
 
-def plan(count: int, width: int, height: int, size: int = SIZE) -> list[Crop]:
-    """The crops of an image of that size, in order; of a square image some occur more than once.
+def plan_crops(count: int, width: int, height: int, size: int = SIZE) -> list[Crop]:
+    """List the crops of an image, ordered by scale, square, crop and mirror; a square image repeats some.
 
     Args:
-        count: 1, 10 or 144.
-        width: of the image, px.
-        height: of the image, px.
-        size: side of the network's input, px.
+        count: Number of crops: 1, 10 or 144.
+        width: Width of the image, px.
+        height: Height of the image, px.
+        size: Side of the network's input, px.
 
     Raises:
         ValueError: another count, or an image without pixels.
@@ -57,28 +57,26 @@ def plan(count: int, width: int, height: int, size: int = SIZE) -> list[Crop]:
         raise ValueError(f"crops must be one of {', '.join(map(str, COUNTS))}, not {count}")
     if width < 1 or height < 1:
         raise ValueError(f"an image of {width} x {height} px has no crops")
-    scales = [round(scale * size / SIZE) for scale in SCALES]
-    if count == 144:
-        places = [
-            (scale, *square, *crop)
-            for scale in scales
-            for square in _squares(scale, width, height)
-            for crop in (*_five(scale, size), (0, 0, scale))
-        ]
-    else:
-        square = _squares(scales[0], width, height)[1]
-        five = _five(scales[0], size)
-        places = [(scales[0], *square, *crop) for crop in (five if count == 10 else five[-1:])]
     mirrors = (False,) if count == 1 else (False, True)
-    return [
-        Crop(scale, left + x, top + y, side, mirrored)
-        for scale, left, top, x, y, side in places
-        for mirrored in mirrors
-    ]
+    crops = []
+    for scale in SCALES if count == 144 else SCALES[:1]:
+        scale = round(scale * size / SIZE)
+        squares, parts = _squares(scale, width, height), [*_five(scale, size), (0, 0, scale)]
+        if count != 144:
+            squares, parts = squares[1:2], parts[:5] if count == 10 else parts[4:5]
+        for left, top in squares:
+            crops += [Crop(scale, left + x, top + y, side, flip) for x, y, side in parts for flip in mirrors]
+    return crops
 
 
-def cut(image: Image, crops: Sequence[Crop], size: int = SIZE) -> NDArray[np.uint8]:
-    """The crops of an image for a network of that input size; [H, W, 3] RGB -> [len(crops), size, size, 3]."""
+def cut_crops(image: Image, crops: Sequence[Crop], size: int = SIZE) -> NDArray[np.uint8]:
+    """Cut crops out of an image; [H, W, 3] RGB -> [len(crops), size, size, 3].
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        crops: The crops.
+        size: Side of the network's input, px.
+    """
     picture = PIL.Image.fromarray(image)
     resized: dict[int, Image] = {}
     result = np.empty((len(crops), size, size, 3), np.uint8)
@@ -93,17 +91,9 @@ def cut(image: Image, crops: Sequence[Crop], size: int = SIZE) -> NDArray[np.uin
 
 
 def resized_size(scale: int, width: int, height: int) -> tuple[int, int]:
-    """Width and height, px, of an image whose shorter side is made `scale`."""
+    """Width and height, px, of an image that is resized to a shorter side of `scale`."""
     shorter = min(width, height)
     return max(scale, round(scale * width / shorter)), max(scale, round(scale * height / shorter))
-
-
-def distinct(crops: Sequence[Crop]) -> tuple[list[Crop], NDArray[np.int64]]:
-    """The different ones of crops, and how often each occurs; a square image has 48 of its 144."""
-    counts: dict[Crop, int] = {}
-    for crop in crops:
-        counts[crop] = counts.get(crop, 0) + 1
-    return list(counts), np.array(list(counts.values()), np.int64)
 
 
 def _squares(scale: int, width: int, height: int) -> list[tuple[int, int]]:

@@ -1,15 +1,15 @@
-"""What classifiers make of whole images: probabilities, averaged over crops and over models (paper §7).
+"""Class probabilities of whole images, averaged over crops and over models (paper §7).
 
-In: weights, images.  Out: Predictions, which can be kept and combined later; a mean of means is the mean over all,
-since every model sees as many crops. The paper tried the maximum over crops too: it is worse.
+In: weights, images.  Out: Predictions, which can be saved and combined later: every model sees equally many crops, so
+the mean of the models' means is the mean over all. The paper found the maximum over crops to be worse than the mean.
 
 N images, K classes.
 """
 
 from __future__ import annotations
 
-import math
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.checkpoint import ImageClassifier
-from detector.classification.crops import cut, distinct, plan
+from detector.classification.crops import cut_crops, plan_crops
 from detector.data.image import Image
 from detector.network.input import network_input
 from proposals.errors import UserError
@@ -30,28 +30,29 @@ from proposals.selective.colour import to_rgb
 def classify(
     classifier: ImageClassifier, image: Image, crops: int = 10, *, batch: int = 32, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
-    """Mean softmax over an image's crops; [H, W, 3] uint8 RGB -> [K].
+    """Average the softmax over an image's crops; [H, W, 3] uint8 RGB -> [K].
 
-    Crops that occur more than once, as in square images, are computed once and counted as often as they occur.
+    Crops that occur more than once, as in square images, are computed once and weighted.
 
     Args:
-        classifier: the network, in evaluation mode.
-        image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them.
-        crops: 1, 10 or 144; of another size than 224 all of their geometry is in that proportion.
-        batch: crops at a time.
-        device: where the network is.
+        classifier: The classifier, in evaluation mode.
+        image: [H, W, 3] uint8 RGB, or another array that proposals.selective.colour.to_rgb converts.
+        crops: Number of crops, 1, 10 or 144.
+        batch: Crops per pass.
+        device: Device of the network.
     """
     image = to_rgb(image)
-    different, counts = distinct(plan(crops, image.shape[1], image.shape[0], classifier.size))
+    counts = Counter(plan_crops(crops, image.shape[1], image.shape[0], classifier.size))
+    different = list(counts)
     total = np.zeros(classifier.network.config.classes)
     for start in range(0, len(different), batch):
-        squares = cut(image, different[start : start + batch], classifier.size)  # [B, 224, 224, 3]
+        part = different[start : start + batch]
+        squares = cut_crops(image, part, classifier.size)  # [B, 224, 224, 3]
         x = network_input(squares, classifier.convention, device)  # [B, 3, 224, 224]
         with torch.inference_mode():
             logits = classifier.network(x).cpu()  # [B, K]; Apple's GPUs have no float64
-        probabilities = logits.double().softmax(dim=1).numpy()
-        total += counts[start : start + batch] @ probabilities
-    result: NDArray[np.float64] = total / counts.sum()
+        total += np.array([counts[crop] for crop in part]) @ logits.double().softmax(dim=1).numpy()
+    result: NDArray[np.float64] = total / counts.total()
     return result
 
 
@@ -61,15 +62,15 @@ class PredictionsError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one model, or several together, say of N images.
+    """Class probabilities of N images by one model, or the mean of several.
 
     Attributes:
-        models: how many models.
-        crops: crops an image and model.
-        images: N names.
-        labels: [N] int64, the classes they are of.
+        models: Number of models.
+        crops: Number of crops per image and model.
+        images: N names of the images.
+        labels: [N] int64, the true classes.
         probabilities: [N, K] float32.
-        seconds: per image, all models together; 0 where unknown.
+        seconds: Time per image, all models together; 0 if unknown.
     """
 
     models: int
@@ -80,50 +81,37 @@ class Predictions:
     seconds: float
 
     def hits(self, best: int) -> int:
-        """Images whose class is among the so many most probable ones, of equals the first."""
+        """Count the images whose class is among the `best` most probable ones; the first of equals is preferred."""
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :best]
         return int((order == self.labels[:, None]).any(axis=1).sum())
 
     def save(self, path: Path) -> None:
-        """Write them as .npz, without pickle."""
+        """Write an .npz file, without pickle."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                models=self.models,
-                crops=self.crops,
-                images=np.array(self.images),
-                labels=self.labels,
-                probabilities=self.probabilities,
-                seconds=self.seconds,
-            )
+            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what save wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             PredictionsError: no such file, or another kind of file.
         """
         try:
-            with np.load(path, allow_pickle=False) as content:
-                return cls(
-                    int(content["models"]),
-                    int(content["crops"]),
-                    tuple(content["images"].tolist()),
-                    content["labels"],
-                    content["probabilities"],
-                    float(content["seconds"]),
-                )
+            with np.load(path, allow_pickle=False) as file:
+                images, labels, probabilities = tuple(file["images"].tolist()), file["labels"], file["probabilities"]
+                numbers = int(file["models"]), int(file["crops"])
+                return cls(*numbers, images, labels, probabilities, float(file["seconds"]))
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise PredictionsError(f"{path}: no saved predictions ({error})") from error
 
 
 def combine(parts: Sequence[Predictions]) -> Predictions:
-    """The ensemble: the mean over models of predictions on the same images with the same crops.
+    """Average the predictions of several models on the same images with the same crops: an ensemble.
 
     Raises:
-        PredictionsError: none given, or they are of other images, classes or numbers of crops.
+        PredictionsError: none given, or they differ in images, classes or number of crops.
     """
     if not parts:
         raise PredictionsError("no predictions to combine")
@@ -136,33 +124,27 @@ def combine(parts: Sequence[Predictions]) -> Predictions:
     models = sum(part.models for part in parts)
     total = sum((part.models * part.probabilities.astype(np.float64) for part in parts), np.zeros(()))
     known = all(part.seconds for part in parts)
-    if not all(np.array_equal(part.labels, first.labels) for part in parts):  # nor do the probabilities' columns agree
+    if not all(np.array_equal(part.labels, first.labels) for part in parts):  # then their columns differ too
         raise UserError("predictions of models that number the classes differently cannot be combined")
-    return Predictions(
-        models,
-        first.crops,
-        first.images,
-        first.labels,
-        (total / models).astype(np.float32),
-        sum(part.seconds for part in parts) if known else 0.0,
-    )
+    seconds = sum(part.seconds for part in parts) if known else 0.0
+    probabilities = (total / models).astype(np.float32)
+    return Predictions(models, first.crops, first.images, first.labels, probabilities, seconds)
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share, by Wilson's score (1927)."""
-    z = 1.959964
-    share = hits / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return centre - half, centre + half
+    """95 % confidence interval of a proportion, by Wilson's score (1927)."""
+    from scipy.stats import binomtest  # slow to import
+
+    low, high = binomtest(hits, count).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def format_predictions(rows: Iterable[Predictions]) -> str:
-    """A line per number of models and crops, as Table 3: cost, errors with their intervals, seconds per image."""
+    """Print a table like the paper's Table 3: cost, errors with confidence intervals, and seconds per image."""
     from detector.table import columns
 
     table: list[tuple[str, ...]] = [
-        ("models", "crops", "cost", "top-1 error", "95 %", "top-5 error", "95 %", "s/image", "images")
+        ("models", "crops", "cost", "top-1 error", "95 % CI", "top-5 error", "95 % CI", "s/image", "images")
     ]
     for row in rows:
         cells = []

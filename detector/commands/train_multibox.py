@@ -35,7 +35,7 @@ def _work(options: argparse.Namespace) -> None:
     from detector.commands.needs import check_training
     from detector.config import load_config
     from detector.training.multibox import MultiBoxTrainingConfig
-    from detector.training.multibox_run import train_multibox
+    from detector.training.run import train_multibox
 
     config = load_config(MultiBoxTrainingConfig, options.config, options.overrides)
     check_training("train_multibox", config.init, train=config.train, val=config.val)

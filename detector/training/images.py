@@ -1,58 +1,58 @@
 """Train GoogLeNet to classify whole images, from scratch or from weights (paper §6).
 
-In: labelled images of two splits.  Out: runs/<name>/ with the classifier and a row of metrics per epoch.
+In: labelled images of two splits.  Out: an image classifier.
 
-Patches are drawn as detector/classification/augment.py says. Image n of the stream of passes is in batch n // B, each
-pass in an order of its own, so nothing is left out and every process knows its share by numbers alone.
+Training patches are those of detector/classification/augment.py. Each pass over the images has an order of its own;
+batch n holds images n B to (n + 1) B - 1 of the stream of passes, so no image is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.checkpoint import CheckpointError, ImageClassifier, find_checkpoint, load_any_classifier, save_checkpoint
-from detector.classification.augment import SamplingConfig, example, sampler
-from detector.classification.crops import cut, plan
-from detector.data.ground_truth import DataError
+from detector.classification.augment import SamplingConfig, draw_patch, patch_transforms
+from detector.classification.crops import cut_crops, plan_crops
+from detector.config import check_choice, check_range
 from detector.data.labelled_images import ImagesConfig, LabelledImages
+from detector.data.readable import Reader
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.network.input import InputConvention, network_input
 from detector.training.loop import Batch
-from detector.training.optimisation import OptimisationConfig
+from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks
-from detector.training.readable import Reader
-from detector.training.workers import prepared_batches, start_worker
+from detector.training.workers import index_at, load
 
-# The paper: "zero mean", no scale. ImageNet's mean and deviation, as everybody's since.
+# The paper: "zero mean", without a scale. These are the usual mean and deviation of ImageNet.
 INPUT = InputConvention(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-EVAL_PART = 32  # val images at a time
+EVAL_PART = 32  # val images per pass
+FREE = ("classes", "auxiliary_heads", "initialisation", "dropout", "auxiliary_dropout")
+"""Settings of a network that its trunk's weights do not depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTrainingConfig(OptimisationConfig):
-    """An experiment of classification.
+class ImageTrainingConfig(TrainingConfig):
+    """Training of an image classifier.
 
     Attributes:
-        task: "images".
-        train: images to learn from.
-        val: images to measure on, and to choose the best epoch.
-        network: which GoogLeNet; the number of classes is the data's.
-        size: side of the network's input, px.
-        sampling: which patches it sees.
-        init_from: a run's folder, whose averaged weights go on learning under these settings, or a weights file; empty:
-            from scratch. What --resume does is another thing: it takes up the same run.
-        initial_seed: of the fresh weights; the same for every member (§7: "the same initial weights").
+        task: Kind of training, here "images".
+        train: Images to train on.
+        val: Images on which errors are measured and the best epoch is chosen.
+        network: Architecture; the number of classes is that of the data.
+        size: Side of the network's input, px.
+        sampling: How training patches are drawn from the images.
+        init_from: Weights to start from: a weights file, or the folder of a run, whose averaged weights are taken;
+            empty to train from scratch. This starts a new run, where --resume continues one.
+        initial_seed: Seed of the fresh weights, the same for every member (§7: "the same initial weights").
     """
 
     task: str = "images"
@@ -66,40 +66,31 @@ class ImageTrainingConfig(OptimisationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.task != "images":
-            raise ValueError(f"task must be images here, not {self.task!r}")
-        if self.size < 32:
-            raise ValueError(f"size must be at least 32 px, not {self.size}")
+        check_choice(self, "task", ["images"])
+        check_range(self, "[32, inf)", "size")
 
 
-class Examples(TorchDataset[tuple[Tensor, int]]):
-    """Position in the stream of passes -> ([S, S, 3] uint8, label)."""
+class TrainingPatches(TorchDataset[tuple[Tensor, int]]):
+    """Position in the stream of passes -> (random patch [S, S, 3] uint8, label)."""
 
     def __init__(self, images: LabelledImages, config: ImageTrainingConfig) -> None:
         self.images, self.config = images, config
         self.reader = Reader(images.read, len(images))
-        self._transforms = sampler(config.sampling, config.size)
+        self._transforms = patch_transforms(config.sampling, config.size)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         index, image = self.reader(self.index(position))
         seed = (self.config.seed, *divmod(position, len(self.images)))
-        square = example(image, self._transforms, seed)
+        square = draw_patch(image, self._transforms, seed)
         return torch.from_numpy(np.ascontiguousarray(square)), int(self.images.labels[index])
 
     def index(self, position: int) -> int:
-        """Which image stands there."""
-        round_, place = divmod(position, len(self.images))
-        return int(order_of(self.config.seed, round_, len(self.images))[place])
+        """Index of the image at a position."""
+        return index_at(self.config.seed, position, len(self.images))
 
 
-@lru_cache(maxsize=2)
-def order_of(seed: int, round_: int, count: int) -> Any:
-    """The order of 0..count - 1 in a pass; [count] int64."""
-    return np.random.default_rng((seed, round_)).permutation(count)
-
-
-class Centres(TorchDataset[tuple[Tensor, int]]):
-    """Number of an image -> (its one test crop [S, S, 3] uint8, label)."""
+class CentreCrops(TorchDataset[tuple[Tensor, int]]):
+    """Index of an image -> (its centre crop [S, S, 3] uint8, label)."""
 
     def __init__(self, images: LabelledImages, size: int) -> None:
         self.images, self.size = images, size
@@ -107,56 +98,60 @@ class Centres(TorchDataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         index, image = self.reader(index)
-        (square,) = cut(image, plan(1, image.shape[1], image.shape[0], self.size), self.size)
+        (square,) = cut_crops(image, plan_crops(1, image.shape[1], image.shape[0], self.size), self.size)
         return torch.from_numpy(square), int(self.images.labels[index])
 
 
+@dataclass(eq=False)
 class ImageTraining:
-    """The `Task` of classifying images."""
+    """The `Task` of image classification.
+
+    Attributes:
+        config: Settings.
+        classifier: Classifier whose network is trained in place.
+        train: Images to train on.
+        val: Images to measure on.
+        ranks: The processes.
+    """
+
+    config: ImageTrainingConfig
+    classifier: ImageClassifier
+    train: LabelledImages
+    val: LabelledImages
+    ranks: Ranks = field(default_factory=Ranks)
 
     criterion = "val_top1_error"
     unit = "images"
 
-    def __init__(
-        self,
-        config: ImageTrainingConfig,
-        classifier: ImageClassifier,
-        train: LabelledImages,
-        val: LabelledImages,
-        ranks: Ranks | None = None,
-    ) -> None:
-        self.config, self.classifier, self.ranks = config, classifier, ranks or Ranks()
-        self.network: GoogLeNet = classifier.network.to(self.ranks.device)
-        self.batches_per_epoch = max(1, round(len(train) / config.batch))
-        self._train = Examples(train, config)
-        self._val = Centres(val, config.size)
+    def __post_init__(self) -> None:
+        self.network: GoogLeNet = self.classifier.network.to(self.ranks.device)
+        self.batches_per_epoch = max(1, round(len(self.train) / self.config.batch))
+        self._patches = TrainingPatches(self.train, self.config)
+        self._crops = CentreCrops(self.val, self.config.size)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """(squares [B, S, S, 3] uint8, labels [B]) of this process."""
-        size, ranks = self.config.batch, self.ranks
-        edges = range(start * size, stop * size, size)
-        yield from self._load(self._train, [range(edge + ranks.rank, edge + size, ranks.world) for edge in edges])
+        """Yield this process's shares of the batches start..stop - 1: squares [B, S, S, 3] uint8, labels [B]."""
+        return load(self._patches, self.ranks.shares(start, stop, self.config.batch), self.config.workers)
 
     def inputs(self, batch: Batch) -> Tensor:
-        """[B, 3, S, S] float32, channels last in memory."""
+        """Normalise a batch's squares; [B, 3, S, S] float32, channels last in memory."""
         return network_input(batch[0].numpy(), self.classifier.convention, self.ranks.device)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy, that of the auxiliary heads added with weight 0.3."""
+        """Cross-entropy, plus 0.3 times that of each auxiliary head."""
         x, labels = self.inputs(batch), batch[1].to(self.ranks.device)
         heads = self.network.config.auxiliary_heads
         outputs = self.network.forward_with_auxiliary(x) if heads else [self.network(x)]
         return training_loss([logits.float() for logits in outputs], labels)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
-        """Loss and errors of one crop of each val image; every image counts once, however many processes share them."""
-        mine = range(self.ranks.rank, len(self._val.images), self.ranks.world)
+        """Measure loss and errors on the centre crop of each val image; every image counts once."""
+        mine = range(len(self.val))[self.ranks.share]
         parts = [mine[start : start + EVAL_PART] for start in range(0, len(mine), EVAL_PART)]
         sums = np.zeros(4)
         with torch.inference_mode():
-            for squares, labels in self._load(self._val, parts):
-                x = network_input(squares.numpy(), self.classifier.convention, self.ranks.device)
-                logits = network(x).float().cpu()
+            for batch in load(self._crops, parts, self.config.workers):
+                logits, labels = network(self.inputs(batch)).float().cpu(), batch[1]
                 best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
                 loss = F.cross_entropy(logits, labels, reduction="sum")
                 sums += [float(loss), int(best[:, 0].sum()), int(best.sum()), len(labels)]
@@ -167,29 +162,24 @@ class ImageTraining:
         """Write an image classifier."""
         save_checkpoint(path, replace(self.classifier, network=cast(GoogLeNet, network)))
 
-    @property
-    def unread(self) -> int:
-        """Images of both sets that could not be read so far, for which others came."""
-        return int(self._train.reader.failed.sum() + self._val.reader.failed.sum())
-
     def contents(self, step: int) -> list[str]:
-        """The files of a batch."""
-        positions = range(step * self.config.batch, (step + 1) * self.config.batch)
-        return [self._train.images.describe(self._train.index(position)) for position in positions]
+        """List the images of a batch."""
+        (positions,) = Ranks().shares(step, step + 1, self.config.batch)
+        return [self.train.describe(self._patches.index(position)) for position in positions]
 
-    def _load(self, images: TorchDataset[tuple[Tensor, int]], batches: Iterable[Sequence[int]]) -> Iterator[Batch]:
-        loader: DataLoader[Any] = DataLoader(
-            images,
-            batch_sampler=[list(batch) for batch in batches],
-            num_workers=self.config.workers,
-            prefetch_factor=4 if self.config.workers else None,
-            worker_init_fn=start_worker,
-        )
-        yield from map(tuple, prepared_batches(loader))
+    @property
+    def unread(self) -> list[str]:
+        """The images of both sets that could not be read so far; each was replaced by the next one."""
+        return [
+            part.images.describe(index)
+            for part in (self._patches, self._crops)
+            for index, failed in enumerate(part.reader.failed)
+            if failed
+        ]
 
 
 def start_image_classifier(config: ImageTrainingConfig, classes: tuple[str, ...]) -> ImageClassifier:
-    """Fresh weights, or those that `init_from` names with a fresh last layer if their classes are others.
+    """Make a network with fresh weights, or those of `init_from`, with fresh last layers if its classes are others.
 
     Raises:
         CheckpointError: no such run or file, or weights of another network than `network` describes.
@@ -199,10 +189,11 @@ def start_image_classifier(config: ImageTrainingConfig, classes: tuple[str, ...]
     if not config.init_from:
         return ImageClassifier(GoogLeNet(wanted), INPUT, config.size, classes)
     previous = _previous(Path(config.init_from).expanduser(), wanted)
-    if _shape(previous.network.config) != _shape(wanted):
-        raise CheckpointError(
-            f"{config.init_from} holds another network: {_difference(previous.network.config, wanted)}"
-        )
+    found, asked = vars(previous.network.config), vars(wanted)
+    different = [name for name in found if found[name] != asked[name] and name not in FREE]
+    if different:
+        differences = ", ".join(f"{name} is {found[name]}, not {asked[name]}" for name in different)
+        raise CheckpointError(f"{config.init_from} holds another network: {differences}")
     network = GoogLeNet(wanted)
     state = previous.network.state_dict()
     nameless = not previous.classes and previous.network.config.classes == len(classes)
@@ -219,12 +210,12 @@ def start_image_classifier(config: ImageTrainingConfig, classes: tuple[str, ...]
 
 
 def _is_last(name: str) -> bool:
-    """Whether a tensor belongs to a layer of one output a class."""
+    """Whether a tensor belongs to a layer with one output per class."""
     return name.split(".")[-2] in ("fc", "fc2")
 
 
 def _previous(path: Path, wanted: GoogLeNetConfig) -> ImageClassifier:
-    """A weights file, or the averaged weights of a run, auxiliary heads included."""
+    """Load a weights file, or the averaged weights of a run with its auxiliary heads."""
     if not path.is_dir():
         return load_any_classifier(find_checkpoint(str(path)))
     classifier = load_any_classifier(path / "last.safetensors")
@@ -236,32 +227,3 @@ def _previous(path: Path, wanted: GoogLeNetConfig) -> ImageClassifier:
     network = GoogLeNet(replace(classifier.network.config, auxiliary_heads=min(heads, wanted.auxiliary_heads)))
     network.load_state_dict({name: tensor for name, tensor in weights.items() if name in network.state_dict()})
     return replace(classifier, network=network)
-
-
-def _shape(config: GoogLeNetConfig) -> GoogLeNetConfig:
-    """What decides the shapes of the trunk's tensors, and what they mean."""
-    plain = GoogLeNetConfig()
-    return replace(
-        config,
-        classes=1,
-        auxiliary_heads=0,
-        initialisation=plain.initialisation,
-        dropout=plain.dropout,
-        auxiliary_dropout=plain.auxiliary_dropout,
-    )
-
-
-def _difference(found: GoogLeNetConfig, wanted: GoogLeNetConfig) -> str:
-    first, second = vars(_shape(found)), vars(_shape(wanted))
-    return ", ".join(f"{name} is {first[name]}, not {second[name]}" for name in first if first[name] != second[name])
-
-
-def check_images(train: LabelledImages, val: LabelledImages) -> LabelledImages:
-    """The val images under the train images' numbering.
-
-    Raises:
-        DataError: a val class that train does not have.
-    """
-    if len(train.classes) < 2:
-        raise DataError(f"one class only ({train.classes[0]}): nothing to tell apart")
-    return val.with_classes(train.classes, "train")

@@ -1,10 +1,10 @@
-"""A linear classifier on frozen features: the start of fine-tuning, and a baseline of its own.
+"""A linear classifier on frozen features, with which fine-tuning starts.
 
-In: features [W, 1024] of the averaged inception_5b, labels [W].
+In: features [W, 1024] (inception_5b, averaged over positions), labels [W].
 Out: weight [K + 1, 1024] and bias [K + 1] of the last layer.
 
-R-CNN starts fine-tuning from a fresh Gaussian layer at ten times the learning rate; on few images and processors it
-pays to solve that convex part first. Ours.
+Ours: R-CNN starts fine-tuning from a Gaussian last layer with ten times the learning rate of the others. With few
+images and few processors it is faster to solve this convex part of the problem first.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 def fit_linear(
     features: Tensor, labels: Tensor, outputs: int, *, weight_decay: float, iterations: int = 200
 ) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression by L-BFGS.
+    """Fit multinomial logistic regression by L-BFGS.
 
     Args:
         features: [W, C] float32.
         labels: [W] int64 in 0..outputs - 1.
-        outputs: K + 1.
-        weight_decay: factor of half the squared weights (of the standardised features), biases excepted.
-        iterations: at most.
+        outputs: Number of classes, K + 1.
+        weight_decay: Factor of half the squared weights for standardised features; biases have no penalty.
+        iterations: Largest number of iterations.
 
     Returns:
-        weight [outputs, C] and bias [outputs], for the features as given.
+        weight [outputs, C] and bias [outputs], for features that are not standardised.
     """
     mean, std = features.mean(dim=0), features.std(dim=0).clamp_min(1e-6)
     standard = (features - mean) / std

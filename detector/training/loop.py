@@ -1,8 +1,8 @@
-"""The training loop: batches -> steps of SGD -> averaged weights -> a row of metrics an epoch, safe against kills.
+"""The training loop: batches -> steps of SGD -> averaged weights -> one row of metrics per epoch, resumable.
 
-What is learned is a `Task`; this file is how. A step depends on the task's batch of that number, the weights and the
-seed alone, so that a run which was killed and resumed ends, on a CPU, with the bits of an unbroken one. Under torchrun
-every process takes its share of each batch, and DistributedDataParallel averages their gradients.
+A `Task` says what is trained; the loop is the same for all. A step depends only on the task's batch of that number, the
+weights and the seed, so a run that was killed and resumed ends, on a CPU, with exactly the weights of an unbroken run.
+Under torchrun every process takes its share of each batch, and DistributedDataParallel averages the gradients.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
-from tqdm import tqdm
 
+from detector.data.ground_truth import listed
 from detector.device import autocast, choose_precision
-from detector.training.optimisation import OptimisationConfig, build_average, build_optimiser, learning_rate
+from detector.progress import progress
+from detector.training.optimisation import TrainingConfig, build_average, build_optimiser, learning_rate
 from detector.training.ranks import Ranks
-from detector.training.record import TrainingError
+from detector.training.record import Reports, TrainingError, begin
 from proposals.files import write_whole
 
 Batch = tuple[Tensor, ...]
-"""Tensors of one first axis, the examples."""
+"""Tensors whose first axis is the examples."""
 
-LISTED = 8  # files that a message names
+LISTED = 8  # files named in a message
 
 
 class Task(Protocol):
-    """What is learned.
+    """What is trained: a network, its batches, its loss and its metrics.
 
     Attributes:
-        network: learns in place.
-        criterion: the column of `measure` by which the best epoch is chosen; the lower the better.
-        unit: what an example is called, in the plural.
-        batches_per_epoch: steps between two rows of metrics.
+        network: Network that is trained in place.
+        criterion: Column of `measure` by which the best epoch is chosen; lower is better.
+        unit: Name of the examples, in the plural.
+        batches_per_epoch: Steps between two rows of metrics.
     """
 
     criterion: str
@@ -56,26 +57,26 @@ class Task(Protocol):
     def network(self) -> nn.Module: ...  # noqa: D102 - above
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """This process's shares of the batches start..stop - 1, which depend on their numbers alone."""
+        """Yield this process's shares of the batches start..stop - 1; a batch depends on its number alone."""
 
     def inputs(self, batch: Batch) -> Tensor:
-        """What the network reads of a batch."""
+        """Compute the network's input from a batch."""
 
     def loss(self, batch: Batch) -> Tensor:
-        """The mean loss of a batch, or of a part of one, under the network's weights."""
+        """Compute the mean loss of a batch, or of a part of one."""
 
     def measure(self, network: nn.Module) -> dict[str, float]:
-        """Metrics of other weights of the same network on images it does not learn from; the same on every process."""
+        """Measure a network of the same architecture on the val images; every process gets the same metrics."""
 
     def save(self, network: nn.Module, path: Path) -> None:
-        """Write those weights with all it takes to use them."""
+        """Write a weights file that can be used on its own."""
 
     def contents(self, step: int) -> list[str]:
-        """The files in the batch of that number."""
+        """List the files of a batch."""
 
 
 class _Loss(nn.Module):
-    """The task's loss as a module: DistributedDataParallel watches the forward of what it wraps."""
+    """The task's loss as a module, since DistributedDataParallel synchronises in the forward of what it wraps."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -87,23 +88,22 @@ class _Loss(nn.Module):
 
 
 class Loop:
-    """A run: a task, its optimiser, its average and how far it has come."""
+    """A run: a task, its optimiser, the weight average and the step it has reached.
+
+    Args:
+        task: What is trained.
+        config: Settings.
+        folder: Folder of the run.
+        ranks: The processes.
+        data: Digest of the training data; the state of a run on other data is not resumed.
+
+    Raises:
+        TrainingError: the batch cannot be shared equally by the processes and parts.
+    """
 
     def __init__(
-        self, task: Task, config: OptimisationConfig, folder: Path, ranks: Ranks | None = None, *, data: str = ""
+        self, task: Task, config: TrainingConfig, folder: Path, ranks: Ranks | None = None, *, data: str = ""
     ) -> None:
-        """Begin at step 0.
-
-        Args:
-            task: what is learned.
-            config: how.
-            folder: of the run.
-            ranks: the processes.
-            data: digest of what is learned from: a state of other data is not resumed.
-
-        Raises:
-            TrainingError: the batch cannot be shared equally by the processes and parts.
-        """
         self.task, self.config, self.folder, self.ranks, self.data = task, config, folder, ranks or Ranks(), data
         if config.batch % (self.ranks.world * config.accumulate):
             raise TrainingError(
@@ -112,8 +112,8 @@ class Loop:
             )
         self.step = 0
         self.best = math.inf
-        self.losses: list[float] = []  # of the epoch under way
-        self.stopping = False  # set by a signal: save and stop after the batch under way
+        self.losses: list[float] = []  # of the current epoch
+        self.stopping = False  # set by a signal: save and stop after the current batch
         self.optimiser = build_optimiser(task.network, config)
         self.average = build_average(task.network, config)
         self._loss: nn.Module | None = None
@@ -121,19 +121,19 @@ class Loop:
 
     @property
     def steps(self) -> int:
-        """Batches of the whole run."""
+        """Number of batches of the whole run."""
         return self.config.epochs * self.task.batches_per_epoch
 
     @property
     def finished_epochs(self) -> int:
-        """Epochs that were measured; one that was stopped after its last batch still has its losses."""
+        """Number of measured epochs; one that was stopped after its last batch is not, and still has its losses."""
         return (self.step - bool(self.losses)) // self.task.batches_per_epoch
 
     def run(self) -> Iterator[dict[str, float]]:
-        """Train to the end; yields the row of metrics of each epoch, and saves the state when the caller has taken it.
+        """Train to the end; yield the metrics of each epoch, and save the state once the caller has taken them.
 
         Raises:
-            KeyboardInterrupt: a signal came; the state after the last batch is on disk.
+            KeyboardInterrupt: a signal came; the state after the last batch is saved.
             TrainingError: the loss is not finite.
         """
         with self._stop_after_batch():
@@ -142,14 +142,8 @@ class Loop:
                 started, begin = time.perf_counter(), self.step
                 epoch = self.finished_epochs + 1
                 stop = epoch * self.task.batches_per_epoch
-                bar = tqdm(
-                    self.task.batches(begin, stop),
-                    total=stop - begin,
-                    desc=f"epoch {epoch}/{self.config.epochs}",
-                    unit="batch",
-                    dynamic_ncols=True,
-                    disable=not self.ranks.leads,
-                )
+                batches = self.task.batches(begin, stop)
+                bar = progress(batches, f"epoch {epoch}/{self.config.epochs}", "batch", total=stop - begin)
                 for batch in bar:
                     self.losses.append(self.learn(batch))
                     bar.set_postfix(loss=f"{np.mean(self.losses[-20:]):.4f}", refresh=False)
@@ -176,13 +170,13 @@ class Loop:
                 saved = time.monotonic()
 
     def finish_epoch(self, keep: Sequence[str] = ("last",)) -> dict[str, float]:
-        """Measure the averaged weights and keep them, as the best if they are; all processes call it together.
+        """Measure the averaged weights and save them; all processes must call this together.
 
         Args:
-            keep: names of the files that they are written to whether or not they are the best.
+            keep: Names of the files that are written in any case; "best" is written if the weights are the best so far.
 
         Returns:
-            the metrics.
+            The metrics.
         """
         network = self.measured_weights()
         with autocast(self.ranks.device, self._precision):
@@ -197,12 +191,12 @@ class Loop:
         return metrics
 
     def learn(self, batch: Batch) -> float:
-        """One step of SGD on this process's share of a batch; returns the whole batch's loss.
+        """Take one step of SGD on this process's share of a batch; return the loss of the whole batch.
 
         Raises:
             TrainingError: the loss is not finite.
         """
-        # Dropout depends on seed, step and process alone: exact resume.
+        # Dropout depends on seed, step and process alone, which makes resuming exact.
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1009 + self.ranks.rank)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(self.step)
@@ -224,7 +218,11 @@ class Loop:
         total, stops = self.ranks.total([value, float(self.stopping)])
         value, self.stopping = total / self.ranks.world, stops > 0
         if not math.isfinite(value):
-            raise self._not_finite(value)
+            raise TrainingError(
+                f"the loss is {value} in epoch {self.finished_epochs + 1} at batch {self.step} of {self.folder}: lower "
+                f"learning_rate (now {self.config.learning_rate:g}) and start another run with name=OTHER. "
+                f"The batch: {listed(self.task.contents(self.step), LISTED)}"
+            )
         self.optimiser.step()
         if self.config.averaging != "none" and self.step >= self.config.average_start * self.task.batches_per_epoch:
             self.average.update_parameters(self.task.network)
@@ -232,13 +230,13 @@ class Loop:
         return value
 
     def learning_rate(self, step: int) -> float:
-        """Of a step, counted from 0."""
+        """Learning rate of a step, counted from 0."""
         return learning_rate(self.config, step, self.task.batches_per_epoch)
 
     def measured_weights(self) -> nn.Module:
-        """The weights to measure and keep, in evaluation mode: the averaged ones as soon as there are any.
+        """Return the weights to measure and save, in evaluation mode: the averaged ones once there are any.
 
-        With batch normalisation the processes bring their statistics together: all of them must call this.
+        With batch normalisation the statistics of all processes are averaged, so all of them must call this.
         """
         network = self.average.module
         if self.average.n_averaged == 0:
@@ -253,7 +251,7 @@ class Loop:
         return network.eval()
 
     def save_state(self) -> None:
-        """Write all that resuming needs; the file appears whole or not at all."""
+        """Write state.pt, from which the run can be resumed."""
         if not self.ranks.leads:
             return
         state = {
@@ -272,7 +270,7 @@ class Loop:
         """Continue from the folder's state.pt.
 
         Raises:
-            TrainingError: it is of other data, or damaged.
+            TrainingError: it belongs to other data, or is damaged.
         """
         path = self.folder / "state.pt"
         try:
@@ -289,19 +287,9 @@ class Loop:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
 
-    def _not_finite(self, value: float) -> TrainingError:
-        files = self.task.contents(self.step)
-        rest = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
-        epoch = self.step // self.task.batches_per_epoch + 1
-        return TrainingError(
-            f"the loss is {value} in epoch {epoch} at batch {self.step} of {self.folder}: lower learning_rate "
-            f"(now {self.config.learning_rate:g}) and start another run with name=OTHER. "
-            f"The batch: {', '.join(files[:LISTED])}{rest}"
-        )
-
     @contextmanager
     def _stop_after_batch(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM let the batch under way finish and be saved; a second one stops at once."""
+        """On Ctrl-C or SIGTERM finish the current batch and save; a second signal stops at once."""
 
         def stop(number: int, _: FrameType | None) -> None:
             if self.stopping:
@@ -315,3 +303,31 @@ class Loop:
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
+
+
+def carry_on(loop: Loop, config: object, *, resuming: bool, reports: Reports | None = None) -> None:
+    """Run a loop from its beginning or its saved state, and write its record.
+
+    Args:
+        loop: The loop, not run yet.
+        config: The whole configuration, which is saved in the run's folder.
+        resuming: Continue from the saved state.
+        reports: Reports of a run that has begun and made its folder.
+    """
+    folder, ranks = loop.folder, loop.ranks
+    if resuming:
+        loop.load_state()
+        reports = Reports(folder, loop.finished_epochs) if ranks.leads else None
+        ranks.say(f"resumed {folder} at batch {loop.step} of {loop.steps}")
+    elif ranks.leads and not reports:
+        begin(folder, config, ranks.device)
+        reports = Reports(folder)
+    ranks.wait()
+    try:
+        for row in loop.run():
+            if reports:
+                reports.add(row)
+    finally:
+        if reports:
+            reports.close()
+    ranks.wait()  # the other processes read what the first has written

@@ -1,11 +1,12 @@
-"""How weights learn: SGD with momentum, its learning rate over the epochs, averaging (paper §6).
+"""SGD with momentum, its learning rate schedule, and weight averaging (paper §6).
 
 The paper: "asynchronous stochastic gradient descent with 0.9 momentum, fixed learning rate schedule (decreasing the
-learning rate by 4% every 8 epochs)", and "Polyak averaging was used to create the final model". It gives no rate, no
-batch, no weight decay; what stands here is BVLC caffe's or ours, as marked. Ours is synchronous: torchrun's processes
-share each batch, which replaces DistBelief.
+learning rate by 4% every 8 epochs)", and "Polyak averaging was used to create the final model". It gives no initial
+rate, batch or weight decay; these defaults are BVLC Caffe's or ours, as marked. Our SGD is synchronous: the processes
+of torchrun share each batch, where the paper uses DistBelief.
 
-Four percent in eight epochs is 0.28 after 250: the rate hardly falls, and it is the averaging that settles the weights.
+A decay of 4 % in eight epochs leaves 0.28 of the rate after 250 epochs, so it is averaging that makes the weights
+converge.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from detector.config import check_choice, check_range
 from proposals.settings import PRECISIONS
 
 SCHEDULES = ("step", "poly", "cosine", "constant")
@@ -27,41 +29,30 @@ AVERAGES = ("mean", "ema", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationConfig:
-    """What every training states, whatever it learns.
+    """How weights are optimised: length, batch, learning rate, averaging.
 
     Attributes:
-        name: the folder of the run is runs/<name>.
-        epochs: to train for.
-        batch: examples a step, all processes together.
-        accumulate: parts that a batch is worked through in, for less memory; the step is the same but for rounding, and
-            with batch normalisation, which takes each part for itself.
-        learning_rate: at the start, for that batch.
-        schedule: "step": × decay every decay_epochs; "poly": × (1 - t)^power, t the share done; "cosine": × half a
-            cosine; "constant".
-        decay: of "step".
-        decay_epochs: of "step".
-        power: of "poly".
-        warmup: steps over which the learning rate rises.
-        momentum: of SGD.
-        weight_decay: on weights; biases and batch normalisation have none.
-        averaging: which weights are measured and kept: "mean" of all steps from average_start on (Polyak and Juditsky,
-            1992), "ema" (exponential), "none".
-        average_start: epochs before the averaging begins; until then the weights themselves are measured.
-        average_decay: of "ema"; at step t at most (1 + t) / (10 + t).
-        batch_norm_batches: batches of training images that a network with batch normalisation takes its statistics from
-            before each measurement; 0: its running averages.
-        seed: of the order, the sampling and dropout.
-        workers: processes that read and prepare, for each training process.
-        precision: what the layers compute in: float32, bfloat16, or auto: bfloat16 where the device multiplies it
-            faster. Weights and averages are float32 always.
-        save_minutes: at most so long between two savings of the state that --resume auto takes up; an epoch's end saves
-            too.
-        members: runs to do one after the other, NAME-1, NAME-2, ..., with seeds seed, seed + 1, ...: an ensemble.
-        variants: settings in which members differ besides, as lists of key=value, one for each member in turn; empty:
-            in none (§7: "differ only in sampling methodologies and the random order").
+        epochs: Number of epochs.
+        batch: Examples per step, all processes together.
+        accumulate: Number of parts that a batch is processed in, to save memory. The step differs by rounding alone,
+            except with batch normalisation, whose statistics are those of a part.
+        learning_rate: Initial learning rate, for the whole batch.
+        schedule: Learning rate over time: "step" multiplies it by `decay` every `decay_epochs` epochs; "poly" by
+            (1 - t)^power, where t is the fraction of the training done; "cosine" by half a cosine; "constant" keeps it.
+        decay: Factor applied every `decay_epochs` epochs (schedule "step" only).
+        decay_epochs: Epochs between two decays (schedule "step" only).
+        power: Exponent of schedule "poly".
+        warmup: Number of steps over which the learning rate rises to its initial value.
+        momentum: Momentum of SGD, in [0, 1).
+        weight_decay: L2 penalty on weights; biases and batch normalisation have none.
+        averaging: Which weights are measured and saved: "mean", the mean over all steps since `average_start` (Polyak
+            and Juditsky, 1992); "ema", an exponential moving average; "none", the latest.
+        average_start: Epochs before averaging begins; until then the latest weights are measured.
+        average_decay: Decay of the exponential average, in [0, 1); at most (1 + t) / (10 + t) at step t.
+        batch_norm_batches: Training batches from which batch normalisation's statistics are computed before each
+            measurement; 0 uses its running averages.
     """
 
-    name: str = "run"
     epochs: int = 10
     batch: int = 128
     accumulate: int = 1
@@ -73,10 +64,41 @@ class OptimisationConfig:
     warmup: int = 0
     momentum: float = 0.9  # §6
     weight_decay: float = 0.0002  # BVLC
-    averaging: str = "mean"  # §6; whether a plain or an exponential mean it does not say
+    averaging: str = "mean"  # §6, which does not say whether a plain or an exponential mean
     average_start: float = 0.0
     average_decay: float = 0.9999  # TF-slim inception_v1
     batch_norm_batches: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(self, "[1, inf)", "epochs", "batch", "accumulate")
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate must divide batch, and {self.accumulate} does not divide {self.batch}")
+        check_choice(self, "schedule", SCHEDULES)
+        check_choice(self, "averaging", AVERAGES)
+        check_range(self, "(0, inf)", "learning_rate", "decay_epochs", "decay", "power")
+        check_range(self, "[0, 1)", "momentum", "average_decay")
+        check_range(self, "[0, inf)", "weight_decay", "average_start", "batch_norm_batches", "warmup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(OptimisationConfig):
+    """Settings that every training has, whatever it learns.
+
+    Attributes:
+        name: Name of the run, whose folder is runs/<name>.
+        seed: Seed of the order of the examples, of sampling and of dropout.
+        workers: Data-loading processes per training process.
+        precision: Number format of the layers: "float32", "bfloat16", or "auto", which is bfloat16 where the device
+            multiplies it faster. Weights and averages are always float32.
+        save_minutes: Longest time between two saves of the state that --resume auto continues from, minutes; the end
+            of an epoch saves too.
+        members: Number of runs trained one after another, NAME-1, NAME-2, ..., with seeds seed, seed + 1, ...: an
+            ensemble.
+        variants: Further settings in which the members differ, a list of key=value texts for each member in turn;
+            empty for none (§7: "differ only in sampling methodologies and the random order").
+    """
+
+    name: str = "run"
     seed: int = 0
     workers: int = 1
     precision: str = "auto"
@@ -85,35 +107,14 @@ class OptimisationConfig:
     variants: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "members"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.batch % self.accumulate:
-            raise ValueError(f"accumulate must divide batch, and {self.accumulate} does not divide {self.batch}")
-        for name, choices in (("schedule", SCHEDULES), ("averaging", AVERAGES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        for name in ("learning_rate", "decay_epochs", "decay", "power"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("momentum", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in (
-            "weight_decay",
-            "average_start",
-            "batch_norm_batches",
-            "workers",
-            "warmup",
-            "seed",
-            "save_minutes",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        super().__post_init__()
+        check_choice(self, "precision", PRECISIONS)
+        check_range(self, "[1, inf)", "members")
+        check_range(self, "[0, inf)", "workers", "seed", "save_minutes")
 
 
 def learning_rate(config: OptimisationConfig, step: int, batches_per_epoch: int) -> float:
-    """The rate of a step, counted from 0."""
+    """Learning rate of a step, counted from 0."""
     factor = 1.0
     share = step / (config.epochs * batches_per_epoch)
     match config.schedule:
@@ -127,7 +128,7 @@ def learning_rate(config: OptimisationConfig, step: int, batches_per_epoch: int)
 
 
 def build_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.optim.SGD:
-    """SGD over what learns in the network, weight decay on its weights only: not on biases, scales and shifts."""
+    """Make SGD for the trainable parameters; biases, scales and shifts have no weight decay."""
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return torch.optim.SGD(
         [
@@ -140,14 +141,14 @@ def build_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.opt
 
 
 def build_average(network: nn.Module, config: OptimisationConfig) -> AveragedModel:
-    """The averaged weights; the buffers of batch normalisation are the network's own."""
+    """Make the averaged copy of a network; buffers of batch normalisation are copied, not averaged."""
     if config.averaging != "ema":
         return AveragedModel(network)
     return AveragedModel(network, multi_avg_fn=_ramped(config.average_decay))
 
 
 def _ramped(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential average that forgets its beginning faster while it is young."""
+    """An exponential average with a smaller decay in the first steps, when few weights were averaged."""
 
     @torch.no_grad()
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:

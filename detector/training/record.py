@@ -1,22 +1,23 @@
-"""What a run leaves in runs/<name>/ beside its weights.
+"""The record of a run, beside its weights in runs/<name>/.
 
-config.yaml     every setting, reloadable with --config
+config.yaml     all settings; reload with --config
 run.json        command, commit, versions, device
-metrics.jsonl   a row an epoch
-curves.png      the same, drawn
-tensorboard/    the same, where TensorBoard is installed
+metrics.jsonl   one row per epoch
+curves.png      plots of the rows
+tensorboard/    the rows for TensorBoard, if it is installed
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,26 +30,28 @@ from proposals.files import write_whole
 from proposals.locking import InUseError, Lock
 
 FREE = ("workers", "cache", "save_minutes", "members", "accumulate")
-"""Settings that change how a run is computed, not what comes out."""
+"""Settings that do not change the result; they may differ when a run is resumed."""
 PLACES = ("root", "annotations", "images")
-"""Where data lie; what they hold is compared when the state is loaded."""
+"""Locations of data; their contents are compared when the state is loaded."""
 WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", "best.safetensors", "last.safetensors", "linear.safetensors")
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrainingError(UserError):
-    """Training cannot go on; one line with the reason and the next step."""
+    """A training that cannot continue; one line with the reason and the next step."""
 
 
 @contextmanager
 def owned(folder: Path, *, leads: bool = True) -> Iterator[None]:
-    """Keep other processes from the folder of a run while it is trained; a folder that stays empty is removed again.
+    """Lock the folder of a run while it is trained; a folder that stays empty is removed again.
 
     Args:
-        folder: made where there is none.
-        leads: whether this process is the one of several that writes.
+        folder: Folder of the run; created if missing.
+        leads: Whether this process is the one that writes.
 
     Raises:
-        TrainingError: another run of that name is under way.
+        TrainingError: another process is training a run of that name.
     """
     if not leads:
         yield
@@ -69,17 +72,16 @@ def owned(folder: Path, *, leads: bool = True) -> Iterator[None]:
 
 
 def check_folder(folder: Path, config: object, *, resume: bool) -> bool:
-    """Whether the folder holds a run of these settings to resume.
+    """Check whether the folder holds a run of these settings to resume.
 
     Raises:
-        TrainingError: it holds one, and it is not to be resumed, or was made with other settings; or it holds what no
-            training wrote.
+        TrainingError: it holds a run that is not to be resumed or has other settings, or files that no training wrote.
     """
     if not (folder / "state.pt").is_file():
         foreign = [name for name in WRITTEN if (folder / name).exists()]
         if foreign and not (folder / "run.json").is_file():
             raise TrainingError(
-                f"{folder}/{foreign[0]} is of no training; name=OTHER starts a run in a folder of its own"
+                f"{folder}/{foreign[0]} was not written by a training; name=OTHER starts a run in a folder of its own"
             )
         return False
     if not resume:
@@ -93,26 +95,25 @@ def check_folder(folder: Path, config: object, *, resume: bool) -> bool:
 
 
 def _decisive(config: object) -> dict[str, object]:
-    """The settings that decide what comes out, by dotted key."""
-    found: dict[str, object] = {}
+    """The settings that decide the result, by dotted key."""
+    settings: dict[str, Any] = config_to_dict(config)
+    for section, names in ("train", PLACES), ("val", PLACES), ("heads", FREE):
+        settings[section] = {key: value for key, value in settings.get(section, {}).items() if key not in names}
+    return {key: value for key, value in _flat(settings, "") if key not in FREE}
 
-    def add(section: Mapping[str, object], prefix: str, left_out: Sequence[str]) -> None:
-        for key, value in section.items():
-            if key in left_out:
-                continue
-            if isinstance(value, Mapping):
-                add(value, f"{prefix}{key}.", PLACES if key in ("train", "val") else FREE if key == "heads" else ())
-            else:
-                found[prefix + key] = value
 
-    add(config_to_dict(config), "", FREE)
-    return found
+def _flat(section: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def begin(folder: Path, config: object, device: torch.device) -> None:
-    """Make the folder of a new run, with its settings and its circumstances."""
+    """Make the folder of a new run, and write its settings, command, commit, versions and device."""
     folder.mkdir(parents=True, exist_ok=True)
-    with write_whole(folder / "run.json") as path:  # first: by it check_folder knows a folder of ours
+    with write_whole(folder / "run.json") as path:  # first: check_folder recognises our folders by it
         path.write_text(json.dumps(describe_run(device), indent=1) + "\n", encoding="utf-8")
     (folder / "metrics.jsonl").unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
@@ -120,7 +121,7 @@ def begin(folder: Path, config: object, device: torch.device) -> None:
 
 
 def describe_run(device: torch.device) -> dict[str, str]:
-    """What a reader needs to repeat a run: command, commit, versions, device."""
+    """Describe how a run was started: command, commit, versions, device."""
     try:
         git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -137,11 +138,11 @@ def describe_run(device: torch.device) -> dict[str, str]:
 
 
 class Reports:
-    """The rows of metrics of a run, in its files and printed.
+    """Writes and prints the metrics of a run.
 
     Args:
-        folder: of the run.
-        epoch: rows of later epochs are dropped: the saved state does not hold them, and they will be made again.
+        folder: Folder of the run.
+        epoch: Last epoch of the saved state; rows of later epochs are dropped, since those will be trained again.
     """
 
     def __init__(self, folder: Path, epoch: float = math.inf) -> None:
@@ -151,15 +152,15 @@ class Reports:
         self._write()
 
     def add(self, row: dict[str, float]) -> None:
-        """Add a row."""
+        """Add the row of an epoch: write, log and plot it."""
         self._rows.append(row)
         self._write()
-        print("  ".join(f"{key} {value:.5g}" for key, value in row.items()), flush=True)
+        _LOG.info("%s", "  ".join(f"{key} {value:.5g}" for key, value in row.items()))
         draw_curves(self._rows, self.folder / "curves.png")
         self._to_tensorboard(row)
 
     def close(self) -> None:
-        """Let go of TensorBoard's file."""
+        """Close TensorBoard's file."""
         if self._writer:
             self._writer.close()
 
@@ -174,21 +175,21 @@ class Reports:
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
 
-                # What lies behind the step is of epochs that are made again.
+                # Steps from purge_step on belong to epochs that are trained again.
                 self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=int(row["epoch"]))
             for name, value in row.items():
                 if name != "epoch":
                     self._writer.add_scalar(name, value, int(row["epoch"]))
             self._writer.flush()
-        except ImportError:  # it is not installed
+        except ImportError:  # not installed
             self._writer = False
-        except Exception as error:  # a picture of the training is no reason to end it
-            print(f"warning: no TensorBoard ({error})", file=sys.stderr)
+        except Exception as error:  # a plot is no reason to end a training
+            _LOG.warning("no TensorBoard (%s)", error)
             self._writer = False
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl; a line that a kill or a full disk has torn counts as none."""
+    """Read the rows of metrics.jsonl; lines that a kill or a full disk has cut off are skipped."""
     path, rows = folder / "metrics.jsonl", []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
@@ -201,11 +202,8 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
-    """Every column over the epochs: losses in one panel, the val columns in another, the learning rate in a third."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    """Plot all columns over the epochs: losses, other val columns, and the learning rate in a panel each."""
+    from matplotlib.figure import Figure  # slow to import; without pyplot no display is looked for
 
     names = dict.fromkeys(name for row in rows for name in row)
     panels = [
@@ -214,8 +212,8 @@ def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
         [name for name in names if name == "learning_rate"],
     ]
     panels = [panel for panel in panels if panel]
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), squeeze=False, layout="tight")
-    for axis, panel in zip(axes[0], panels, strict=True):
+    figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="tight")
+    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name in panel:
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             axis.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=name)
@@ -224,4 +222,3 @@ def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
         axis.legend(fontsize=8)
     with write_whole(path) as temporary:
         figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.device import autocast, choose_precision
 from detector.network.googlenet import GoogLeNet, regression_features
+from detector.progress import progress
 from detector.regions.offsets import apply_offsets, fit_regression, offsets_to
 from detector.training.record import TrainingError
-from detector.training.regions import Examples, FineTuning, load_batches
+from detector.training.region_batches import RegionBatches
+from detector.training.regions import FineTuning
 from detector.training.windows import BACKGROUND, Windows
+from detector.training.workers import load
 from proposals.boxes import Boxes, iou
 
 NEAR = 0.6  # R-CNN: overlap from which a window tells where its object is
@@ -67,13 +69,13 @@ class _Placed:
     features: Tensor
 
 
-def _placed(task: FineTuning, network: GoogLeNet, examples: Examples, label: str) -> _Placed:
+def _placed(task: FineTuning, network: GoogLeNet, examples: RegionBatches, label: str) -> _Placed:
     windows = _near(examples.sampler.windows, task.config.regression_windows, task.config.seed)
     ordered = examples.in_order(windows)
     windows = ordered.sampler.windows
     features = []
-    batches = load_batches(ordered, 0, len(np.unique(windows.image)), task.config.workers)
-    bar = tqdm(batches, total=len(np.unique(windows.image)), desc=label, unit="image", dynamic_ncols=True)
+    batches = load(ordered, range(len(np.unique(windows.image))), task.config.workers)
+    bar = progress(batches, label, total=len(np.unique(windows.image)))
     precision = choose_precision(task.config.precision, task.ranks.device)
     with torch.inference_mode(), autocast(task.ranks.device, precision):
         for batch in bar:

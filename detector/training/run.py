@@ -1,101 +1,117 @@
-"""A training run from its config to its folder: read, train, record.
+"""A training from its configuration to its folder: read, train, record.
 
-A config's `task` says what is learned: "regions" (finetune.py) or "images" (images.py). runs/<name>/ gets, beside what
-record.py lists, best.safetensors, last.safetensors (classifiers; of regions also linear.safetensors) and state.pt (to
-resume). With `members` several runs follow each other, each with a folder and a state of its own.
+`task` says what is trained: regions, whole images or MultiBox. runs/<name>/ gets, beside the files that record.py
+lists, best.safetensors, last.safetensors (of regions also linear.safetensors) and state.pt, from which the run can be
+resumed. With `members` several runs follow each other, each with a folder and a state of its own. MultiBox's first
+part, the head alone, is recorded in the sub-folder head/; without a second part its best weights are the run's.
 """
 
 from __future__ import annotations
 
-import sys
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from detector.checkpoint import SHIPPED, find_checkpoint
 from detector.config import ConfigError, load_config, peek
-from detector.data.content import boxes_digest, images_digest, labelled_digest
-from detector.data.dataset import open_dataset
+from detector.data.content import boxes_digest, dataset_digest, images_digest, labelled_digest
+from detector.data.counts import check_images, check_objects, warn_if_smaller
+from detector.data.dataset import open_dataset, readable_part
 from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
-from detector.data.labelled_images import LabelledImages, open_images
-from detector.device import keep_freed_memory
+from detector.data.labelled_images import open_images
+from detector.device import choose_precision, keep_freed_memory
 from detector.experiments.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
-from detector.training.counts import check_objects, smaller_than_batch, warn_of_counts
-from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier
-from detector.training.loop import Loop
-from detector.training.optimisation import OptimisationConfig
+from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
+from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
+from detector.training.loop import Loop, carry_on
+from detector.training.multibox import MultiBoxTrainingConfig, Views
+from detector.training.multibox_features import cached_features, val_features
+from detector.training.multibox_tasks import HeadTraining, MultiBoxTraining, start_multibox
+from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks, joined
-from detector.training.readable import report_unread
-from detector.training.record import Reports, begin, check_folder, owned
-from detector.training.regions import (
-    Examples,
-    FineTuneConfig,
-    FineTuning,
-    ImageBatches,
-    SharedTuning,
-    WindowBatches,
-    start_classifier,
-)
+from detector.training.record import Reports, TrainingError, begin, check_folder, owned
+from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
+from detector.training.regions import FineTuneConfig, FineTuning, start_classifier
 from detector.training.regression import add_regression
-from detector.training.windows import BACKGROUND, BatchSampler, FewImages, ImageSampler, collect_windows
-from proposals.boxes import Boxes
+from detector.training.shared_regions import SharedTuning
+from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, collect_windows
+from proposals.files import write_whole
 from proposals.store import ProposalStore
 
 RUNS = Path("runs")
-SCHEMAS: dict[str, type[FineTuneConfig] | type[ImageTrainingConfig]] = {
+SCHEMAS: dict[str, type[TrainingConfig]] = {
     "regions": FineTuneConfig,
     "images": ImageTrainingConfig,
+    "multibox": MultiBoxTrainingConfig,
 }
 
 
-def train(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> list[Path]:
-    """Carry out the experiment of a config; returns the folders of its runs, one a member.
+def train(
+    config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False, task: str = ""
+) -> list[Path]:
+    """Train the networks of a configuration; return the folders of the runs, one per member.
 
     Args:
-        config_name: YAML file or preset of FineTuneConfig or ImageTrainingConfig.
-        overrides: key=value texts.
-        device: as detector.device names it.
-        resume: go on where the runs of that name stopped; what has not begun, starts.
+        config_name: YAML file or preset of FineTuneConfig, ImageTrainingConfig or MultiBoxTrainingConfig.
+        overrides: Settings as key=value texts.
+        device: Name of the device, as in detector.device.
+        resume: Continue the runs of that name; those that have not begun are started.
+        task: "regions", "images" or "multibox"; empty takes that of the configuration, or else "regions".
 
     Raises:
-        UserError, OSError: a message for the user; TrainingError at the end where images could not be read.
+        UserError, OSError: a message for the user; TrainingError at the end if images could not be read.
         KeyboardInterrupt: stopped, and saved.
     """
-    task = str(peek(config_name, overrides, "task") or "regions")
+    task = task or str(peek(config_name, overrides, "task") or "regions")
     if task not in SCHEMAS:
         raise ConfigError(f"{config_name}: task must be one of {', '.join(SCHEMAS)}, not {task!r}")
     runs = members(SCHEMAS[task], config_name, overrides)
     keep_freed_memory()
-    unread = 0
+    folders, unread = [RUNS / member.name for member in runs], []
     with joined(device) as ranks:
-        folders = []
-        for member in runs:
-            folders.append(RUNS / member.name)
-            with owned(folders[-1], leads=ranks.leads):
-                if isinstance(member, ImageTrainingConfig):
-                    unread += _train_images(member, folders[-1], ranks, resume)
-                else:
-                    unread += _train_regions(member, folders[-1], ranks, resume)
+        for member, folder in zip(runs, folders, strict=True):
+            with owned(folder, leads=ranks.leads):
+                if isinstance(member, FineTuneConfig):
+                    unread += _train_regions(member, folder, ranks, resume)
+                elif isinstance(member, ImageTrainingConfig):
+                    unread += _train_images(member, folder, ranks, resume)
+                elif isinstance(member, MultiBoxTrainingConfig):
+                    unread += _train_multibox(member, folder, ranks, resume)
     if ranks.leads:
-        weights = ",".join(f"{folder}/best.safetensors" for folder in folders)
-        if task == "images":
-            print(f"done: {command('classify')} image.jpg --models {weights.replace(',', ' ')}")
-        else:
-            moves = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
-            ending = "" if moves else " regression=false"
-            print(f"done: {command('detect')} image.jpg models=[{weights}]{ending}")
-    report_unread(unread)
+        weights = [f"{folder}/best.safetensors" for folder in folders]
+        regression = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
+        arguments = {
+            "regions": f"models=[{','.join(weights)}]{'' if regression else ' regression=false'}",
+            "images": f"--models {' '.join(weights)}",
+            "multibox": f"proposals.multibox.weights={weights[0]}",
+        }
+        user = command("classify" if task == "images" else "detect")
+        print(f"done: {user} image.jpg {arguments[task]}")
+    if unread:
+        raise TrainingError(
+            f"trained to the end without {len(unread)} images that cannot be read (the first: {unread[0]}); "
+            "fix or remove them"
+        )
     return folders
 
 
+def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
+    """Train MultiBox; return the folder of the run. Arguments and errors are those of `train`."""
+    (folder,) = train(config_name, overrides, device=device, resume=resume, task="multibox")
+    return folder
+
+
 def members(
-    schema: type[FineTuneConfig] | type[ImageTrainingConfig], config_name: str | Path, overrides: Sequence[str] = ()
-) -> list[FineTuneConfig | ImageTrainingConfig]:
-    """The runs of an ensemble: they differ in seed, and where the config's `variants` say so; one stays itself.
+    schema: type[TrainingConfig], config_name: str | Path, overrides: Sequence[str] = ()
+) -> list[TrainingConfig]:
+    """List the runs of an ensemble, which differ in seed and in the settings of `variants`.
 
     Raises:
         ConfigError: as load_config; a wrong variant is refused whether or not a member takes it.
@@ -105,7 +121,7 @@ def members(
         variants = [load_config(schema, config_name, [*overrides, *variant]) for variant in config.variants]
     except ConfigError as error:
         raise ConfigError(f"{config_name}, variants: {str(error).removeprefix('command line: ')}") from error
-    runs: list[FineTuneConfig | ImageTrainingConfig] = []
+    runs = []
     for number in range(config.members):
         name = config.name if config.members == 1 else f"{config.name}-{number + 1}"
         own = variants[number % len(variants)] if variants else config
@@ -113,113 +129,46 @@ def members(
     return runs
 
 
-def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> int:
-    """Returns the number of images that could not be read."""
+def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
+    """Train an image classifier; return the images that could not be read."""
     resuming = check_folder(folder, config, resume=resume)
-    train_set = open_images(config.train)
-    val_set = check_images(train_set, open_images(config.val))
-    if ranks.leads and not resuming:
-        for line in (
-            *(f"warning: {line}" for images in (train_set, val_set) for line in images.warnings),
-            *(f"warning: {line}" for line in _counts_of_images(train_set, val_set)),
-            *smaller_than_batch("train", len(train_set), config.batch, "images"),
-        ):
-            print(f"train_classifier: {line}", file=sys.stderr)
+    train_set, val_set = open_images(config.train), open_images(config.val)
+    val_set, lines = check_images(train_set, val_set)
+    if not resuming:
+        ranks.say(*lines, *warn_if_smaller("train", len(train_set), config.batch, "images"))
+        ranks.say(f"{folder}: {len(train_set):,} images of {len(train_set.classes)} classes")
     classifier = start_image_classifier(config, train_set.classes)
     data = [
         labelled_digest(images, Path(part.root).expanduser())
         for images, part in ((train_set, config.train), (val_set, config.val))
     ]
     task = ImageTraining(config, classifier, train_set, val_set, ranks)
-    loop = Loop(task, config, folder, ranks, data=" ".join(data))
-    if ranks.leads and not resuming:
-        print(f"{folder}: {len(train_set):,} images of {len(train_set.classes)} classes", file=sys.stderr)
-    carry_on(loop, config, resuming)
+    carry_on(Loop(task, config, folder, ranks, data=" ".join(data)), config, resuming=resuming)
     return task.unread
 
 
-def _counts_of_images(train_set: LabelledImages, val_set: LabelledImages) -> list[str]:
-    names = train_set.classes
-    train, val = (np.bincount(images.labels, minlength=len(names)) for images in (train_set, val_set))
-    return warn_of_counts(names, train.astype(np.int64), val.astype(np.int64), "image")
-
-
-def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> int:
-    """Returns the number of images that could not be read."""
+def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
+    """Train a region classifier; return a line for each image that could not be read."""
     resuming = check_folder(folder, config, resume=resume)
     train_set = open_dataset(config.train)
     val_set = with_classes(open_dataset(config.val), train_set.classes, "train")
     for dataset in (train_set, val_set):
-        exhaustive_part(dataset)  # refused before an hour of proposals
-        for warning in dataset.warnings if ranks.leads else ():
-            print(f"train_classifier: warning: {warning}", file=sys.stderr)
+        exhaustive_part(dataset)  # refused before proposals are computed for an hour
+        ranks.say(*(f"warning: {warning}" for warning in dataset.warnings))
     torch.manual_seed(config.seed)
     classifier = start_classifier(config, train_set.classes)
     if config.train_from != "none":
-        classifier.network.trunk_slice(config.train_from)  # a wrong name is refused before an hour of proposals
-    for line in check_objects(train_set, val_set, max(config.images, 1)):
-        if ranks.leads and not resuming:
-            print(f"train_classifier: {line}", file=sys.stderr)
+        classifier.network.trunk_slice(config.train_from)  # as above
+    lines = check_objects(train_set, val_set, max(config.images, 1))
+    if not resuming:
+        ranks.say(*lines)
 
-    data: list[str] = []
-    unread: list[str] = []
-
-    def batches(dataset: Dataset, seed: int, *, plain: bool = False) -> Examples:
-        exhaustive = exhaustive_part(dataset)  # the others give no window but their boxes
-        found = None
-        if ranks.leads:
-            found = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers)).folder
-        store = ProposalStore(ranks.from_first(found))  # which the first has checked
-        readable, lines = with_proposals(exhaustive, [store])
-        unread.extend(lines)
-        if lines:
-            gone = {record.image_id for record in exhaustive.records} - set(readable.index_of)
-            dataset = replace(
-                dataset, records=tuple(record for record in dataset.records if record.image_id not in gone)
-            )
-        for line in lines if ranks.leads else ():
-            print(f"train_classifier: warning: {line}; left out", file=sys.stderr)
-        data.extend([images_digest(store.names, store.digests), boxes_digest(dataset)])
-        none: Boxes = np.zeros((0, 4), np.float32)
-        proposals = [store.named(record.image_id).boxes if record.exhaustive else none for record in dataset.records]
-        windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
-        if ranks.leads:
-            objects = int((windows.labels > BACKGROUND).sum())
-            print(
-                f"{dataset.name}: {len(dataset):,} images, {len(exhaustive):,} of them boxed throughout; "
-                f"{objects:,} windows of objects, {len(windows) - objects:,} of background",
-                file=sys.stderr,
-            )
-            for line in smaller_than_batch(dataset.name, objects, config.foreground, "windows of objects"):
-                print(f"train_classifier: {line}", file=sys.stderr)
-        balance, distortion = (0.0, 0.0) if plain else (config.class_balance, config.distortion)
-        jitter = 1.0 if plain else config.scale_jitter
-        if config.images:
-            few = ImageSampler(
-                windows,
-                batch=config.batch,
-                images=config.images,
-                foreground=config.foreground,
-                seed=seed,
-                hard=config.hard_background,
-                balance=balance,
-            )
-            if classifier.shared:
-                return ImageBatches(dataset, few, config.regions, classifier.shared, distortion, jitter)
-            return WindowBatches(dataset, FewImages(few), config.regions, classifier.convention.mean, distortion)
-        sampler = BatchSampler(
-            windows,
-            batch=config.batch,
-            foreground=config.foreground,
-            seed=seed,
-            hard=config.hard_background,
-            balance=balance,
-        )
-        return WindowBatches(dataset, sampler, config.regions, classifier.convention.mean, distortion)
-
-    kind = SharedTuning if classifier.shared else FineTuning
-    task = kind(config, classifier, batches(train_set, config.seed), batches(val_set, 0, plain=True), ranks)
-    loop = Loop(task, config, folder, ranks, data=" ".join(data))
+    plain = replace(config, seed=0, class_balance=0.0, distortion=0.0, scale_jitter=1.0)
+    fill = classifier.convention.mean
+    train_batches, digest, unread = _region_batches(config, train_set, fill, ranks)
+    val_batches, val_digest, more = _region_batches(plain, val_set, fill, ranks)
+    task = (SharedTuning if classifier.shared else FineTuning)(config, classifier, train_batches, val_batches, ranks)
+    loop = Loop(task, config, folder, ranks, data=f"{digest} {val_digest}")
     reports = None
     if not resuming:
         started = time.perf_counter()
@@ -235,40 +184,97 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
             reports.add(row | {"seconds": time.perf_counter() - started})
         loop.save_state()
     if config.train_from != "none":
-        carry_on(loop, config, resuming, reports)
+        carry_on(loop, config, resuming=resuming, reports=reports)
     if config.regression_windows and ranks.leads:
         overlaps = add_regression(task, folder / "best.safetensors")
         if overlaps:
             before, after = overlaps
-            print(f"{folder}/best.safetensors: regression, IoU of val windows {before:.3f} -> {after:.3f}", flush=True)
+            ranks.say(f"{folder}/best.safetensors: box regression, IoU of val windows {before:.3f} -> {after:.3f}")
     ranks.wait()
-    return len(unread)
+    return unread + more
 
 
-def carry_on(loop: Loop, config: OptimisationConfig, resuming: bool, reports: Reports | None = None) -> None:
-    """Run a loop from its beginning or its saved state, writing its record.
+def _region_batches(
+    config: FineTuneConfig, dataset: Dataset, fill: tuple[float, float, float], ranks: Ranks
+) -> tuple[RegionBatches, str, list[str]]:
+    """Compute the proposals of a data set, and the batches of its windows.
 
-    Args:
-        loop: not run yet.
-        config: the whole experiment, which its folder keeps.
-        resuming: take up the folder's state.
-        reports: of a run that has begun and made its folder.
+    Returns:
+        the batches, a digest of images and boxes, and a line for each image that could not be read.
     """
-    folder, ranks = loop.folder, loop.ranks
-    if resuming:
-        loop.load_state()
-        if ranks.leads:
-            reports = Reports(folder, loop.finished_epochs)
-            print(f"resumed {folder} at batch {loop.step} of {loop.steps}", file=sys.stderr)
-    elif ranks.leads and not reports:
-        begin(folder, config, ranks.device)
-        reports = Reports(folder)
-    ranks.wait()
-    try:
-        for row in loop.run():
-            if reports:
-                reports.add(row)
-    finally:
-        if reports:
-            reports.close()
-    ranks.wait()  # the others may read what the first has written
+    exhaustive = exhaustive_part(dataset)  # other images contribute their boxes and need no proposals
+    found = None
+    if ranks.leads:
+        found = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers)).folder
+    store = ProposalStore(ranks.from_first(found))
+    readable, unread = with_proposals(exhaustive, [store])
+    if unread:
+        gone = {record.image_id for record in exhaustive.records} - set(readable.index_of)
+        dataset = replace(dataset, records=tuple(one for one in dataset.records if one.image_id not in gone))
+    ranks.say(*(f"warning: {line}; left out" for line in unread))
+    digest = f"{images_digest(store.names, store.digests)} {boxes_digest(dataset)}"
+    none = np.zeros((0, 4), np.float32)
+    proposals = [store.named(record.image_id).boxes if record.exhaustive else none for record in dataset.records]
+    windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
+    objects = int((windows.labels > BACKGROUND).sum())
+    ranks.say(
+        f"{dataset.name}: {len(dataset):,} images, {len(exhaustive):,} of them fully annotated; "
+        f"{objects:,} foreground windows, {len(windows) - objects:,} of background",
+        *warn_if_smaller(dataset.name, objects, config.foreground, "foreground windows"),
+    )
+    settings: dict[str, Any] = {
+        "batch": config.batch,
+        "foreground": config.foreground,
+        "seed": config.seed,
+        "hard": config.hard_background,
+        "balance": config.class_balance,
+    }
+    sampler: Sampler = (
+        ImageSampler(windows, images=config.images, **settings) if config.images else BatchSampler(windows, **settings)
+    )
+    parts = dataset, sampler, config.regions
+    if config.mode == "shared":
+        jitter, distortion = config.scale_jitter, config.distortion
+        return ImageBatches(*parts, config.shared, distortion=distortion, scale_jitter=jitter), digest, unread
+    return WindowBatches(*parts, fill, distortion=config.distortion), digest, unread
+
+
+def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
+    """Train MultiBox; return a line for each image that could not be read."""
+    resuming = check_folder(folder / "head", config, resume=resume)
+    # A prior without an object is taught to be background, which needs fully annotated images.
+    train_set, val_set = exhaustive_part(open_dataset(config.train)), open_dataset(config.val)
+    (train_set, unread), (val_set, more) = (readable_part(part, config.workers) for part in (train_set, val_set))
+    unread = [*unread, *more]
+    ranks.say(*(f"warning: {line}; left out" for line in unread))
+    ranks.say(*(f"warning: {line}" for line in (*train_set.warnings, *val_set.warnings)))
+    lines = check_objects(train_set, val_set)
+    if not resuming:
+        ranks.say(*lines, *warn_if_smaller("train", len(train_set), config.batch, "images"))
+    source = find_checkpoint(config.init)
+    classifier, convention = trunk_of(config.init)
+    if config.train_from not in ("conv1", "none"):
+        classifier.trunk_slice(config.train_from)  # refused before the head is trained
+    network = start_multibox(config, classifier.trunk, classifier.fc.in_features, train_set)
+    sha256 = file_sha256(source)
+    shipped = (source.stem, sha256) if source.parent == SHIPPED else ("", "")  # its trunk is not stored again
+    model = MultiBoxModel(network.eval().to(ranks.device), classifier.config, convention, config.size, *shipped)
+    views = Views(train_set, config)
+    sets = (train_set, val_set) if ranks.leads else ()  # read once for all processes
+    data = ranks.from_first(" ".join([sha256, *map(dataset_digest, sets)]))
+    features = cached_features(views, model, sha256, ranks)
+    measured = val_features(val_set, model, ranks, choose_precision(config.precision, ranks.device))
+    of_head = replace(config, **vars(config.heads))
+    head = HeadTraining(of_head, model, features, val_set, measured, ranks)
+    carry_on(Loop(head, of_head, folder / "head", ranks, data=data), config, resuming=resuming)
+
+    if config.train_from != "none":
+        resuming = check_folder(folder, config, resume=resume)
+        best = load_multibox(folder / "head" / "best.safetensors")
+        model.network.head.load_state_dict(best.network.head.state_dict())
+        task = MultiBoxTraining(config, model, views, val_set, ranks)
+        carry_on(Loop(task, config, folder, ranks, data=data), config, resuming=resuming)
+    elif ranks.leads:
+        with write_whole(folder / "best.safetensors") as path:
+            shutil.copyfile(folder / "head" / "best.safetensors", path)
+    return unread

@@ -128,14 +128,14 @@ def time_inference(names: Sequence[str], batches: Sequence[int], repetitions: in
 def time_training(batch: int, repetitions: int) -> dict[str, tuple[float, float, float]]:
     """Images/s of a training step with auxiliary heads: our loop's, and a plain one over the same network."""
     from detector.training.loop import Loop, Task
-    from detector.training.optimisation import OptimisationConfig
+    from detector.training.optimisation import TrainingConfig
 
     keep_freed_memory()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, SIDE, SIDE, generator=generator).to(memory_format=torch.channels_last)
     labels = torch.randint(1000, (batch,), generator=generator)
     networks = [GoogLeNet(GoogLeNetConfig(auxiliary_heads=2)) for _ in range(4)]
-    config = OptimisationConfig(batch=batch, averaging="none", learning_rate=1e-4, precision="float32")
+    config = TrainingConfig(batch=batch, averaging="none", learning_rate=1e-4, precision="float32")
     loop = Loop(cast(Task, _Fixed(networks[0])), config, Path())
     half_loop = Loop(cast(Task, _Fixed(networks[3])), replace(config, precision="bfloat16"), Path())
 
