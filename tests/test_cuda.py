@@ -25,7 +25,7 @@ from detector.multibox import MultiBoxModel
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.network.input import InputConvention
 from detector.network.lrn import local_response_norm
-from detector.regions.maps import SharedConfig, align
+from detector.regions.maps import SharedConfig, roi_align
 from detector.regions.warp import RegionConfig
 from detector.settings import SuppressionConfig
 from detector.training.run import train
@@ -116,8 +116,8 @@ def test_regions_cut_out_of_a_map() -> None:
     generator = np.random.default_rng(0)
     corner = generator.random((50, 2)) * (12, 9) - 2
     windows = np.concatenate([corner, corner + 0.2 + generator.random((50, 2)) * 9], axis=1).astype(np.float32)
-    found = align(features.to(GPU), windows, 7).cpu()
-    torch.testing.assert_close(found, align(features, windows, 7), rtol=1e-4, atol=1e-4)
+    found = roi_align(features.to(GPU), windows, 7).cpu()
+    torch.testing.assert_close(found, roi_align(features, windows, 7), rtol=1e-4, atol=1e-4)
 
 
 MEMBERS = {

@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+from torchvision.ops import roi_align as torchvision_roi_align
 
 from detector import Detector, DetectorConfig
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
@@ -24,16 +24,16 @@ from detector.data.ground_truth import ClassTable
 from detector.network.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention, network_input
 from detector.regions.maps import (
-    ABOVE,
-    FIRST,
+    FIRST_CENTRE,
+    FIRST_REGION_LAYER,
     STRIDE,
     SharedConfig,
     SharedNetwork,
-    align,
-    cells,
     choose_level,
+    map_coordinates,
     map_side,
-    show,
+    resize_to_area,
+    roi_align,
 )
 from detector.regions.warp import RegionConfig, context_windows
 from detector.training.region_batches import ImageBatches
@@ -79,16 +79,16 @@ BOXES = np.array([[0, 0, 30, 30], [10, 5, 60, 45], [60, 0, 120, 90], [0, 0, 120,
 def test_align_equals_torchvision(grid: int, channels: int) -> None:
     features = torch.randn(1, channels, 8, 11, generator=torch.Generator().manual_seed(1))
     windows = windows_of(50)
-    expected = roi_align(features, [torch.from_numpy(windows) + 0.5], grid, 1.0, 1, True)
+    expected = torchvision_roi_align(features, [torch.from_numpy(windows) + 0.5], grid, 1.0, 1, True)
     for layout in (torch.contiguous_format, torch.channels_last):
-        found = align(features.contiguous(memory_format=layout), windows, grid)
+        found = roi_align(features.contiguous(memory_format=layout), windows, grid)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_align_of_a_ramp_is_the_ramp() -> None:
     """Bilinear samples of a linear map are exact: a cell is the map's value in its middle."""
     rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(11.0), indexing="ij")
-    (found,) = align(torch.stack([columns, rows])[None], np.array([[1, 2, 8, 5.5]], np.float32), 7)
+    (found,) = roi_align(torch.stack([columns, rows])[None], np.array([[1, 2, 8, 5.5]], np.float32), 7)
     middle = (np.arange(7) + 0.5) / 7
     np.testing.assert_allclose(found[0], np.tile(1 + 7 * middle, (7, 1)), atol=1e-5)
     np.testing.assert_allclose(found[1], np.tile(2 + 3.5 * middle, (7, 1)).T, atol=1e-5)
@@ -96,21 +96,21 @@ def test_align_of_a_ramp_is_the_ramp() -> None:
 
 def test_align_has_gradients_where_the_map_has() -> None:
     features = torch.randn(1, 4, 8, 11, requires_grad=True)
-    found = align(features, windows_of(5), 7)
+    found = roi_align(features, windows_of(5), 7)
     found.sum().backward()
     assert features.grad is not None
     assert features.grad.abs().sum() > 0
-    torch.testing.assert_close(found, align(features.detach(), windows_of(5), 7), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, roi_align(features.detach(), windows_of(5), 7), rtol=1e-4, atol=1e-4)
 
 
 def test_no_windows() -> None:
-    assert align(torch.randn(1, 4, 3, 3), np.zeros((0, 4), np.float32), 7).shape == (0, 4, 7, 7)
+    assert roi_align(torch.randn(1, 4, 3, 3), np.zeros((0, 4), np.float32), 7).shape == (0, 4, 7, 7)
 
 
 def test_where_a_cell_looks(classifier: RegionClassifier) -> None:
     """The middle of the first cell and the step, from the layers themselves; Inception modules look around evenly."""
     middle, step = 0.5, 1.0
-    for layer in classifier.network.trunk_slice(None, ABOVE):
+    for layer in classifier.network.trunk_slice(None, FIRST_REGION_LAYER):
         conv = layer.conv if isinstance(layer, Convolution) else layer
         if isinstance(conv, nn.Conv2d | nn.MaxPool2d):
             kernel, stride, padding = (
@@ -118,12 +118,12 @@ def test_where_a_cell_looks(classifier: RegionClassifier) -> None:
             )
             middle += ((kernel - 1) / 2 - padding) * step
             step *= stride
-    assert (middle, step) == (FIRST, STRIDE)
+    assert (middle, step) == (FIRST_CENTRE, STRIDE)
 
 
 def test_a_box_in_cells() -> None:
     """Twice as wide and three times as high, cell 0 at 14.5 px."""
-    found = cells(np.array([[100.0, 50, 200, 250]]), (2.0, 3.0))
+    found = map_coordinates(np.array([[100.0, 50, 200, 250]]), (2.0, 3.0))
     np.testing.assert_allclose(found, [[185.5 / 16, 135.5 / 16, 385.5 / 16, 735.5 / 16]])
 
 
@@ -132,7 +132,7 @@ def test_a_box_in_cells() -> None:
     [((375, 500), (388, 517)), ((500, 375), (517, 388)), ((100, 1000), (142, 1417)), ((1, 2000), (32, 20035))],
 )
 def test_how_an_image_is_shown(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    shown, (scale_x, scale_y) = show(np.zeros((*size, 3), np.uint8), 448)
+    shown, (scale_x, scale_y) = resize_to_area(np.zeros((*size, 3), np.uint8), 448)
     assert shown.shape == (*expected, 3)
     assert scale_x == pytest.approx(expected[1] / size[1])
     assert scale_y == pytest.approx(expected[0] / size[0])
@@ -159,7 +159,7 @@ def test_settings_that_are_refused(values: dict[str, Any]) -> None:
 
 def slow_softmax(one: RegionClassifier, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     assert one.shared is not None
-    shown = [show(image, side) for side in one.shared.pyramid]
+    shown = [resize_to_area(image, side) for side in one.shared.pyramid]
     rows = []
     with torch.no_grad():
         for box in context_windows(boxes, one.regions):
@@ -167,10 +167,10 @@ def slow_softmax(one: RegionClassifier, image: NDArray[np.uint8], boxes: NDArray
             sides = [math.sqrt((x2 - x1) * (y2 - y1) * x * y) for _, (x, y) in shown]
             level = min(range(len(sides)), key=lambda level: max(sides[level] / 64, 64 / sides[level]))
             of_level, scale = shown[level]
-            features = one.network.trunk_slice(None, ABOVE)(network_input(of_level[None], one.convention))
+            features = one.network.trunk_slice(None, FIRST_REGION_LAYER)(network_input(of_level[None], one.convention))
             corners = torch.tensor([[(value * scale[i % 2] - 14.5) / 16 + 0.5 for i, value in enumerate(box.tolist())]])
-            cut = roi_align(features, [corners.float()], one.shared.grid, 1.0, 1, True)
-            rows.append(one.network.classify(one.network.trunk_slice(ABOVE)(cut)).softmax(dim=1))
+            cut = torchvision_roi_align(features, [corners.float()], one.shared.grid, 1.0, 1, True)
+            rows.append(one.network.classify(one.network.trunk_slice(FIRST_REGION_LAYER)(cut)).softmax(dim=1))
     result: NDArray[np.float32] = torch.cat(rows).numpy()
     return result
 
@@ -203,8 +203,8 @@ def test_the_trunk_runs_once_a_level(
     detector = Detector([classifier], DetectorConfig(batch=1))
     monkeypatch.setattr(GoogLeNet, "trunk_slice", counted)
     detector.score(image, np.tile(BOXES, (4, 1))[:count])
-    assert seen.count((None, ABOVE)) == levels
-    assert seen.count((ABOVE, None)) == math.ceil(count / 8)  # batches
+    assert seen.count((None, FIRST_REGION_LAYER)) == levels
+    assert seen.count((FIRST_REGION_LAYER, None)) == math.ceil(count / 8)  # batches
 
 
 def test_too_little_memory_halves_the_batch(
@@ -348,7 +348,7 @@ def test_images_of_one_size_pass_the_trunk_together(shapes: Path) -> None:
 def test_an_image_on_a_canvas_has_the_maps_of_its_own_size() -> None:
     """Away from its right and lower edge, which see 0 in the first layer alone."""
     torch.manual_seed(0)
-    trunk = GoogLeNet(GoogLeNetConfig(width=0.25, initialisation="xavier")).eval().trunk_slice(None, ABOVE)
+    trunk = GoogLeNet(GoogLeNetConfig(width=0.25, initialisation="xavier")).eval().trunk_slice(None, FIRST_REGION_LAYER)
     x = torch.rand(2, 3, 480, 448)
     with torch.inference_mode():
         for rows, columns in ((120, 90), (97, 64), (33, 47), (32, 32)):

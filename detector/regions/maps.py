@@ -37,9 +37,9 @@ from proposals.compiling import compiled
 from proposals.settings import settings_hash
 
 STRIDE = 16  # px of the image from one cell of inception_4e to the next
-FIRST = 14.5  # px: where the middle of the first cell is; pools without padding look to the right of their corner
-MIXED = 256  # windows whose rows are mixed at a time, for less memory
-ABOVE = "pool4"  # the trunk runs once an image up to and without this; from it on once a region
+FIRST_CENTRE = 14.5  # px: centre of the first cell; pools without padding reach to the right of their corner
+AT_A_TIME = 256  # windows interpolated at a time, to bound the memory
+FIRST_REGION_LAYER = "pool4"  # layers before it run once per image, from it on once per region
 
 Maps = Callable[[int], tuple[Tensor, tuple[float, float]]]
 """Level of the pyramid -> the trunk's map [1, C, h, w], and the scale of that level in x and y."""
@@ -71,7 +71,7 @@ class SharedConfig:
         return settings_hash(self)
 
 
-def show(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
+def resize_to_area(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
     """Resize an image to the area of a square of that side; returns it and the scale in x and y."""
     height, width, _ = image.shape
     scale = side / math.sqrt(height * width)
@@ -99,9 +99,9 @@ def choose_level(windows: Boxes, size: tuple[int, int], config: SharedConfig) ->
     return result
 
 
-def cells(windows: Boxes, scale: tuple[float, float]) -> NDArray[np.float32]:
+def map_coordinates(windows: Boxes, scale: tuple[float, float]) -> NDArray[np.float32]:
     """Convert windows [N, 4] px of the image to cells of a map, 0 in the middle of the first cell."""
-    result: NDArray[np.float32] = ((windows * np.array(scale * 2) - FIRST) / STRIDE).astype(np.float32)
+    result: NDArray[np.float32] = ((windows * np.array(scale * 2) - FIRST_CENTRE) / STRIDE).astype(np.float32)
     return result
 
 
@@ -113,7 +113,7 @@ def map_side(side: int) -> int:
     return cells_
 
 
-def cut(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, config: SharedConfig) -> Tensor:
+def cut_regions(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, config: SharedConfig) -> Tensor:
     """Cut each box, with its context, from the trunk's maps.
 
     Args:
@@ -136,13 +136,13 @@ def cut(maps: Maps, boxes: Boxes, size: tuple[int, int], regions: RegionConfig, 
     parts = []
     for level in np.unique(levels):
         features, scale = maps(int(level))
-        parts.append(align(features, cells(windows[levels == level], scale), config.grid))
+        parts.append(roi_align(features, map_coordinates(windows[levels == level], scale), config.grid))
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
 
 
-def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
+def roi_align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
     """RoIAlign: each cell of a region is the map at the cell's centre, bilinear; 0 more than a cell outside the map.
 
     Equals `torchvision.ops.roi_align(..., sampling_ratio=1, aligned=True)` of windows shifted by half a cell, and takes
@@ -163,25 +163,26 @@ def align(features: Tensor, windows: NDArray[np.float32], grid: int) -> Tensor:
     if features.device.type != "cpu" or (features.requires_grad and torch.is_grad_enabled()):
         if not torch.is_autocast_enabled(features.device.type):
             plane = plane.float()
-        places = torch.from_numpy(windows).to(features.device)
-        return torch.cat([_mix(plane, part, grid) for part in torch.split(places, MIXED)]).permute(0, 3, 1, 2)
+        coordinates = torch.from_numpy(windows).to(features.device)
+        parts = [_interpolate(plane, part, grid) for part in torch.split(coordinates, AT_A_TIME)]
+        return torch.cat(parts).permute(0, 3, 1, 2)
     plane = plane.float().contiguous()
     aligned = torch.empty(len(windows), grid, grid, features.shape[1])
     spread(partial(_align, plane.numpy()), [windows, aligned.numpy()])
     return aligned.permute(0, 3, 1, 2)
 
 
-def _mix(plane: Tensor, windows: Tensor, grid: int) -> Tensor:
+def _interpolate(plane: Tensor, windows: Tensor, grid: int) -> Tensor:
     """Map [h, w, C], windows [N, 4] -> [N, G, G, C]."""
     height, width, channels = plane.shape
-    rows = _shares(windows[:, 1], windows[:, 3], grid, height)  # [N, G, h]
-    columns = _shares(windows[:, 0], windows[:, 2], grid, width)  # [N, G, w]
-    mixed = (rows.flatten(0, 1) @ plane.reshape(height, width * channels)).view(-1, grid, width, channels)
-    return columns[:, None] @ mixed  # [N, 1, G, w] @ [N, G, w, C]
+    rows = _weights(windows[:, 1], windows[:, 3], grid, height)  # [N, G, h]
+    columns = _weights(windows[:, 0], windows[:, 2], grid, width)  # [N, G, w]
+    rows_of_cells = (rows.flatten(0, 1) @ plane.reshape(height, width * channels)).view(-1, grid, width, channels)
+    return columns[:, None] @ rows_of_cells  # [N, 1, G, w] @ [N, G, w, C]
 
 
-def _shares(start: Tensor, stop: Tensor, grid: int, length: int) -> Tensor:
-    """How much of each of a map's rows a window's cells take: [N], [N] -> [N, G, length]."""
+def _weights(start: Tensor, stop: Tensor, grid: int, length: int) -> Tensor:
+    """Weight of each row of a map in each cell of a window: [N], [N] -> [N, G, length]."""
     steps = torch.arange(grid, device=start.device) + 0.5
     middle = start[:, None] + (stop - start)[:, None] / grid * steps  # [N, G]
     inside = (middle >= -1) & (middle <= length)
@@ -229,13 +230,13 @@ class SharedNetwork:
         maps = {}
         levels = choose_level(context_windows(boxes, self.regions), (height, width), self.config)
         for level in np.unique(levels).tolist():
-            shown, scale = show(image, self.config.pyramid[level])
+            shown, scale = resize_to_area(image, self.config.pyramid[level])
             x = network_input(shown[None], self.convention, self.device).to(self.precision)
-            maps[level] = self.network.trunk_slice(None, ABOVE)(x).float(), scale
+            maps[level] = self.network.trunk_slice(None, FIRST_REGION_LAYER)(x).float(), scale
 
         def heads(some: Boxes) -> Heads:
-            features = cut(maps.__getitem__, some, (height, width), self.regions, self.config)  # [M, C, G, G]
-            return self.network.heads(self.network.trunk_slice(ABOVE)(features.to(self.precision)))
+            features = cut_regions(maps.__getitem__, some, (height, width), self.regions, self.config)  # [M, C, G, G]
+            return self.network.heads(self.network.trunk_slice(FIRST_REGION_LAYER)(features.to(self.precision)))
 
         return heads
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from detector.classification.augment import distort
 from detector.data.ground_truth import Dataset
 from detector.data.image import Image
-from detector.regions.maps import SharedConfig, choose_level, show
+from detector.regions.maps import SharedConfig, choose_level, resize_to_area
 from detector.regions.warp import RegionConfig, context_windows, warp
 from detector.training.windows import InOrder, Sampler, Windows
 from proposals.boxes import mirrored as mirror
@@ -132,7 +132,7 @@ class ImageBatches(RegionBatches):
             used = choose_level(context_windows(boxes[group], self.regions), size, replace(self.shared, region=region))
             none = np.zeros((0, 0, 3), np.uint8)
             for level in levels:
-                scaled[level].append(show(image, self.shared.pyramid[level])[0] if level in used else none)
+                scaled[level].append(resize_to_area(image, self.shared.pyramid[level])[0] if level in used else none)
             sizes.append(size)
             regions.append(region)
         extents = np.array([[one.shape[:2] for one in images] for images in scaled]).transpose(1, 0, 2)

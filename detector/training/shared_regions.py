@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detector.network.googlenet import GoogLeNet
 from detector.network.input import network_input
-from detector.regions.maps import ABOVE, cut, map_side
+from detector.regions.maps import FIRST_REGION_LAYER, cut_regions, map_side
 from detector.training.loop import Batch
 from detector.training.regions import FineTuning
 
@@ -26,8 +26,8 @@ class SharedTuning(FineTuning):
         """Compute the trunk's last maps of all windows, [I · R, 1024, g, g]; the arguments are those of FineTuning."""
         layers = [name for name, _ in network.trunk.named_children()]
         first = self.config.train_from if learn and self.config.train_from != "conv1" else layers[0]
-        split = min(first, ABOVE, key=layers.index)
-        frozen, below = network.trunk_slice(None, split).eval(), network.trunk_slice(split, ABOVE)
+        split = min(first, FIRST_REGION_LAYER, key=layers.index)
+        frozen, below = network.trunk_slice(None, split).eval(), network.trunk_slice(split, FIRST_REGION_LAYER)
         together = self.ranks.device.type == "cuda"
         config = self.classifier.shared
         assert config is not None
@@ -52,9 +52,9 @@ class SharedTuning(FineTuning):
         parts = []
         for own, some, size, region in zip(maps, boxes.numpy(), sizes.tolist(), region_sizes.tolist(), strict=True):
             shared = replace(config, region=region)
-            parts.append(cut(own.__getitem__, some, tuple(size), self.classifier.regions, shared))
+            parts.append(cut_regions(own.__getitem__, some, tuple(size), self.classifier.regions, shared))
         x = torch.cat(parts).contiguous(memory_format=torch.channels_last)
-        result: Tensor = network.trunk_slice(ABOVE)(x)
+        result: Tensor = network.trunk_slice(FIRST_REGION_LAYER)(x)
         return result
 
 
