@@ -30,14 +30,14 @@ NEAR = 0.6  # R-CNN: overlap from which a window tells where its object is
 
 
 def add_regression(task: FineTuning, path: Path) -> tuple[float, float] | None:
-    """Fit the layer and write the classifier with it.
+    """Fit the box-regression layer and write the classifier with it.
 
     Args:
-        task: of the run: its images, windows and settings.
-        path: of the classifier.
+        task: The training: its images, windows and settings.
+        path: File of the classifier.
 
     Returns:
-        mean IoU of the val windows with their objects before and after; None where the file has a regression already.
+        Mean IoU of the val windows with their objects before and after; None if the file has such a layer already.
 
     Raises:
         TrainingError: no window is near an object.
@@ -46,10 +46,10 @@ def add_regression(task: FineTuning, path: Path) -> tuple[float, float] | None:
     if classifier.network.regression is not None:
         return None
     network = classifier.network.to(task.ranks.device)
-    train = _placed(task, network, task.train, "regression")
+    train = _near_objects(task, network, task.train, "regression")
     classes, ridge = len(classifier.classes), task.config.regression_ridge
     layer = fit_regression(train.features, offsets_to(train.boxes, train.objects), train.labels, classes, ridge)
-    val = _placed(task, network, task.val, "its measure")
+    val = _near_objects(task, network, task.val, "its measure")
     with torch.inference_mode():
         offsets = layer(val.features).numpy().reshape(len(val.boxes), classes, 4)
     rows = np.arange(len(val.boxes))
@@ -60,8 +60,8 @@ def add_regression(task: FineTuning, path: Path) -> tuple[float, float] | None:
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """W windows, their objects, and what the trained network sees in them: features [W, F], labels [W] 0..K - 1."""
+class _Fitted:
+    """W windows near an object, their objects [W, 4], features [W, F] of the trained network and labels [W], 0..K - 1."""
 
     boxes: NDArray[np.float64]
     objects: NDArray[np.float64]
@@ -69,7 +69,7 @@ class _Placed:
     features: Tensor
 
 
-def _placed(task: FineTuning, network: GoogLeNet, examples: RegionBatches, label: str) -> _Placed:
+def _near_objects(task: FineTuning, network: GoogLeNet, examples: RegionBatches, label: str) -> _Fitted:
     windows = _near(examples.sampler.windows, task.config.regression_windows, task.config.seed)
     ordered = examples.in_order(windows)
     windows = ordered.sampler.windows
@@ -86,11 +86,11 @@ def _placed(task: FineTuning, network: GoogLeNet, examples: RegionBatches, label
         there: Boxes = examples.dataset.records[image].boxes
         objects[rows] = there[iou(windows.boxes[rows].astype(np.float64), there).argmax(axis=1)]
     labels = windows.labels.astype(np.int64) - 1
-    return _Placed(windows.boxes.astype(np.float64), objects, labels, torch.cat(features).clone())
+    return _Fitted(windows.boxes.astype(np.float64), objects, labels, torch.cat(features).clone())
 
 
 def _near(windows: Windows, each: int, seed: int) -> Windows:
-    """At most so many of each class that are near an object."""
+    """At most `each` windows of each class that are near an object, drawn at random."""
     generator = np.random.default_rng(seed)
     near = np.flatnonzero((windows.labels > BACKGROUND) & (windows.overlaps >= NEAR))
     if len(near) == 0:
