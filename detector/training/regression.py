@@ -61,7 +61,7 @@ def add_regression(task: FineTuning, path: Path) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """W windows near an object, their objects [W, 4], features [W, F] of the trained network and labels [W], 0..K - 1."""
+    """W windows near an object: their objects [W, 4], the network's features [W, F], labels [W] in 0..K - 1."""
 
     boxes: NDArray[np.float64]
     objects: NDArray[np.float64]
