@@ -466,14 +466,13 @@ def test_only_layers_from_train_from_on_learn(whole: Path, trunk_file: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"match": "greedy"}, ConfigError, "match must be one of prior, bipartite, not 'greedy'"),
+        ({"match": "bipartite"}, ConfigError, "no key 'match'"),
         ({"crop_area": [0.9, 0.2]}, ConfigError, "crop_area must be two shares"),
         ({"whole": 2.0}, ConfigError, r"whole must be in \[0, 1\]"),
         ({"variants": [["seed=3"]]}, ConfigError, "members is a setting of classifiers"),
         ({"members": 3}, ConfigError, "members is a setting of classifiers; MultiBox is one network"),
         ({"init": "nowhere"}, CheckpointError, "nowhere"),
         ({"head": {"priors": 500}}, ValueError, "different boxes cannot have 500 priors; set priors to at most"),
-        ({"priors": "none.txt"}, ValueError, "none.txt: no file of lines 'deviation mean'"),
         ({"train_from": "inception_9"}, ValueError, "the trunk has no layer 'inception_9'; it has conv1"),
     ],
 )

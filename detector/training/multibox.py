@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import albumentations as A
 import numpy as np
@@ -46,8 +46,8 @@ from detector.training.workers import prepared_batches, start_worker
 from proposals.files import write_whole
 from proposals.locking import Lock
 from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead, decode, pool
-from proposals.multibox.loss import MATCHES, multibox_loss
-from proposals.multibox.priors import cluster_priors, read_priors
+from proposals.multibox.loss import multibox_loss
+from proposals.multibox.priors import cluster_priors
 from proposals.recall import best_overlaps_of_first
 
 COUNTS = (10, 50, 100, 200)
@@ -75,8 +75,6 @@ class MultiBoxTrainingConfig(OptimisationConfig):
         heads: optimisation of the head alone.
         passes: views of each train image that the head alone learns from; their features are kept in `cache`.
         train_from: first trunk layer that learns with the head afterwards; "conv1" for all, "none" for none.
-        priors: a file in the release's format; empty for k-means on the boxes of train.
-        match: prior or bipartite.
         alpha: weight of the location.
         size: side of the squares that images are warped to, px.
         whole: share of views that are whole images, in [0, 1]; the others are crops.
@@ -87,6 +85,8 @@ class MultiBoxTrainingConfig(OptimisationConfig):
         cache: folder of the features.
     """
 
+    RETIRED: ClassVar[dict[str, object]] = {"priors": "", "match": "prior"}  # files of version 0.1 may state them
+
     name: str = "multibox"
     task: str = "multibox"
     train: DataConfig
@@ -96,8 +96,6 @@ class MultiBoxTrainingConfig(OptimisationConfig):
     heads: OptimisationConfig = field(default_factory=_heads)
     passes: int = 8
     train_from: str = "none"
-    priors: str = ""
-    match: str = "prior"  # 1312.2249
     alpha: float = 0.3  # 1312.2249
     size: int = 224
     whole: float = 0.5
@@ -115,8 +113,6 @@ class MultiBoxTrainingConfig(OptimisationConfig):
             raise ValueError("members is a setting of classifiers; MultiBox is one network")
         if self.train.boxes_per_class:
             raise ValueError("train.boxes_per_class must be 0 here: an object without a box is taught to be none")
-        if self.match not in MATCHES:
-            raise ValueError(f"match must be one of {', '.join(MATCHES)}, not {self.match!r}")
         for name in ("whole", "visible"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
@@ -246,7 +242,6 @@ class MultiBoxTraining:
             logits.float(),
             self.model.network.head.priors,
             objects,
-            match=self.config.match,
             alpha=self.config.alpha,
         )
 
@@ -453,19 +448,16 @@ def start_multibox(
     train: Dataset,
     template: MultiBoxModel | None = None,
 ) -> MultiBox:
-    """A fresh head on a trunk, its priors from the boxes of train or the file that the config names.
+    """A fresh head on a trunk, its priors from the boxes of train.
 
     Raises:
         DataError: train has no boxes.
-        TrainingError: the priors' file has another number than head.priors.
-        ValueError: it is none.
+        UserError: head.priors is more than the different boxes.
     """
     boxes = np.concatenate([shares(record) for record in train.records]) if len(train) else np.zeros((0, 4))
     if not len(boxes):
         raise DataError(f"{train.name}: no boxes to learn from (those marked difficult or crowd do not count)")
-    priors = read_priors(Path(config.priors)) if config.priors else cluster_priors(boxes, config.head.priors)
-    if len(priors) != config.head.priors:
-        raise TrainingError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
+    priors = cluster_priors(boxes, config.head.priors)
     torch.manual_seed(config.seed)
     head = MultiBoxHead(channels, torch.from_numpy(priors).float(), config.head)
     head.set_confidence_prior(len(boxes) / len(train))
