@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from detector.checkpoint import (
-    SHIPPED,
     CheckpointError,
     fill,
     find_checkpoint,
     find_pretrained,
+    find_weights,
     fitting,
     load_any_classifier,
     read_header,
@@ -146,16 +146,13 @@ def find_multibox(name: str) -> Path:
     Raises:
         CheckpointError: there are neither.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    shipped = SHIPPED / f"{name}.safetensors"
-    if shipped.is_file():
-        return shipped
-    raise CheckpointError(
-        f"no MultiBox weights {name}; train some: {_training_command(path)}, "
-        "or leave MultiBox out: proposals.multibox.weights=''"
-    )
+    found = find_weights(name)
+    if found is None:
+        raise CheckpointError(
+            f"no MultiBox weights {name}; train some: {_training_command(Path(name))}, "
+            "or leave MultiBox out: proposals.multibox.weights=''"
+        )
+    return found
 
 
 def _training_command(path: Path) -> str:
@@ -248,8 +245,7 @@ def load_multibox(path: Path) -> MultiBoxModel:
         raise CheckpointError(f"{path} holds no MultiBox of this project; train_multibox writes them")
     with fitting(path):
         header = read_header(path, metadata)
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = load_file(path)
         config = GoogLeNetConfig(**header["network"])
         own_trunk = not header["trunk_file"]
         priors = tensors["head.priors" if own_trunk else "priors"]
