@@ -62,8 +62,8 @@ class RegionClassifier:
     def __post_init__(self) -> None:
         if self.network.config.classes != len(self.classes) + 1:
             raise ValueError(
-                f"a network of {self.network.config.classes} outputs cannot tell {len(self.classes)} classes "
-                "and background apart"
+                f"a network of {self.network.config.classes} outputs does not fit {len(self.classes)} classes "
+                "and background"
             )
 
 
@@ -104,7 +104,7 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
         if not name.startswith("auxiliary")
     }
     network = asdict(classifier.network.config)
-    cells = network.pop("regression_cells")  # the file's tensors tell
+    cells = network.pop("regression_cells")  # follows from the file's tensors
     header: dict[str, Any] = {
         "network": network | {"auxiliary_heads": 0},
         "convention": asdict(classifier.convention),
@@ -164,7 +164,7 @@ def find_pretrained(name: str) -> Path:
         name: A file or a name, as in find_checkpoint.
 
     Raises:
-        CheckpointError: There is none; the message says where to get some.
+        CheckpointError: there is none; the message names sources.
     """
     try:
         return find_checkpoint(name)
@@ -176,7 +176,7 @@ def find_pretrained(name: str) -> Path:
 
 
 def _training_command(path: Path, members: int) -> str:
-    """The command that would train a missing checkpoint: runs/NAME/best.safetensors, or member 3 in runs/NAME-3."""
+    """Return the command that trains a missing checkpoint: runs/NAME/best.safetensors, or member 3 in runs/NAME-3."""
     run, _, number = path.parent.name.rpartition("-")
     is_member = number.isdecimal() and members > 1
     config = f"{run if is_member else path.parent.name or path.name}.yaml"
@@ -187,7 +187,7 @@ def _training_command(path: Path, members: int) -> str:
 
 
 def weights_format(path: Path) -> str:
-    """The format that a weights file states; empty if another program wrote it.
+    """Return the format that a weights file states; empty if another program wrote it.
 
     Raises:
         CheckpointError: the file is missing, or is no safetensors file.

@@ -1,7 +1,7 @@
 """Bring classifiers that were trained on the same classes in another order into one order.
 
-Classes meet by WordNet id or name (ClassTable.labels_in), so members of an ensemble, a classifier to go on from and a
-data set need not number them alike.
+Classes are matched by WordNet id or name (ClassTable.labels_in). Members of an ensemble, the classifier that a training
+begins with and its data set may therefore number them differently.
 """
 
 from __future__ import annotations

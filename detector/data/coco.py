@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from proposals.boxes import from_xywh
 
 Row = dict[str, Any]  # JSON's values, of any kind
 
-GZIP = b"\x1f\x8b"  # how its files begin
+GZIP = b"\x1f\x8b"  # first bytes of its files
 
 NEEDS = "is an object with images, annotations and categories"
 
@@ -122,31 +121,27 @@ def _read_json(path: Path) -> Any:  # whatever the file holds
         raise DataError(f"{path}: no such annotation file; set data.annotations=FILE")
     try:
         content = path.read_bytes()
-        if content.startswith(GZIP):
-            raise DataError(f"{path}: packed by gzip; unpack it first")
-        return json.loads(content)
+        if not content.startswith(GZIP):
+            return json.loads(content)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg})") from error
     except RecursionError as error:
         raise DataError(f"{path}: malformed JSON, nested too deeply") from error
-    except DataError:
-        raise
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise DataError(f"{path}: cannot be read ({error})") from error
+    raise DataError(f"{path}: packed by gzip; unpack it first")
 
 
 def _once(rows: list[Row], kind: str, repairs: Repairs) -> list[Row]:
     """Drop and count the rows that repeat an earlier one word for word, as merged exports do."""
-    ids = Counter(str(row.get("id")) for row in rows)
-    if ids.total() == len(ids):
-        return rows
-    kept: dict[str, Row] = {}
-    for index, row in enumerate(rows):
-        text = json.dumps(row, sort_keys=True) if "id" in row else str(index)
-        if text in kept:
+    kept: dict[str, list[Row]] = {}
+    for row in rows:
+        alike = kept.setdefault(str(row.get("id")), [])
+        if "id" in row and row in alike:
             repairs.note(kind, f"id {row['id']}")
-        kept.setdefault(text, row)
-    return list(kept.values())
+        else:
+            alike.append(row)
+    return [row for alike in kept.values() for row in alike]
 
 
 def _field(section: str, row: Row, key: str) -> Any:  # JSON's value, of any kind
@@ -200,7 +195,7 @@ def _owned(objects: list[Row], images: list[str], repairs: Repairs) -> tuple[lis
         elif "id" in item:
             seen.add(own)
         if _key(item.get("id")) == "0":
-            repairs.note("annotations have the id 0, which pycocotools takes for none; numbered anew", _name(item))
+            repairs.note("annotations have the id 0, which pycocotools takes for none; renumbered", _name(item))
         image_id = _key(_field("annotations", item, "image_id")) or ""
         row = row_of.get(image_id, row_of.get(str(int(image_id)) if _is_whole(image_id) else "", -1))
         if row >= 0:

@@ -103,7 +103,7 @@ def walk(folder: Path, recursive: bool, problems: list[str]) -> Iterator[Path]:
     """Yield the files in a folder without hidden ones; dangling links are among them.
 
     Args:
-        folder: Where to begin.
+        folder: The folder to begin with.
         recursive: Whether to go into sub-folders too, each once; hidden ones are left out, links followed.
         problems: Receives a line for each folder that cannot be listed.
     """

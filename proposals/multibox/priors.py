@@ -44,5 +44,4 @@ def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int 
     for empty in np.setdiff1d(np.arange(count), labels):  # a centre that lost all its boxes takes one of them
         centres[empty] = both[generator.integers(len(both))]
     areas = (centres[:, 2:] - centres[:, :2]).prod(axis=1)
-    result: Shares = centres[np.argsort(-areas, kind="stable")]
-    return result
+    return centres[np.argsort(-areas, kind="stable")]

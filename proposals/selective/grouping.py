@@ -35,8 +35,7 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
     if not similarities or not set(similarities) <= set(SIMILARITIES):
         raise ValueError(f"similarities must be some of {SIMILARITIES!r}, not {similarities!r}")
     uses = np.array([letter in similarities for letter in SIMILARITIES])
-    boxes: NDArray[np.int32] = _group(*superpixels, uses, image_area)
-    return boxes
+    return _group(*superpixels, uses, image_area)
 
 
 @compiled(fastmath={"reassoc", "nsz"})
@@ -63,8 +62,7 @@ def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any
         width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
         height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
         total += 1 - (np.int64(width) * height - both) / image_area
-    mean: float = total / uses.sum()
-    return mean
+    return float(total / uses.sum())
 
 
 @compiled()
@@ -77,7 +75,9 @@ def _current(successor: Any, region: int) -> int:
 
 
 @compiled()
-def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int) -> Any:
+def _group(
+    sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int
+) -> NDArray[np.int32]:
     count = len(sizes0)
     total = 2 * count - 1
     sizes = np.empty(total, np.int64)

@@ -93,10 +93,7 @@ def merge_nodes(graph: Graph, k: float, min_size: int) -> NDArray[np.int32]:
     """
     if k < graph.k:
         raise ValueError(f"the graph serves k from {graph.k} up, not {k}")
-    superpixels: NDArray[np.int32] = _merge(
-        graph.sizes, graph.internal, graph.first, graph.second, graph.weights, np.float32(k), min_size
-    )
-    return superpixels
+    return _merge(graph.sizes, graph.internal, graph.first, graph.second, graph.weights, np.float32(k), min_size)
 
 
 def touching(graph: Graph, superpixels: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -302,7 +299,9 @@ def _insert(table: Any, a: int, b: int, count: int) -> bool:
 
 
 @compiled()
-def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: Any, min_size: int) -> Any:
+def _merge(
+    sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: Any, min_size: int
+) -> NDArray[np.int32]:
     count = len(sizes)
     parent = np.arange(count).astype(np.int32)
     size = sizes.copy()
