@@ -184,11 +184,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {position}{error.problem}{_quoting(path, mark)}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: no YAML of 'key: value' lines: {_first_line(error)}") from error
-    if isinstance(content, list):
-        raise ConfigError(f"{path}: expected 'key: value' lines, found a list")
-    if isinstance(content, Word):
-        kind = type(content.value).__name__
-        raise ConfigError(f"{path}: no YAML of 'key: value' lines: Invalid loaded object type: {kind}")
+    if isinstance(content, list | Word):
+        found = "a list" if isinstance(content, list) else repr(content.text)
+        raise ConfigError(f"{path}: expected 'key: value' lines, found {found}")
     return {content: None} if isinstance(content, str) else content or {}
 
 

@@ -118,7 +118,7 @@ def refusal(call: Callable[..., object], *arguments: object, **options: object) 
 # ---- what is boxed throughout
 
 
-def test_where_every_object_is_boxed(tree: Path) -> None:
+def test_exhaustive_images_of_train(tree: Path) -> None:
     dataset = read_ilsvrc_det(tree, "train")
     assert ids(dataset) == list(TRAIN)  # the list's order
     exhaustive = {record.image_id.rpartition("/")[2]: record.exhaustive for record in dataset.records}
@@ -420,7 +420,7 @@ def official(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.mark.parametrize(
     "mode", [["mode=warp"], ["mode=shared", "images=2", "shared.pyramid=[96,192]", "shared.region=64"]]
 )
-def test_from_the_tree_to_the_submission(
+def test_training_to_submission_on_a_small_tree(
     official: Path,
     toy_checkpoint: Path,
     tool: Callable[[str], Main],

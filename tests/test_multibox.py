@@ -324,7 +324,7 @@ def test_selects_what_the_slow_version_does(max_iou: float, limit: int, min_side
     assert found.tolist() == slow_select(boxes, confidences.tolist(), limit, max_iou, min_side)
 
 
-def test_of_equals_the_first_comes_first() -> None:
+def test_the_first_of_equal_boxes_comes_first() -> None:
     boxes = random_boxes(40, seed=2)
     confidences = np.tile(np.array([0.5, 0.75], np.float32), 20)
     expected = [*range(1, 40, 2), *range(0, 40, 2)]
@@ -347,7 +347,7 @@ def test_a_box_of_just_the_least_side_stays() -> None:
 
 
 @pytest.mark.parametrize("max_iou", [0.5, 1.0])
-def test_of_no_boxes_none_are_selected(max_iou: float) -> None:
+def test_selection_from_no_boxes_is_empty(max_iou: float) -> None:
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
     assert select(*nothing, limit=5, max_iou=max_iou, min_side=10).shape == (0,)
     thin = np.array([[0, 0, 5, 90]], np.float32), np.ones(1, np.float32)
@@ -510,7 +510,7 @@ def test_any_number_of_images(model: MultiBoxModel, count: int) -> None:
         assert confidences == pytest.approx(np.array(expected_confidences), abs=1e-5)
 
 
-def test_of_no_images_nothing_is_proposed(model: MultiBoxModel) -> None:
+def test_no_images_give_no_proposals(model: MultiBoxModel) -> None:
     assert model.propose([]) == []
 
 

@@ -216,7 +216,7 @@ def test_no_assignment_costs_less(predictions: int, count: int) -> None:
         assert tuple(positions.tolist()) == cheapest(cost)
 
 
-def test_of_too_many_objects_the_largest_take_part() -> None:
+def test_only_the_largest_of_too_many_objects_are_matched() -> None:
     for seed in range(10):
         priors, objects = random_boxes(3, seed), random_boxes(8, seed + 200)
         positions = match_to_priors(priors, objects)
@@ -261,7 +261,7 @@ def test_objects_of_one_pixel() -> None:
     assert float(loss) == pytest.approx(slow_loss(priors, torch.zeros(4), objects, claims_of(positions)), rel=1e-5)
 
 
-def test_as_many_priors_as_training_has() -> None:
+def test_matching_with_200_priors() -> None:
     """In float32, where torch computes distances of so many by a matrix product: as cheap as scipy's on exact costs."""
     priors, objects = random_boxes(200, seed=0), random_boxes(40, seed=2, least=0.01)
     positions = match_to_priors(priors.float(), objects.float())

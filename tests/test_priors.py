@@ -149,7 +149,7 @@ def test_refuses_no_boxes() -> None:
         cluster_priors(np.zeros((0, 4)), 1)
 
 
-def test_of_too_many_boxes_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_boxes_are_subsampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the seed, boxes and mirrored ones alike."""
     monkeypatch.setattr("proposals.multibox.priors.LARGEST", 100)
     seen: list[Floats] = []

@@ -181,10 +181,8 @@ def _class_table(categories: list[Row]) -> ClassTable:
 
 def _owned(objects: list[Row], images: list[str], repairs: Repairs) -> tuple[list[Row], list[int]]:
     """Return the annotations of listed images and each one's image; count the others, and repeated ids."""
-    row_of: dict[str, int] = {}
-    for row, image_id in enumerate(images):  # 12 names the image "000012" too, if there is no other image 12
-        if _is_whole(image_id):
-            row_of.setdefault(str(int(image_id)), row)
+    # 12 names the image "000012" too, if there is no other image 12.
+    row_of = {_without_zeros(images[row]): row for row in reversed(range(len(images)))}
     row_of |= {image_id: row for row, image_id in enumerate(images)}
     seen: set[str] = set()
     owned, owners = [], []
@@ -197,7 +195,7 @@ def _owned(objects: list[Row], images: list[str], repairs: Repairs) -> tuple[lis
         if _key(item.get("id")) == "0":
             repairs.note("annotations have the id 0, which pycocotools takes for none; renumbered", _name(item))
         image_id = _key(_field("annotations", item, "image_id")) or ""
-        row = row_of.get(image_id, row_of.get(str(int(image_id)) if _is_whole(image_id) else "", -1))
+        row = row_of.get(image_id, row_of.get(_without_zeros(image_id), -1))
         if row >= 0:
             owned.append(item)
             owners.append(row)
@@ -265,6 +263,11 @@ def _key(value: object) -> str | None:
 
 def _is_whole(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]{1,4000}", text) is not None
+
+
+def _without_zeros(text: str) -> str:
+    """Return a whole number without leading zeros, any other text as it is."""
+    return str(int(text)) if _is_whole(text) else text
 
 
 def _name(item: Row) -> str:
