@@ -470,7 +470,7 @@ def test_training_on_boxes_alone_is_refused_at_once(
     arguments = ["--config", "ilsvrc_regions", "train.root=ILSVRC", "val.root=ILSVRC", "train.split=train"]
     assert tool("train_classifier")([*arguments, f"init={toy_checkpoint}", 'proposals.multibox.weights=""']) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("train_classifier: ILSVRC train: in none of these images is every object boxed, hence")
+    assert line.startswith("train_classifier: ILSVRC train: in none of these images is every object boxed, so")
 
 
 def test_the_presets_take_the_sets_of_r_cnn() -> None:

@@ -133,7 +133,7 @@ def _read_json(path: Path) -> Any:  # whatever the file holds
 
 
 def _once(rows: list[Row], kind: str, repairs: Repairs) -> list[Row]:
-    """Drop and count the rows that repeat an earlier one word for word, as merged exports do."""
+    """Drop and count the rows that equal an earlier one, as merged exports contain."""
     kept: dict[str, list[Row]] = {}
     for row in rows:
         alike = kept.setdefault(str(row.get("id")), [])
