@@ -290,7 +290,7 @@ def test_eval_classifier_refuses(
     assert "has no class 'disk' (1 of 3 are unknown); it has background, square, disc" in capsys.readouterr().err
     save_file(to_caffe(GoogLeNet(GoogLeNetConfig(classes=5))), tmp_path / "five.safetensors")
     assert tool("eval_classifier")([str(folder), "--models", str(tmp_path / "five.safetensors")]) == 1
-    assert "has 5 classes" in capsys.readouterr().err
+    assert "tells 5 classes apart" in capsys.readouterr().err
     for arguments in ([], [str(folder)], ["--combine"], [str(folder), "--models", "x", "--every", "0"]):
         with pytest.raises(SystemExit) as caught:
             tool("eval_classifier")(arguments)
