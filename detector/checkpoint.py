@@ -62,8 +62,8 @@ class RegionClassifier:
     def __post_init__(self) -> None:
         if self.network.config.classes != len(self.classes) + 1:
             raise ValueError(
-                f"a network of {self.network.config.classes} outputs cannot tell {len(self.classes)} classes "
-                "and background apart"
+                f"a network of {self.network.config.classes} outputs does not fit {len(self.classes)} classes "
+                "and background"
             )
 
 
@@ -104,7 +104,7 @@ def save_checkpoint(path: Path, classifier: RegionClassifier | ImageClassifier, 
         if not name.startswith("auxiliary")
     }
     network = asdict(classifier.network.config)
-    cells = network.pop("regression_cells")  # the file's tensors tell
+    cells = network.pop("regression_cells")  # follows from the file's tensors
     header: dict[str, Any] = {
         "network": network | {"auxiliary_heads": 0},
         "convention": asdict(classifier.convention),
@@ -129,6 +129,12 @@ def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: di
         temporary.write_bytes(save(state, metadata={"format": format_, "header": json.dumps(header)}))
 
 
+def find_weights(name: str) -> Path | None:
+    """Return the file of this path, else the shipped weights of this name; None where there is neither."""
+    candidates = (Path(name).expanduser(), SHIPPED / f"{name}.safetensors")
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def find_checkpoint(name: str, members: int = 1) -> Path:
     """Find a checkpoint by its path, or by its name: that of shipped weights, or torchvision.
 
@@ -139,28 +145,26 @@ def find_checkpoint(name: str, members: int = 1) -> Path:
     Raises:
         CheckpointError: there is neither; the message lists the shipped weights and how to train one.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    shipped = SHIPPED / f"{name}.safetensors"
-    if shipped.is_file():
-        return shipped
+    found = find_weights(name)
+    if found is not None:
+        return found
     if name == TORCHVISION:
         return fetch_torchvision()
     formats = (REGION_FORMAT, IMAGE_FORMAT)  # MultiBox's weights lie there too
     known = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) in formats)
     names = ", ".join(known) or "none"
-    raise CheckpointError(f"no checkpoint {name} (shipped: {names}); train one: {_training_command(path, members)}")
+    training = _training_command(Path(name).expanduser(), members)
+    raise CheckpointError(f"no checkpoint {name} (shipped: {names}); train one: {training}")
 
 
 def find_pretrained(name: str) -> Path:
     """Return the file of the weights that a training begins with.
 
     Args:
-        name: As `find_checkpoint` takes it.
+        name: A file or a name, as in find_checkpoint.
 
     Raises:
-        CheckpointError: There is none; the message says where to get some.
+        CheckpointError: there is none; the message names sources.
     """
     try:
         return find_checkpoint(name)
@@ -172,7 +176,7 @@ def find_pretrained(name: str) -> Path:
 
 
 def _training_command(path: Path, members: int) -> str:
-    """The command that would train a missing checkpoint: runs/NAME/best.safetensors, or member 3 in runs/NAME-3."""
+    """Return the command that trains a missing checkpoint: runs/NAME/best.safetensors, or member 3 in runs/NAME-3."""
     run, _, number = path.parent.name.rpartition("-")
     is_member = number.isdecimal() and members > 1
     config = f"{run if is_member else path.parent.name or path.name}.yaml"
@@ -183,7 +187,7 @@ def _training_command(path: Path, members: int) -> str:
 
 
 def weights_format(path: Path) -> str:
-    """The format that a weights file states; empty if another program wrote it.
+    """Return the format that a weights file states; empty if another program wrote it.
 
     Raises:
         CheckpointError: the file is missing, or is no safetensors file.
@@ -239,22 +243,20 @@ def load_any_classifier(path: Path) -> ImageClassifier:
             header = read_header(path, metadata)
             network, convention = _network(path, header)
             return ImageClassifier(network, convention, header["size"], tuple(header["classes"]), header["provenance"])
-        with safe_open(path, framework="pt") as file:
-            names = tuple(file.keys())
-        if "loss3/classifier.weight" in names:
+        tensors = load_file(path)
+        if "loss3/classifier.weight" in tensors:
             return ImageClassifier(*load_caffe(path))
-        if "inception3a.branch1.conv.weight" in names:
-            return ImageClassifier(*load_torchvision(load_file(path), str(path)))
+        if "inception3a.branch1.conv.weight" in tensors:
+            return ImageClassifier(*load_torchvision(tensors, str(path)))
     raise CheckpointError(
         f"{path}: neither weights of train_classifier nor of Caffe's or torchvision's GoogLeNet; "
-        f"its first tensor is {min(names, default='none')!r}"
+        f"its first tensor is {min(tensors, default='none')!r}"
     )
 
 
 def _network(path: Path, header: dict[str, Any]) -> tuple[GoogLeNet, InputConvention]:
     convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    tensors = load_file(path)
     cells = tensors["regression.weight"].shape[1] // tensors["fc.weight"].shape[1] if header.get("regression") else 0
     with torch.device("meta"):  # no memory, and no numbers drawn from the caller's generator
         network = GoogLeNet(GoogLeNetConfig(**header["network"], regression_cells=cells))

@@ -1,7 +1,7 @@
 """Bring classifiers that were trained on the same classes in another order into one order.
 
-Classes meet by WordNet id or name (ClassTable.labels_in), so members of an ensemble, a classifier to go on from and a
-data set need not number them alike.
+Classes are matched by WordNet id or name (ClassTable.labels_in). Members of an ensemble, the classifier that a training
+begins with and its data set may therefore number them differently.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[
     Args:
         classifier: The classifier; it is not changed.
         classes: The same classes in any order.
-        names: What messages call the classifier and the owner of the table.
+        names: Names of the classifier and of the owner of the table, for messages.
 
     Raises:
         CheckpointError: one has classes that the other does not have.
@@ -32,13 +32,7 @@ def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[
     foreign = [classifier.classes.names[label] for label in sorted(set(range(len(classifier.classes))) - {*labels})]
     absent = [name for name, label in zip(classes.names, labels, strict=True) if label < 0]
     if foreign or absent:
-        lacks = [f"{names[0]} lacks {listed(absent)}"] * bool(absent) + [f"{names[1]} lacks {listed(foreign)}"] * bool(
-            foreign
-        )
-        raise CheckpointError(
-            f"{names[0]} tells {len(classifier.classes)} classes apart that are not the {len(classes)} of {names[1]}: "
-            f"{'; '.join(lacks)}"
-        )
+        raise _other_classes(names, absent, foreign)
     if labels == list(range(len(labels))):
         return classifier
     network = copy.deepcopy(classifier.network)
@@ -54,7 +48,7 @@ def in_names_of(classifier: ImageClassifier, classes: Sequence[str], names: tupl
     Args:
         classifier: The classifier; it is not changed. One without names is returned itself.
         classes: The same names in any order; empty if their owner states none.
-        names: What messages call the classifier and the owner of the classes.
+        names: Names of the classifier and of the owner of the classes, for messages.
 
     Raises:
         CheckpointError: one has classes that the other does not have.
@@ -62,17 +56,14 @@ def in_names_of(classifier: ImageClassifier, classes: Sequence[str], names: tupl
     count = classifier.network.config.classes
     if not classifier.classes or not classes:
         if classes and len(classes) != count:
-            raise CheckpointError(f"{names[0]} tells {count} classes apart, {names[1]} {len(classes)}")
+            raise CheckpointError(f"{names[0]} has {count} classes, {names[1]} {len(classes)}")
         return classifier
     own = {composed(name): label for label, name in enumerate(classifier.classes)}
     wanted = [composed(name) for name in classes]
     absent = [name for name in wanted if name not in own]
     foreign = [name for name in own if name not in set(wanted)]
     if absent or foreign:
-        lacks = [f"{names[0]} lacks {listed(absent)}"] * bool(absent) + [f"{names[1]} lacks {listed(foreign)}"] * bool(
-            foreign
-        )
-        raise CheckpointError(f"{names[0]} and {names[1]} tell different classes apart: {'; '.join(lacks)}")
+        raise _other_classes(names, absent, foreign)
     labels = [own[name] for name in wanted]
     if labels == list(range(count)):
         return classifier
@@ -81,7 +72,14 @@ def in_names_of(classifier: ImageClassifier, classes: Sequence[str], names: tupl
     return replace(classifier, network=network, classes=tuple(classes))
 
 
-def _permute(layer: nn.Linear, rows: Sequence[int]) -> None:
+def _other_classes(names: tuple[str, str], absent: Sequence[str], foreign: Sequence[str]) -> CheckpointError:
+    sides = zip(names, (absent, foreign), strict=True)
+    lacks = "; ".join(f"{name} lacks {listed(missing)}" for name, missing in sides if missing)
+    return CheckpointError(f"{names[0]} and {names[1]} have different classes: {lacks}")
+
+
+def _permute(layer: nn.Linear, rows: list[int]) -> None:
+    """Reorder the outputs of a layer."""
     with torch.no_grad():
-        layer.weight.copy_(layer.weight[list(rows)].clone())
-        layer.bias.copy_(layer.bias[list(rows)].clone())
+        layer.weight.copy_(layer.weight[rows])  # indexing with a list copies
+        layer.bias.copy_(layer.bias[rows])

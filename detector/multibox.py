@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from detector.checkpoint import (
-    SHIPPED,
     CheckpointError,
     fill,
     find_checkpoint,
     find_pretrained,
+    find_weights,
     fitting,
     load_any_classifier,
     read_header,
@@ -47,6 +47,7 @@ from proposals.settings import MultiBoxSettings
 
 FORMAT = "googlenet-rcnn multibox 1"
 BATCH = 8  # views per batch
+MIN_SIDE = 10  # px; narrower and lower boxes are dropped, except in images that are themselves smaller
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ class MultiBoxModel:
         limit: int = 200,
         max_iou: float = 1.0,
         crops: int = 0,
-        min_side: float = 10.0,
         device: torch.device | str = "cpu",
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Propose the best boxes of each image, with their confidences.
@@ -88,8 +88,7 @@ class MultiBoxModel:
                 The views of all images share batches.
             limit: Most boxes per image.
             max_iou: A box that overlaps a better one by more than this IoU is dropped; 1 keeps all.
-            crops: 0, 1 or 2: the squares of each image that are seen too, as proposals.multibox.views describes.
-            min_side: Smaller boxes are dropped, px; no more than the image's own shorter side.
+            crops: Squares of each image that the network sees too: 0, 1 or 2, as in proposals.multibox.views.
             device: Device of the network.
 
         Returns:
@@ -120,8 +119,7 @@ class MultiBoxModel:
                 scores.append(score[best])
             start += len(row)
             all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
-            smallest = min(min_side, min(width, height))
-            kept = select(all_boxes, all_scores, limit=limit, max_iou=max_iou, min_side=smallest)
+            kept = select(all_boxes, all_scores, limit=limit, max_iou=max_iou, min_side=min(MIN_SIDE, width, height))
             results.append((all_boxes[kept], all_scores[kept]))
         return results
 
@@ -144,28 +142,25 @@ def find_multibox(name: str) -> Path:
     """Find a weights file by its path, or shipped weights by their name.
 
     Raises:
-        CheckpointError: there are neither.
+        CheckpointError: there is neither.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    shipped = SHIPPED / f"{name}.safetensors"
-    if shipped.is_file():
-        return shipped
-    raise CheckpointError(
-        f"no MultiBox weights {name}; train some: {_training_command(path)}, "
-        "or leave MultiBox out: proposals.multibox.weights=''"
-    )
+    found = find_weights(name)
+    if found is None:
+        raise CheckpointError(
+            f"no MultiBox weights {name}; train some: {_training_command(Path(name))}, "
+            "or leave MultiBox out: proposals.multibox.weights=''"
+        )
+    return found
 
 
 def _training_command(path: Path) -> str:
-    """The command that trains runs/NAME/best.safetensors, where NAME is a preset."""
+    """Return the command that trains runs/NAME/best.safetensors, where NAME is a preset."""
     name = "ilsvrc_multibox" if path.parent.name == "ilsvrc_multibox" else "multibox_voc"
     return f"{command('train_multibox')} --config {name}"
 
 
 def weights_sha256(name: str) -> str:
-    """Return the SHA-256 of the weights' file; raises as find_multibox."""
+    """Return the SHA-256 of the weights' file; it raises the errors of find_multibox."""
     return file_sha256(find_multibox(name))
 
 
@@ -173,7 +168,7 @@ def load_source(settings: MultiBoxSettings, device: torch.device | str = "cpu") 
     """Load MultiBox as a source for proposals.merging.propose.
 
     Raises:
-        CheckpointError: as find_multibox and load_multibox.
+        CheckpointError: the same as in find_multibox and load_multibox.
     """
     model = load_multibox(find_multibox(settings.weights))
     model.network.to(device)
@@ -248,8 +243,7 @@ def load_multibox(path: Path) -> MultiBoxModel:
         raise CheckpointError(f"{path} holds no MultiBox of this project; train_multibox writes them")
     with fitting(path):
         header = read_header(path, metadata)
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = load_file(path)
         config = GoogLeNetConfig(**header["network"])
         own_trunk = not header["trunk_file"]
         priors = tensors["head.priors" if own_trunk else "priors"]
@@ -274,5 +268,5 @@ def _checked_trunk(path: Path, header: dict[str, Any]) -> GoogLeNet:
     beside = path.parent / f"{name}.safetensors"
     found = beside if beside.is_file() and not beside.samefile(path) else find_checkpoint(name)
     if file_sha256(found) != header["trunk_sha256"]:
-        raise CheckpointError(f"{path} stands on the trunk of {name}, and {found} is another one; train MultiBox anew")
+        raise CheckpointError(f"{path} needs the trunk of {name}, and {found} is another one; train MultiBox again")
     return load_any_classifier(found).network

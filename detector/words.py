@@ -97,7 +97,7 @@ def typed(hint: Any, value: Any, *, top: bool = True) -> Any:
     Args:
         hint: The type: a number, bool, text, path, enum (by name), a list, tuple or dict of these, a dataclass, or one
             of them "| None".
-        value: What parse_yaml gave.
+        value: A value that parse_yaml returned.
         top: Whether the value is a setting of its own and not an item: an unquoted null is then no text.
 
     Raises:

@@ -18,8 +18,7 @@ Boxes = NDArray[np.floating[Any]]
 
 def floating(boxes: NDArray[Any]) -> Boxes:
     """Return floating-point boxes as they are and integer boxes as float64, so that no result is rounded or wraps."""
-    result: Boxes = boxes if np.issubdtype(boxes.dtype, np.floating) else boxes.astype(np.float64)
-    return result
+    return boxes if np.issubdtype(boxes.dtype, np.floating) else boxes.astype(np.float64)
 
 
 def check_boxes(boxes: Boxes, width: float, height: float) -> None:
@@ -53,8 +52,7 @@ def area(boxes: Boxes) -> Boxes:
     """Compute the area of each box; [N, 4] px -> [N] px². A box of negative width or height has area 0."""
     boxes = floating(boxes)
     size = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
-    result: Boxes = size[:, 0] * size[:, 1]
-    return result
+    return size[:, 0] * size[:, 1]
 
 
 def intersection(first: Boxes, second: Boxes) -> Boxes:
@@ -71,30 +69,26 @@ def iou(first: Boxes, second: Boxes) -> Boxes:
     """Compute the IoU of each pair of boxes; [N, 4], [M, 4] px -> [N, M] in [0, 1], 0 for two empty boxes."""
     shared = intersection(first, second)
     union = area(first)[:, None] + area(second)[None, :] - shared
-    result: Boxes = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return result
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def clip(boxes: Boxes, width: float, height: float) -> Boxes:
     """Cut boxes at the image's border; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)
     limit = np.array([width, height, width, height], dtype=boxes.dtype)
-    result: Boxes = np.clip(boxes, 0, limit)
-    return result
+    return np.clip(boxes, 0, limit)
 
 
 def scale(boxes: Boxes, factor_x: float, factor_y: float) -> Boxes:
     """Scale boxes to an image that is resized by the factors; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)
-    result: Boxes = boxes * np.array([factor_x, factor_y, factor_x, factor_y], dtype=boxes.dtype)
-    return result
+    return boxes * np.array([factor_x, factor_y, factor_x, factor_y], dtype=boxes.dtype)
 
 
 def from_inclusive(boxes: Boxes, first_pixel: int) -> Boxes:
     """Convert from corner pixels that both belong to the box, counted from 1 (PASCAL VOC) or 0 (ILSVRC)."""
     boxes = floating(boxes)
-    result: Boxes = boxes + np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel], dtype=boxes.dtype)
-    return result
+    return boxes + np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel], dtype=boxes.dtype)
 
 
 def from_xywh(boxes: Boxes) -> Boxes:
@@ -113,5 +107,4 @@ def to_xywh(boxes: Boxes) -> Boxes:
 def mirrored(boxes: Boxes, width: float) -> Boxes:
     """Mirror boxes [N, 4] px with an image of this width, px."""
     boxes = floating(boxes)
-    result: Boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-    return result
+    return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)

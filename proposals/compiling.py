@@ -26,7 +26,7 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         try:
             kernel: Any = njit(cache=True, nogil=True, **options)(function)
-            _forgive_a_full_disk(kernel)
+            _ignore_cache_errors(kernel)
         except RuntimeError:  # "cannot cache function": no folder can be written
             kernel = njit(nogil=True, **options)(function)
         _KERNELS.add(kernel)
@@ -36,7 +36,7 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
     return decorate
 
 
-def _forgive_a_full_disk(kernel: Any) -> None:
+def _ignore_cache_errors(kernel: Any) -> None:
     """Use compiled code even where it cannot be cached."""
     cache = getattr(kernel, "_cache", None)
     save = getattr(cache, "save_overload", None)

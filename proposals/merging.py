@@ -115,8 +115,8 @@ def at_width(rgb: NDArray[np.uint8], target: int, search: Source) -> Found:
 def _search(rgb: NDArray[np.uint8], config: ProposalConfig, threads: int) -> Found:
     if config.method == "selectivesearch":
         boxes = package_boxes(rgb, config.superpixel_scale)
-        places = np.arange(len(boxes), dtype=np.float64)  # the package's own order
-        return rank(boxes, places, min_width=config.min_width, max_boxes=config.max_boxes)
+        order = np.arange(len(boxes), dtype=np.float64)  # the package's own
+        return rank(boxes, order, min_width=config.min_width, max_boxes=config.max_boxes)
     return selective_search(
         rgb,
         mode=config.mode,

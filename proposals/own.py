@@ -39,7 +39,7 @@ def own_boxes(name: str, where: str, image: NDArray[np.uint8], content: bytes | 
     Raises:
         SourceError: there is no such function or store; the image of a store comes from no file; the source does not
             return boxes and scores.
-        StoreError: the store does not know the image.
+        StoreError: the store has no proposals of the image.
     """
     found: object
     if Path(where).is_dir():

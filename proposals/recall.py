@@ -32,8 +32,7 @@ def best_overlaps_of_first(objects: Boxes, proposals: Boxes, counts: Sequence[in
     overlaps = iou(objects.astype(np.float64), proposals.astype(np.float64))  # [M, N]
     best: NDArray[np.float64] = np.maximum.accumulate(overlaps, axis=1)
     last = np.minimum(np.asarray(counts), len(proposals)) - 1
-    result: NDArray[np.float64] = np.where(last >= 0, best[:, last], 0.0).T
-    return result
+    return np.where(last >= 0, best[:, last], 0.0).T
 
 
 def recall(overlaps: Overlaps, min_iou: float = 0.5) -> float:

@@ -44,7 +44,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True)
 class MultiBoxSettings:
-    """Which boxes the MultiBox network adds.
+    """The boxes that the MultiBox network adds.
 
     Attributes:
         weights: File of a trained MultiBox, or the name of shipped weights such as multibox_voc. Empty turns MultiBox
@@ -79,7 +79,7 @@ class MultiBoxSettings:
 
 @dataclass(frozen=True)
 class ProposalConfig:
-    """How boxes are proposed: by selective search, by MultiBox, by your own sources, or by several of these together.
+    """The sources of boxes: selective search, MultiBox, your own sources, or several of these together.
 
     Attributes:
         selective_search: Whether selective search takes part.

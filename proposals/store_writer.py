@@ -1,8 +1,8 @@
 """Writing a proposal store (proposals.store) image by image, so that a kill at any moment loses nothing.
 
 In: names of images, settings, and the proposals of each image.  Out: a finished store.
-The rows of an image are appended to the arrays first and its line to the journal last. Whatever the journal does not
-vouch for is cut off when the store is opened again.
+The rows of an image are appended to the arrays first and its line to the journal last. Rows of images that are not in
+the journal are cut off when the store is opened again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StoreWriter:
 
     Args:
         folder: Folder of the store; a new one is made, an unfinished store is resumed.
-        settings: What the boxes depend on; texts, numbers and lists.
+        settings: Everything that the boxes depend on; texts, numbers and lists.
         names: Names of the images of the whole store, all shards together.
         shard: Number of the shard, from 1, and count of the shards.
         sources: Names of the sources of boxes.
@@ -140,12 +140,10 @@ class StoreWriter:
         self.done.add(name)
 
     def finish(self) -> None:
-        """Write what readers look for: the offsets, the arrays' headers and, last of all, the manifest."""
+        """Complete the store: write the arrays' headers, the offsets and, last, the manifest."""
         for key, (kind, shape) in ARRAYS.items():
-            with (self.folder / f"{key}.npy").open("r+b") as again:  # the other is opened to append
-                if again.write(_npy_header(kind, (self._count, *shape))) != len(_npy_header(kind, (0, *shape))):
-                    raise StoreError(f"{self.folder}: NumPy {np.__version__} cannot rewrite the header of {key}.npy")
-                again.flush()
+            with (self.folder / f"{key}.npy").open("r+b", buffering=0) as again:  # the other is opened to append
+                _write(again, _npy_header(kind, (self._count, *shape)))
                 os.fsync(again.fileno())
         os.fsync(self._journal.fileno())
         with write_whole(self.folder / "offsets.npy") as path:
@@ -187,7 +185,7 @@ class StoreWriter:
         return arrays
 
     def _cut(self) -> None:
-        """Remove what an unfinished append left behind."""
+        """Remove the rows and the line of an unfinished append."""
         try:
             self._journal.truncate(self._length)
             for key, file in self._files.items():
@@ -220,14 +218,14 @@ class StoreWriter:
         return images
 
     def _opened(self, key: str) -> io.FileIO:
-        """Open an array at the end of what the journal vouches for."""
+        """Open an array at the end of the rows of the images in the journal."""
         path = self.folder / f"{key}.npy"
         if self._count == 0:
             kind, shape = ARRAYS[key]
             with write_whole(path) as new:
                 new.write_bytes(_npy_header(kind, (0, *shape)))
         elif not path.is_file() or path.stat().st_size < self._size(key):
-            raise StoreError(f"{path}: shorter than the journal says; delete the folder to start anew")
+            raise StoreError(f"{path}: shorter than its journal requires; delete the folder to start anew")
         file = path.open("ab", buffering=0)
         file.truncate(self._size(key))
         return file

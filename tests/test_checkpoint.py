@@ -184,7 +184,7 @@ def test_safetensors_of_another_kind(tmp_path: Path) -> None:
     [
         (
             lambda header: header["classes"].update(names=["a", "b"], wnids=[None] * 2, ids=[1, 2]),
-            "a network of 4 outputs cannot tell 2 classes and background apart",
+            "a network of 4 outputs does not fit 2 classes and background",
         ),
         (lambda header: header["network"].update(classes=3), "size mismatch for fc.weight"),
         (lambda header: header["network"].update(norm="magic"), "norm must be one of"),

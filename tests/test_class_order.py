@@ -112,5 +112,5 @@ def test_classifiers_of_whole_images_meet_by_name() -> None:
     for classes, message in ((("cat", "dog", "cow"), "a lacks cow; b lacks caf"), (("cat", "dog"), "b lacks")):
         with pytest.raises(CheckpointError, match=message):
             in_names_of(classifier, classes, ("a", "b"))
-    with pytest.raises(CheckpointError, match="a tells 3 classes apart, b 2"):
+    with pytest.raises(CheckpointError, match="a has 3 classes, b 2"):
         in_names_of(nameless, ("x", "y"), ("a", "b"))

@@ -289,7 +289,7 @@ def test_eval_classifier_refuses(
 ) -> None:
     (folder / "disc").rename(folder / "disk")
     assert tool("eval_classifier")([str(folder), "--models", str(toy_checkpoint)]) == 1
-    assert "knows no class 'disk' (1 of 3 are unknown); it knows background, square, disc" in capsys.readouterr().err
+    assert "has no class 'disk' (1 of 3 are unknown); it has background, square, disc" in capsys.readouterr().err
     save_file(to_caffe(GoogLeNet(GoogLeNetConfig(classes=5))), tmp_path / "five.safetensors")
     assert tool("eval_classifier")([str(folder), "--models", str(tmp_path / "five.safetensors")]) == 1
     assert "tells 5 classes apart" in capsys.readouterr().err

@@ -358,8 +358,7 @@ def test_members_of_other_classes(
     assert tool("detect")(["a.png", f"models=[{toy_checkpoint},three.safetensors]"]) == 1
     first = f"the first ({toy_checkpoint})"
     assert capsys.readouterr().err == (
-        f"detect: model 2 of 2 (three.safetensors) tells 3 classes apart that are not the 2 of {first}: "
-        f"{first} lacks cone\n"
+        f"detect: model 2 of 2 (three.safetensors) and {first} have different classes: {first} lacks cone\n"
     )
 
 

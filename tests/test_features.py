@@ -7,7 +7,7 @@ import skimage.data
 import skimage.measure
 
 from proposals.selective.features import COLOUR_BINS, DIRECTIONS, TEXTURE_BINS, Superpixels, describe, texture_bins
-from proposals.selective.segmentation import segment
+from proposals.selective.segmentation import build_graph, merge_nodes, smooth
 
 NO_PAIRS = np.empty((0, 2), np.int32)
 
@@ -31,7 +31,8 @@ CASES = {
 def case(request):
     """(image, labels, superpixels)."""
     image = request.param
-    labels = segment(image, 30, 10)
+    graph = build_graph(smooth(image, 0.8), 30)
+    labels = merge_nodes(graph, 30, 10)[graph.nodes]
     return image, labels, describe(image, labels, texture_bins(image), NO_PAIRS)
 
 

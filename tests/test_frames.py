@@ -150,7 +150,7 @@ def test_a_part_of_the_truth_keeps_what_belongs_together(tmp_path: Path) -> None
 
 def test_a_record_read_without_open_dataset_says_so_too(tmp_path: Path) -> None:
     root = tree(tmp_path, {"a": (6, (WIDTH, HEIGHT), annotation())})
-    with pytest.raises(DataError, match=r"a\.png: is 40 x 60 and its annotation says 60 x 40"):
+    with pytest.raises(DataError, match=r"a\.png: is 40 x 60 and its annotation states 60 x 40"):
         read_voc(root, "test", class_names=["cat"]).records[0].read()
 
 

@@ -136,7 +136,7 @@ def test_equals_brute_force_on_random_graphs(seed, count, similarities):
 
 @pytest.mark.parametrize("similarities", ["S", "F", "SF"])
 @pytest.mark.parametrize("seed", range(5))
-def test_of_equally_similar_pairs_the_first_found_merges(seed, similarities):
+def test_the_first_of_equally_similar_pairs_merges(seed, similarities):
     """Sizes 1 and 2 tie often, and with an area that is a power of two the similarities are exact."""
     superpixels = random_graph(30, seed, largest=3)
     assert group(superpixels, similarities, 4096).tolist() == naive_group(superpixels, similarities, 4096)

@@ -118,7 +118,7 @@ def refusal(call: Callable[..., object], *arguments: object, **options: object) 
 # ---- what is boxed throughout
 
 
-def test_where_every_object_is_boxed(tree: Path) -> None:
+def test_exhaustive_images_of_train(tree: Path) -> None:
     dataset = read_ilsvrc_det(tree, "train")
     assert ids(dataset) == list(TRAIN)  # the list's order
     exhaustive = {record.image_id.rpartition("/")[2]: record.exhaustive for record in dataset.records}
@@ -420,7 +420,7 @@ def official(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.mark.parametrize(
     "mode", [["mode=warp"], ["mode=shared", "images=2", "shared.pyramid=[96,192]", "shared.region=64"]]
 )
-def test_from_the_tree_to_the_submission(
+def test_training_to_submission_on_a_small_tree(
     official: Path,
     toy_checkpoint: Path,
     tool: Callable[[str], Main],
@@ -470,7 +470,7 @@ def test_training_on_boxes_alone_is_refused_at_once(
     arguments = ["--config", "ilsvrc_regions", "train.root=ILSVRC", "val.root=ILSVRC", "train.split=train"]
     assert tool("train_classifier")([*arguments, f"init={toy_checkpoint}", 'proposals.multibox.weights=""']) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("train_classifier: ILSVRC train: in none of these images is every object boxed, hence")
+    assert line.startswith("train_classifier: ILSVRC train: in none of these images is every object boxed, so")
 
 
 def test_the_presets_take_the_sets_of_r_cnn() -> None:

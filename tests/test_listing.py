@@ -136,7 +136,7 @@ def test_a_source_that_gives_nothing_costs_itself(photos: Path, tmp_path: Path) 
         list_images([gone, tmp_path / "empty"])
 
 
-def test_a_folder_that_cannot_be_listed_costs_itself(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_reported(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(photos, "a.jpg", "locked/b.jpg", "open/c.jpg")
     locked(monkeypatch, photos / "locked")
     listing = list_images([photos], recursive=True)
@@ -150,14 +150,14 @@ def test_a_folder_that_cannot_be_listed_costs_itself(photos: Path, monkeypatch: 
 
 def locked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """As for a user who may not read the folder; root may."""
-    scandir: Callable[..., object] = os.scandir
+    listdir: Callable[..., object] = os.listdir
 
     def refusing(path: str | Path) -> object:
         if Path(path) == folder:
             raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+        return listdir(path)
 
-    monkeypatch.setattr(image_module.os, "scandir", refusing)
+    monkeypatch.setattr(image_module.os, "listdir", refusing)
 
 
 def test_names_that_are_not_utf8(photos: Path) -> None:

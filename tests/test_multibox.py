@@ -324,11 +324,11 @@ def test_selects_what_the_slow_version_does(max_iou: float, limit: int, min_side
     assert found.tolist() == slow_select(boxes, confidences.tolist(), limit, max_iou, min_side)
 
 
-def test_of_equals_the_first_comes_first() -> None:
+def test_the_first_of_equal_boxes_comes_first() -> None:
     boxes = random_boxes(40, seed=2)
     confidences = np.tile(np.array([0.5, 0.75], np.float32), 20)
     expected = [*range(1, 40, 2), *range(0, 40, 2)]
-    assert select(boxes, confidences, limit=99, min_side=0).tolist() == expected
+    assert select(boxes, confidences, limit=99, max_iou=1, min_side=0).tolist() == expected
     same = np.repeat(boxes[:1], 40, axis=0)
     assert select(same, confidences, limit=99, max_iou=0.9, min_side=0).tolist() == [1]
 
@@ -338,20 +338,20 @@ def test_an_overlap_of_just_the_limit_stays() -> None:
     boxes = np.array([[0, 0, 20, 20], [0, 0, 20, 10], [0, 0, 20, 20]], np.float32)
     confidences = np.array([0.9, 0.8, 0.7], np.float32)
     for max_iou, expected in ((0.499, [0]), (0.5, [0, 1]), (0.999, [0, 1]), (1.0, [0, 1, 2])):
-        assert select(boxes, confidences, limit=9, max_iou=max_iou).tolist() == expected
+        assert select(boxes, confidences, limit=9, max_iou=max_iou, min_side=10).tolist() == expected
 
 
 def test_a_box_of_just_the_least_side_stays() -> None:
     boxes = np.array([[0, 0, 10, 30], [0, 0, 9.75, 30], [5, 5, 40, 15], [5, 5, 40, 14]], np.float32)
-    assert select(boxes, np.arange(4, dtype=np.float32), limit=9).tolist() == [2, 0]
+    assert select(boxes, np.arange(4, dtype=np.float32), limit=9, max_iou=1, min_side=10).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("max_iou", [0.5, 1.0])
-def test_of_no_boxes_none_are_selected(max_iou: float) -> None:
+def test_selection_from_no_boxes_is_empty(max_iou: float) -> None:
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-    assert select(*nothing, limit=5, max_iou=max_iou).shape == (0,)
+    assert select(*nothing, limit=5, max_iou=max_iou, min_side=10).shape == (0,)
     thin = np.array([[0, 0, 5, 90]], np.float32), np.ones(1, np.float32)
-    assert select(*thin, limit=5, max_iou=max_iou).shape == (0,)
+    assert select(*thin, limit=5, max_iou=max_iou, min_side=10).shape == (0,)
 
 
 VIEWS = [(0, 0, 200, 100), (0, 0, 60, 60), (140, 40, 200, 100), (50, 20, 110, 80), (0, 30, 60, 90), (130, 0, 190, 60)]
@@ -400,7 +400,7 @@ def test_a_view_is_warped_whatever_its_proportions() -> None:
 
 
 def slow_propose(
-    model: MultiBoxModel, image: Image, limit: int, max_iou: float, crops: int, min_side: float = 10
+    model: MultiBoxModel, image: Image, limit: int, max_iou: float, crops: int
 ) -> tuple[list[list[float]], list[float]]:
     """View by view, prior by prior."""
     height, width, _ = image.shape
@@ -427,7 +427,7 @@ def slow_propose(
         rows.sort(key=lambda row: -row[0])
         boxes += [box for _, box in rows[: view.keep]]
         scores += [score for score, _ in rows[: view.keep]]
-    chosen = slow_select(np.array(boxes, np.float32), scores, limit, max_iou, min(min_side, width, height))
+    chosen = slow_select(np.array(boxes, np.float32), scores, limit, max_iou, min(10, width, height))
     return [boxes[number] for number in chosen], [scores[number] for number in chosen]
 
 
@@ -446,7 +446,7 @@ def model() -> MultiBoxModel:
     return tiny_model()
 
 
-def check(found: Found, image: Image, limit: int, min_side: float = 10) -> None:
+def check(found: Found, image: Image, limit: int) -> None:
     height, width, _ = image.shape
     boxes, confidences = found
     assert boxes.shape == (len(confidences), 4)
@@ -454,7 +454,7 @@ def check(found: Found, image: Image, limit: int, min_side: float = 10) -> None:
     assert len(boxes) <= limit
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 2:] <= [width, height]).all()
-    assert (boxes[:, 2:] - boxes[:, :2] >= min(min_side, width, height)).all()
+    assert (boxes[:, 2:] - boxes[:, :2] >= min(10, width, height)).all()
     assert (np.diff(confidences) <= 0).all()
     assert ((confidences > 0) & (confidences < 1)).all()
 
@@ -476,21 +476,11 @@ def test_proposes_what_the_slow_version_does(
 
 def test_images_differ_in_their_boxes(model: MultiBoxModel) -> None:
     """Else the tests above would compare priors."""
-    first, second = (model.propose([noise(90, 90, seed)], min_side=0)[0] for seed in (0, 1))
+    first, second = (model.propose([noise(90, 90, seed)])[0] for seed in (0, 1))
     count = min(len(first[0]), len(second[0]))
     assert count > 15
     assert np.abs(first[0][:count] - second[0][:count]).max() > 5
     assert np.ptp(first[1]) > 0.2
-
-
-def test_the_least_side_is_settable(model: MultiBoxModel) -> None:
-    image = IMAGES["photograph"]
-    counts = []
-    for min_side in (0.0, 25.0, 60.0):
-        (found,) = model.propose([image], min_side=min_side)
-        check(found, image, 200, min_side)
-        counts.append(len(found[0]))
-    assert counts[0] > counts[1] > counts[2]
 
 
 @pytest.mark.parametrize("names", [("photograph",), ("one pixel", "a strip"), ("upright", "small", "photograph")])
@@ -520,14 +510,14 @@ def test_any_number_of_images(model: MultiBoxModel, count: int) -> None:
         assert confidences == pytest.approx(np.array(expected_confidences), abs=1e-5)
 
 
-def test_of_no_images_nothing_is_proposed(model: MultiBoxModel) -> None:
+def test_no_images_give_no_proposals(model: MultiBoxModel) -> None:
     assert model.propose([]) == []
 
 
 def test_crops_find_more(model: MultiBoxModel) -> None:
     """A square at a third of the side sees what is small in the whole; at most a quarter of the limit from each."""
     image = IMAGES["upright"]
-    (whole,), (more,) = (model.propose([image], limit=16, crops=crops, min_side=0) for crops in (0, 2))
+    (whole,), (more,) = (model.propose([image], limit=16, crops=crops) for crops in (0, 2))
     assert len(whole[0]) == len(more[0]) == 16
     assert not np.array_equal(whole[0], more[0])
     assert more[1].sum() > whole[1].sum()
@@ -717,7 +707,7 @@ def test_refuses_a_head_whose_classifier_changed(tmp_path: Path) -> None:
     digest = save_classifier(classifier, network)
     save_multibox(path, on_trunk(network, trunk_file="net", trunk_sha256=digest))
     save_classifier(classifier, googlenet(seed=1))
-    assert refusal(path) == f"{path} stands on the trunk of net, and {classifier} is another one; train MultiBox anew"
+    assert refusal(path) == f"{path} needs the trunk of net, and {classifier} is another one; train MultiBox again"
     classifier.unlink()
     assert refusal(path).startswith("no checkpoint net (shipped: ")
 
@@ -819,7 +809,7 @@ def test_weights_are_a_file_or_shipped(own: MultiBoxModel, tmp_path: Path, monke
     path = tmp_path / "shipped" / "box.safetensors"
     save_multibox(path, own)
     assert find_multibox(str(path)) == path
-    monkeypatch.setattr("detector.multibox.SHIPPED", path.parent)
+    monkeypatch.setattr("detector.checkpoint.SHIPPED", path.parent)
     assert find_multibox("box") == path
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_multibox("~/shipped/box.safetensors") == path

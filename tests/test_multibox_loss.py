@@ -1,11 +1,10 @@
-"""The loss of MultiBox: a case worked by hand, and the matching against every assignment there is."""
+"""The loss of MultiBox: a case worked by hand, and the matching against all possible assignments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from math import exp, inf, log, nan
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from proposals.multibox.loss import ALPHA, MATCHES, match_bipartite, match_to_priors, multibox_loss
+from proposals.multibox.loss import ALPHA, match_to_priors, multibox_loss
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +34,7 @@ def random_boxes(count: int, seed: int, *, least: float = 0.05) -> Tensor:
 
 
 def offsets_to(boxes: Tensor, priors: Tensor) -> Tensor:
-    """What the network has to say for its boxes to be these."""
+    """The offsets that decode to these boxes."""
     return (boxes - priors) / UNIT
 
 
@@ -43,13 +42,6 @@ def squared(first: Tensor, second: Tensor) -> Floats:
     """Squared corner distances of every pair, by the definition; [P, 4], [M, 4] -> [P, M]."""
     result: Floats = ((first.double().numpy()[:, None] - second.double().numpy()[None]) ** 2).sum(axis=2)
     return result
-
-
-def costs(boxes: Tensor, logits: Tensor, objects: Tensor, alpha: float = ALPHA) -> Floats:
-    """α/2 |l - g|² - log c + log(1 - c) of every pair, from the confidences themselves."""
-    c = 1 / (1 + np.exp(-logits.double().numpy()))
-    cost: Floats = alpha / 2 * squared(boxes, objects) / UNIT**2 + (np.log(1 - c) - np.log(c))[:, None]
-    return cost
 
 
 def cheapest(cost: Floats) -> tuple[int, ...]:
@@ -82,13 +74,6 @@ def claims_of(positions: Tensor) -> dict[int, int]:
     return claims
 
 
-def matchers(priors: Tensor, offsets: Tensor, logits: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    return {
-        "prior": lambda objects: match_to_priors(priors, objects),
-        "bipartite": lambda objects: match_bipartite(priors, offsets, logits, objects),
-    }
-
-
 # ---- by hand
 
 BOXES = torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], dtype=torch.float64)
@@ -97,104 +82,68 @@ OBJECT = torch.tensor([[0, 0, 0.4, 0.4]], dtype=torch.float64)
 ALPHA_OF_SHARES = 0.3 * UNIT**2  # 0.3 on corners in shares, where the code's are in units
 
 
-def by_hand(priors: Tensor, match: str) -> float:
+def by_hand(priors: Tensor) -> float:
     offsets = offsets_to(BOXES, priors)
-    loss = multibox_loss(
-        offsets[None], torch.logit(CONFIDENCES)[None], priors, [OBJECT], match=match, alpha=ALPHA_OF_SHARES
-    )
+    loss = multibox_loss(offsets[None], torch.logit(CONFIDENCES)[None], priors, [OBJECT], alpha=ALPHA_OF_SHARES)
     return float(loss)
 
 
-def test_a_case_worked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """|l - g|² is 0.02 of the first prediction and 1.22 of the second."""
-    first = 0.3 / 2 * 0.02 - log(0.6) + log(0.4)
-    second = 0.3 / 2 * 1.22 - log(0.3) + log(0.7)
-    assert (first, second) == pytest.approx((-0.4025, 1.0303), abs=5e-5)
-    seen: list[Floats] = []
-
-    def spy(cost: Floats) -> Any:
-        seen.append(cost)
-        return linear_sum_assignment(cost)
-
-    monkeypatch.setattr("proposals.multibox.loss.linear_sum_assignment", spy)
-    priors = random_boxes(2, seed=0)  # whatever they are, the prediction is what counts
-    offsets = offsets_to(BOXES, priors)
-    positions = match_bipartite(priors, offsets, torch.logit(CONFIDENCES), OBJECT, ALPHA_OF_SHARES)
-    assert positions.tolist() == [0]
-    assert seen[0] == pytest.approx(np.array([[first], [second]]))
-
-    loss = by_hand(priors, "bipartite")
-    assert loss == pytest.approx(0.3 / 2 * 0.02 - log(0.6) - log(1 - 0.3))
-    assert loss == pytest.approx(0.003 + 0.5108 + 0.3567, abs=1e-4)
-
-
-def test_the_other_choice_costs_as_much_more_as_the_assignment_says() -> None:
-    """Matching by priors takes it where the second prior is the nearer one."""
-    other = by_hand(BOXES.flip(0), "prior")
-    assert other == pytest.approx(0.3 / 2 * 1.22 - log(0.3) - log(1 - 0.6))
-    assert other == pytest.approx(2.3033, abs=1e-4)
-    best = by_hand(BOXES, "prior")
-    assert best == pytest.approx(by_hand(BOXES, "bipartite"))
-    first, second = costs(BOXES, torch.logit(CONFIDENCES), OBJECT, ALPHA_OF_SHARES)[:, 0]
-    assert other - best == pytest.approx(second - first)
+def test_a_case_worked_by_hand() -> None:
+    """|l - g|² is 0.02 of the first prediction and 1.22 of the second; the nearer prior decides which counts."""
+    assert by_hand(BOXES) == pytest.approx(0.3 / 2 * 0.02 - log(0.6) - log(1 - 0.3))
+    assert by_hand(BOXES) == pytest.approx(0.003 + 0.5108 + 0.3567, abs=1e-4)
+    assert by_hand(BOXES.flip(0)) == pytest.approx(0.3 / 2 * 1.22 - log(0.3) - log(1 - 0.6))
+    assert by_hand(BOXES.flip(0)) == pytest.approx(2.3033, abs=1e-4)
 
 
 # ---- the loss
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_loss_is_the_sum_of_its_terms(match: str) -> None:
+def test_loss_is_the_sum_of_its_terms() -> None:
     for seed in range(10):
         priors, boxes, objects = random_boxes(6, seed), random_boxes(6, seed + 50), random_boxes(3, seed + 100)
         logits = torch.from_numpy(np.random.default_rng(seed).normal(size=6))
-        cost = squared(priors, objects) if match == "prior" else costs(boxes, logits, objects)
+        cost = squared(priors, objects)
         claims = {row: column for column, row in enumerate(cheapest(cost))}
         expected = slow_loss(boxes, logits, objects, claims)
-        loss = multibox_loss(offsets_to(boxes, priors)[None], logits[None], priors, [objects], match=match)
+        loss = multibox_loss(offsets_to(boxes, priors)[None], logits[None], priors, [objects])
         assert float(loss) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_loss_is_the_mean_over_the_images(match: str) -> None:
+def test_loss_is_the_mean_over_the_images() -> None:
     priors = random_boxes(7, seed=0).float()
     offsets, logits = torch.randn(4, 7, 4), torch.randn(4, 7)
     objects = [random_boxes(count, seed=count).float() for count in (2, 0, 7, 9)]
-    alone = [
-        float(multibox_loss(offsets[[row]], logits[[row]], priors, [objects[row]], match=match)) for row in range(4)
-    ]
-    together = multibox_loss(offsets, logits, priors, objects, match=match)
+    alone = [float(multibox_loss(offsets[[row]], logits[[row]], priors, [objects[row]])) for row in range(4)]
+    together = multibox_loss(offsets, logits, priors, objects)
     assert together.shape == ()
     assert float(together) == pytest.approx(sum(alone) / 4)
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_without_objects_every_prediction_is_to_doubt(match: str) -> None:
+def test_without_objects_every_confidence_is_trained_towards_0() -> None:
     logits = torch.tensor([[-2.0, 0.0, 3.0]], dtype=torch.float64)
     offsets = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
     nothing = torch.zeros(0, 4, dtype=torch.float64)
-    loss = multibox_loss(offsets, logits, random_boxes(3, seed=0), [nothing], match=match)
+    loss = multibox_loss(offsets, logits, random_boxes(3, seed=0), [nothing])
     assert loss.item() == pytest.approx(sum(-log(1 - 1 / (1 + exp(-logit))) for logit in (-2, 0, 3)))
     loss.backward()
     assert offsets.grad is not None
     assert (offsets.grad == 0).all()
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_only_claimed_boxes_are_pulled(match: str) -> None:
-    """The gradient: α (l - g) / N where claimed, 0 elsewhere; sigmoid - claimed over N for the confidence."""
+def test_only_matched_boxes_have_a_location_gradient() -> None:
+    """The gradient is α (l - g) / N where matched, else 0; (sigmoid - matched) / N for the confidence."""
     alpha, images = 0.7, 3
     priors = random_boxes(6, seed=1)
     boxes = torch.stack([random_boxes(6, seed) for seed in (10, 11, 12)])
     logits = torch.randn(images, 6, dtype=torch.float64, requires_grad=True)
     offsets = offsets_to(boxes, priors).requires_grad_()
     objects = [random_boxes(3, seed=20), torch.zeros(0, 4, dtype=torch.float64), random_boxes(1, seed=21)]
-    multibox_loss(offsets, logits, priors, objects, match=match, alpha=alpha).backward()
+    multibox_loss(offsets, logits, priors, objects, alpha=alpha).backward()
 
     pull, doubt = torch.zeros_like(boxes), torch.sigmoid(logits.detach())
     for image in (0, 2):
         cost = squared(priors, objects[image])
-        if match == "bipartite":
-            cost = costs(boxes[image], logits[image].detach(), objects[image], alpha)
         for column, row in enumerate(cheapest(cost)):
             pull[image, row] = alpha * (boxes[image, row] - objects[image][column]) / UNIT
             doubt[image, row] -= 1
@@ -206,21 +155,19 @@ def test_only_claimed_boxes_are_pulled(match: str) -> None:
     assert logits.grad.numpy() == pytest.approx(doubt.numpy() / images)
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_gradient_is_the_losss_own(match: str) -> None:
+def test_gradient_equals_the_numerical_one() -> None:
     priors, objects = random_boxes(4, seed=3), [random_boxes(2, seed=4), random_boxes(1, seed=5)]
     offsets = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
 
     def loss(offsets: Tensor, logits: Tensor) -> Tensor:
-        return multibox_loss(offsets, logits, priors, objects, match=match)
+        return multibox_loss(offsets, logits, priors, objects)
 
     assert torch.autograd.gradcheck(loss, (offsets, logits))
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_very_sure_predictions(match: str) -> None:
-    """At logits of ±100 a confidence rounds to 0 or 1, its logarithm not: right ones cost nothing, wrong ones 100."""
+def test_confidences_of_almost_0_and_1() -> None:
+    """At logits of ±100 a confidence rounds to 0 or 1: right ones still cost 0, wrong ones 100."""
     priors = random_boxes(4, seed=0).float()
     objects = priors[:2]
     for logits, expected in (
@@ -230,7 +177,7 @@ def test_very_sure_predictions(match: str) -> None:
     ):
         offsets = torch.zeros(1, 4, 4, requires_grad=True)
         confidences = torch.tensor([logits], requires_grad=True)
-        loss = multibox_loss(offsets, confidences, priors, [objects], match=match)
+        loss = multibox_loss(offsets, confidences, priors, [objects])
         assert loss.item() == pytest.approx(expected, abs=1e-3)
         loss.backward()
         assert offsets.grad is not None
@@ -239,11 +186,10 @@ def test_very_sure_predictions(match: str) -> None:
         assert torch.isfinite(confidences.grad).all()
 
 
-@pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize("value", [nan, inf, -inf])
 @pytest.mark.parametrize("which", ["every offset", "one logit", "every logit", "everything"])
-def test_a_loss_that_is_not_finite_comes_out_as_such(match: str, value: float, which: str) -> None:
-    """The training's own check stops there; scipy refuses such a matrix in words that no user understands."""
+def test_predictions_that_are_not_finite_give_a_loss_that_is_not_finite(value: float, which: str) -> None:
+    """Training stops at such a loss with a message of its own."""
     priors = random_boxes(5, seed=0).float()
     offsets, logits = torch.zeros(1, 5, 4), torch.zeros(1, 5)
     if which == "one logit":
@@ -252,125 +198,74 @@ def test_a_loss_that_is_not_finite_comes_out_as_such(match: str, value: float, w
         logits[:] = value
     if which in ("every offset", "everything"):
         offsets[:] = value
-    loss = float(multibox_loss(offsets, logits, priors, [random_boxes(2, seed=1).float()], match=match))
+    loss = float(multibox_loss(offsets, logits, priors, [random_boxes(2, seed=1).float()]))
     assert not np.isfinite(loss)
     assert np.isnan(loss) or not np.isnan(value)
-
-
-def test_a_prediction_that_is_no_number_is_claimed_last() -> None:
-    priors = random_boxes(4, seed=0)
-    objects = random_boxes(3, seed=1)
-    logits = torch.zeros(4, dtype=torch.float64)
-    for broken in range(4):
-        offsets = torch.zeros(4, 4, dtype=torch.float64)
-        offsets[broken] = nan
-        positions = match_bipartite(priors, offsets, logits, objects)
-        assert set(positions.tolist()) == set(range(4)) - {broken}
-
-
-def test_refuses_another_match() -> None:
-    with pytest.raises(ValueError, match=r"^match .*prior, bipartite.*'nearest'$"):
-        multibox_loss(torch.zeros(1, 2, 4), torch.zeros(1, 2), random_boxes(2, 0).float(), [], match="nearest")
 
 
 # ---- the matching
 
 
-@pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize(("predictions", "count"), [(1, 1), (2, 1), (2, 2), (5, 3), (6, 4), (6, 6)])
-def test_no_assignment_costs_less(match: str, predictions: int, count: int) -> None:
+def test_no_assignment_costs_less(predictions: int, count: int) -> None:
     for seed in range(15):
-        priors, boxes = random_boxes(predictions, seed), random_boxes(predictions, seed + 100)
-        objects = random_boxes(count, seed + 200)
-        logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, predictions))
-        positions = matchers(priors, offsets_to(boxes, priors), logits)[match](objects)
-        cost = squared(priors, objects) if match == "prior" else costs(boxes, logits, objects)
+        priors, objects = random_boxes(predictions, seed), random_boxes(count, seed + 200)
+        positions = match_to_priors(priors, objects)
+        cost = squared(priors, objects)
         assert positions.dtype == torch.int64
         assert tuple(positions.tolist()) == cheapest(cost)
 
 
-def test_confidence_decides_between_boxes_of_one_place() -> None:
-    """Under the bipartite matching; by priors it decides nothing."""
-    priors = random_boxes(3, seed=0)
-    objects = random_boxes(1, seed=1)
-    offsets = offsets_to(objects.expand(3, 4), priors)
-    nearest = int(squared(priors, objects).argmin())
-    for surest in range(3):
-        logits = torch.zeros(3, dtype=torch.float64)
-        logits[surest] = 1
-        found = {name: match(objects).tolist() for name, match in matchers(priors, offsets, logits).items()}
-        assert found == {"prior": [nearest], "bipartite": [surest]}
-
-
-def test_alpha_weighs_place_against_confidence() -> None:
-    """A box one unit off in one corner loses α/2; its logit is ahead by 1."""
-    priors = random_boxes(2, seed=0)
-    objects = random_boxes(1, seed=1)
-    offsets = offsets_to(objects.expand(2, 4), priors)
-    offsets[1, 0] += 1
-    logits = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    for alpha, expected in ((1.9, 1), (2.1, 0)):
-        assert match_bipartite(priors, offsets, logits, objects, alpha).tolist() == [expected]
-
-
-@pytest.mark.parametrize("match", MATCHES)
-def test_of_too_many_objects_the_largest_take_part(match: str) -> None:
+def test_only_the_largest_of_too_many_objects_are_matched() -> None:
     for seed in range(10):
-        priors, boxes, objects = random_boxes(3, seed), random_boxes(3, seed + 100), random_boxes(8, seed + 200)
-        logits = torch.from_numpy(np.random.default_rng(seed).normal(size=3))
-        positions = matchers(priors, offsets_to(boxes, priors), logits)[match](objects)
+        priors, objects = random_boxes(3, seed), random_boxes(8, seed + 200)
+        positions = match_to_priors(priors, objects)
         areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in objects.tolist()]
         largest = sorted(sorted(range(8), key=lambda number: -areas[number])[:3])
         assert sorted(claims_of(positions).values()) == largest
         assert positions[[number for number in range(8) if number not in largest]].tolist() == [-1] * 5
-        cost = squared(priors, objects) if match == "prior" else costs(boxes, logits, objects)
+        cost = squared(priors, objects)
         assert tuple(positions[largest].tolist()) == cheapest(cost[:, largest])
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_three_hundred_objects_for_twenty_priors(match: str) -> None:
+def test_three_hundred_objects_for_twenty_priors() -> None:
     priors, objects = random_boxes(20, seed=0).float(), random_boxes(300, seed=1).float()
     offsets, logits = torch.randn(1, 20, 4), torch.randn(1, 20)
-    positions = matchers(priors, offsets[0], logits[0])[match](objects)
+    positions = match_to_priors(priors, objects)
     assert positions.shape == (300,)
     assert sorted(claims_of(positions)) == list(range(20))
     areas = (objects[:, 2:] - objects[:, :2]).prod(dim=1)
     assert areas[positions >= 0].min() >= areas[positions < 0].max()
-    loss = multibox_loss(offsets, logits, priors, [objects], match=match)
+    loss = multibox_loss(offsets, logits, priors, [objects])
     expected = slow_loss(priors + UNIT * offsets[0], logits[0], objects, claims_of(positions))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize("count", [1, 3, 5, 9])
-def test_identical_objects(match: str, count: int) -> None:
+def test_identical_objects(count: int) -> None:
     priors = random_boxes(5, seed=0).float()
     objects = random_boxes(1, seed=1).float().expand(count, 4)
-    positions = matchers(priors, torch.zeros(5, 4), torch.zeros(5))[match](objects)
+    positions = match_to_priors(priors, objects)
     nearest = np.argsort(squared(priors, objects[:1])[:, 0])[: min(count, 5)]
     assert set(claims_of(positions)) == set(nearest.tolist())
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_objects_of_one_pixel(match: str) -> None:
+def test_objects_of_one_pixel() -> None:
     """Of a photograph of 5,000 px; and one without any area, as a broken annotation has it."""
     places: Sequence[float] = (0.1, 0.5, 0.9)
     objects = torch.tensor([[x, x, x + side, x + side] for x, side in zip(places, (2e-4, 2e-4, 0), strict=True)])
     priors = torch.tensor([[x - 0.1, x - 0.1, x + 0.1, x + 0.1] for x in (0.9, 0.1, 0.3, 0.5)])
-    positions = matchers(priors, torch.zeros(4, 4), torch.zeros(4))[match](objects)
+    positions = match_to_priors(priors, objects)
     assert positions.tolist() == [1, 3, 0]
-    loss = multibox_loss(torch.zeros(1, 4, 4), torch.zeros(1, 4), priors, [objects], match=match)
+    loss = multibox_loss(torch.zeros(1, 4, 4), torch.zeros(1, 4), priors, [objects])
     assert float(loss) == pytest.approx(slow_loss(priors, torch.zeros(4), objects, claims_of(positions)), rel=1e-5)
 
 
-@pytest.mark.parametrize("match", MATCHES)
-def test_as_many_priors_as_training_has(match: str) -> None:
+def test_matching_with_200_priors() -> None:
     """In float32, where torch computes distances of so many by a matrix product: as cheap as scipy's on exact costs."""
-    priors, boxes, objects = random_boxes(200, seed=0), random_boxes(200, seed=1), random_boxes(40, seed=2, least=0.01)
-    logits = torch.from_numpy(np.random.default_rng(3).normal(-3, 2, 200))
-    offsets = offsets_to(boxes, priors)
-    positions = matchers(priors.float(), offsets.float(), logits.float())[match](objects.float())
+    priors, objects = random_boxes(200, seed=0), random_boxes(40, seed=2, least=0.01)
+    positions = match_to_priors(priors.float(), objects.float())
     assert len(claims_of(positions)) == 40
-    cost = squared(priors, objects) if match == "prior" else costs(boxes, logits, objects)
+    cost = squared(priors, objects)
     least = cost[linear_sum_assignment(cost)].sum()
     assert cost[positions.numpy(), np.arange(40)].sum() == pytest.approx(least, rel=1e-4)

@@ -1,9 +1,7 @@
-"""Prior boxes: clusters that are there are found, mirrored ones too; the authors' file, and what is none."""
+"""Prior boxes: k-means finds the clusters of a sample, mirrored ones too."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from re import escape
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from proposals.boxes import mirrored
-from proposals.multibox.priors import cluster_priors, read_priors
+from proposals.multibox.priors import cluster_priors
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +149,7 @@ def test_refuses_no_boxes() -> None:
         cluster_priors(np.zeros((0, 4)), 1)
 
 
-def test_of_too_many_boxes_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_boxes_are_subsampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the seed, boxes and mirrored ones alike."""
     monkeypatch.setattr("proposals.multibox.priors.LARGEST", 100)
     seen: list[Floats] = []
@@ -184,73 +182,3 @@ def test_a_centre_that_lost_its_boxes_takes_one(monkeypatch: pytest.MonkeyPatch)
     priors = cluster_priors(boxes, 4)
     both = np.concatenate([boxes, mirrored(boxes, 1)])
     assert (distances(priors, both).min(axis=1) == 0).all()
-
-
-# ---- the authors' file
-
-
-def lines(priors: Floats, deviation: object = 0.01) -> str:
-    return "".join(f"{deviation} {number}\n" for number in priors.ravel().tolist())
-
-
-def test_reads_four_lines_a_prior(tmp_path: Path) -> None:
-    path = tmp_path / "priors.txt"
-    for count in (1, 3, 50):
-        priors = random_boxes(count, seed=count)  # to the last digit
-        path.write_text(lines(priors))
-        assert np.array_equal(read_priors(path), priors)
-
-
-GOOD = lines(np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0]]))
-FORMAT = "no file of lines 'deviation mean' ("
-ROWS = "expected four lines 'deviation mean' a prior, found "
-ORDER = "a prior whose corners are out of order"
-
-
-@pytest.mark.filterwarnings("ignore:loadtxt")  # NumPy's own, of a file without numbers
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("x1 y1\n" * 4, FORMAT),
-        (GOOD + "0.01\n", FORMAT),  # lines of different lengths
-        ("\xff\x00\x89PNG" * 9, FORMAT),
-        ("", f"{ROWS}[0, 1] numbers"),
-        (GOOD + "0.01 0.5\n" * 3, f"{ROWS}[11, 2] numbers"),
-        ("0.01 0.1 0.2\n" * 4, f"{ROWS}[4, 3] numbers"),
-        ("0.1\n0.2\n0.3\n0.4\n", f"{ROWS}[4, 1] numbers"),
-        (GOOD + lines(np.array([[0.1, 0.2, 0.3, 0.4]]), 0.02), "a deviation other than 0.01"),
-        (GOOD + lines(np.array([[0.1, 0.2, 0.3, 0.4]]), "nan"), "a deviation other than 0.01"),
-        (GOOD + lines(np.array([[0.3, 0.2, 0.1, 0.4]])), ORDER),
-        (GOOD + lines(np.array([[0.1, 0.4, 0.3, 0.2]])), ORDER),
-        (GOOD + lines(np.array([[0.1, 0.2, 0.1, 0.4]])), ORDER),  # no width
-        (GOOD + lines(np.array([[0.1, 0.2, np.nan, 0.4]])), ORDER),
-    ],
-)
-def test_refuses_other_files(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "priors.txt"
-    path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ValueError, match=f"^{escape(f'{path}: {message}')}") as caught:
-        read_priors(path)
-    assert "\n" not in str(caught.value)
-    assert message == FORMAT or str(caught.value) == f"{path}: {message}"
-
-
-@pytest.mark.parametrize("name", ["", "absent.txt"])
-def test_refuses_no_file(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    with pytest.raises(ValueError, match=f"^{escape(f'{path}: {FORMAT}')}"):
-        read_priors(path)
-
-
-@pytest.mark.data
-def test_the_authors_file_has_800_priors(data_dir: Path) -> None:
-    path = data_dir / "multibox" / "ipriors800.txt"
-    numbers = [line.split() for line in path.read_text().splitlines()]
-    priors = read_priors(path)
-    assert priors.shape == (800, 4)
-    for row, column in ((0, 0), (0, 3), (1, 2), (799, 3)):
-        assert priors[row, column] == float(numbers[4 * row + column][1])
-    assert (priors[:, :2] < priors[:, 2:]).all()
-    assert priors.min() >= 0
-    assert priors.max() <= 1
-    assert len(np.unique(priors, axis=0)) == 800

@@ -15,7 +15,7 @@ import skimage.measure
 import skimage.segmentation
 
 from proposals.selective.colour import to_hsv, to_lab
-from proposals.selective.segmentation import STRIP, build_graph, merge_nodes, segment, smooth, sorted_edges, touching
+from proposals.selective.segmentation import STRIP, build_graph, merge_nodes, smooth, sorted_edges, touching
 
 TO = ((0, 1), (1, 0), (1, 1), (-1, 1))  # right, down, down right, up right
 
@@ -33,6 +33,11 @@ def halves(height, width):
     image = np.zeros((height, width, 3), np.uint8)
     image[:, width // 2 :] = 200
     return image
+
+
+def segment(image, k, min_size, sigma=0.8, neighbours=8):
+    graph = build_graph(smooth(image, sigma), k, neighbours)
+    return merge_nodes(graph, k, min_size)[graph.nodes]
 
 
 def segment_floats(image, k, min_size):

@@ -53,7 +53,7 @@ def check(store, names=NAMES):
         assert store.seconds(content(name)) == 0.25
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_written_store_reads_back(tmp_path):
     folder = fill(tmp_path / "deep" / "store")
     check(ProposalStore(folder))
     check(ProposalStore(folder, SETTINGS))

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from proposals.boxes import from_xywh
 
 Row = dict[str, Any]  # JSON's values, of any kind
 
-GZIP = b"\x1f\x8b"  # how its files begin
+GZIP = b"\x1f\x8b"  # first bytes of its files
 
 NEEDS = "is an object with images, annotations and categories"
 
@@ -122,31 +121,27 @@ def _read_json(path: Path) -> Any:  # whatever the file holds
         raise DataError(f"{path}: no such annotation file; set data.annotations=FILE")
     try:
         content = path.read_bytes()
-        if content.startswith(GZIP):
-            raise DataError(f"{path}: packed by gzip; unpack it first")
-        return json.loads(content)
+        if not content.startswith(GZIP):
+            return json.loads(content)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg})") from error
     except RecursionError as error:
         raise DataError(f"{path}: malformed JSON, nested too deeply") from error
-    except DataError:
-        raise
     except (OSError, ValueError) as error:  # no UTF-8, or a number of thousands of digits
         raise DataError(f"{path}: cannot be read ({error})") from error
+    raise DataError(f"{path}: packed by gzip; unpack it first")
 
 
 def _once(rows: list[Row], kind: str, repairs: Repairs) -> list[Row]:
-    """Drop and count the rows that repeat an earlier one word for word, as merged exports do."""
-    ids = Counter(str(row.get("id")) for row in rows)
-    if ids.total() == len(ids):
-        return rows
-    kept: dict[str, Row] = {}
-    for index, row in enumerate(rows):
-        text = json.dumps(row, sort_keys=True) if "id" in row else str(index)
-        if text in kept:
+    """Drop and count the rows that equal an earlier one, as merged exports contain."""
+    kept: dict[str, list[Row]] = {}
+    for row in rows:
+        alike = kept.setdefault(str(row.get("id")), [])
+        if "id" in row and row in alike:
             repairs.note(kind, f"id {row['id']}")
-        kept.setdefault(text, row)
-    return list(kept.values())
+        else:
+            alike.append(row)
+    return [row for alike in kept.values() for row in alike]
 
 
 def _field(section: str, row: Row, key: str) -> Any:  # JSON's value, of any kind
@@ -186,10 +181,8 @@ def _class_table(categories: list[Row]) -> ClassTable:
 
 def _owned(objects: list[Row], images: list[str], repairs: Repairs) -> tuple[list[Row], list[int]]:
     """Return the annotations of listed images and each one's image; count the others, and repeated ids."""
-    row_of: dict[str, int] = {}
-    for row, image_id in enumerate(images):  # 12 names the image "000012" too, if there is no other image 12
-        if _is_whole(image_id):
-            row_of.setdefault(str(int(image_id)), row)
+    # 12 names the image "000012" too, if there is no other image 12.
+    row_of = {_without_zeros(images[row]): row for row in reversed(range(len(images)))}
     row_of |= {image_id: row for row, image_id in enumerate(images)}
     seen: set[str] = set()
     owned, owners = [], []
@@ -200,9 +193,9 @@ def _owned(objects: list[Row], images: list[str], repairs: Repairs) -> tuple[lis
         elif "id" in item:
             seen.add(own)
         if _key(item.get("id")) == "0":
-            repairs.note("annotations have the id 0, which pycocotools takes for none; numbered anew", _name(item))
+            repairs.note("annotations have the id 0, which pycocotools takes for none; renumbered", _name(item))
         image_id = _key(_field("annotations", item, "image_id")) or ""
-        row = row_of.get(image_id, row_of.get(str(int(image_id)) if _is_whole(image_id) else "", -1))
+        row = row_of.get(image_id, row_of.get(_without_zeros(image_id), -1))
         if row >= 0:
             owned.append(item)
             owners.append(row)
@@ -270,6 +263,11 @@ def _key(value: object) -> str | None:
 
 def _is_whole(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]{1,4000}", text) is not None
+
+
+def _without_zeros(text: str) -> str:
+    """Return a whole number without leading zeros, any other text as it is."""
+    return str(int(text)) if _is_whole(text) else text
 
 
 def _name(item: Row) -> str:

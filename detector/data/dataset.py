@@ -51,7 +51,7 @@ class DataConfig:
         one_based: voc only: whether corner pixels count from 1, as VOC's do; false where a tool wrote them from 0.
         boxes_per_class: ilsvrc only, for training: boxes of each class drawn from the images of train, R-CNN's N
             (1,000); 0 takes all.
-        size_mismatch: What to do with images whose file has another size than the annotation states. error rejects the
+        size_mismatch: Treatment of images whose file has another size than the annotation states. error rejects the
             split; skip leaves them out and counts them; turn turns their boxes where EXIF explains the size.
     """
 
@@ -151,7 +151,7 @@ def _with_absent(dataset: Dataset, config: DataConfig) -> Dataset:
 
 
 def readable_part(dataset: Dataset, workers: int = 1) -> tuple[Dataset, list[str]]:
-    """Keep the images that can be read, decoding each to see it, and return a line for each other image.
+    """Keep the images that can be read, by decoding each of them, and return a line for each other image.
 
     Args:
         dataset: The images.

@@ -2,13 +2,13 @@
 
 In: image files with stated sizes and boxes.  Out: the same with every box in the frame of its file, or a DataError.
 A file of another size than stated was turned by its EXIF orientation without the labelling tool's knowledge, or resized
-after labelling; its boxes then lie in the wrong place. Where the stated size does not hold its own objects, the
+after labelling; its boxes then lie beside their objects. Where the stated size does not hold its own objects, the
 statement is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -113,9 +113,14 @@ class Frame:
         return self.own != self.stated
 
     @property
+    def swapped(self) -> bool:
+        """Whether one size is the other with width and height exchanged; a square is equal to itself."""
+        return self.own == self.stated[::-1]
+
+    @property
     def explained(self) -> bool:
         """Whether EXIF turns the stated size into the file's."""
-        return self.differs and self.sideways and self.own == self.stated[::-1]
+        return self.differs and self.sideways and self.swapped
 
     @property
     def sideways(self) -> bool:
@@ -124,11 +129,11 @@ class Frame:
 
     def describe(self) -> str:
         """Describe the difference in one clause."""
-        sizes = f"is {self.own[0]} x {self.own[1]} and its annotation says {self.stated[0]} x {self.stated[1]}"
+        sizes = f"is {self.own[0]} x {self.own[1]} and its annotation states {self.stated[0]} x {self.stated[1]}"
         if self.explained:
             return f"{sizes}: EXIF (orientation {self.orientation}) turns it, and it was labelled unturned"
         ratio = self.own[0] / self.stated[0], self.own[1] / self.stated[1]
-        if self.own == self.stated[::-1]:
+        if self.swapped:
             return f"{sizes}: turned after it was labelled, or width and height are swapped"
         even = "evenly" if abs(ratio[0] / ratio[1] - 1) < 0.02 else "unevenly, or cropped,"
         return f"{sizes}: resized {even} after it was labelled"
@@ -162,7 +167,7 @@ def read_frames(images: Sequence[tuple[Path, Size]], label: str, *, orientations
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do with the images of a data set.
+    """A decision on the images of a data set: which are left out, turned, or of exchanged sides.
 
     Attributes:
         left_out: Positions of the images to leave out.
@@ -171,9 +176,9 @@ class Verdict:
         warnings: One line per kind.
     """
 
-    left_out: frozenset[int]
+    left_out: set[int]
     turned: dict[int, int]
-    exchanged: frozenset[int]
+    exchanged: set[int]
     warnings: tuple[str, ...]
 
 
@@ -191,52 +196,50 @@ def judge(
         images: File and stated size of each image.
         mode: The data set's `size_mismatch` setting.
         name: The data set's name, for messages.
-        warnings: Warnings of the data set's reader, which say whether stated sides were exchanged.
+        warnings: Warnings of the data set's reader, which state whether sides were exchanged.
 
     Raises:
         DataError: a size differs in mode error; or in mode turn, and EXIF does not explain it.
     """
-    frames = read_frames(images, name, orientations=mode is SizeMismatch.turn)
-    differing = {position: frame for position, frame in frames.items() if frame.differs}
     repairs = Repairs()
-    exchanged: frozenset[int] = frozenset()
+
+    def note(kind: str, positions: Collection[int]) -> None:
+        if positions:
+            repairs.note(kind, images[min(positions)][0].name, len(positions))
+
+    turns = mode is SizeMismatch.turn
+    frames = read_frames(images, name, orientations=turns)
+    differing = {position: frame for position, frame in frames.items() if frame.differs}
+    exchanged: set[int] = set()
     if any(line.startswith(EXCHANGED) for line in warnings):
-        exchanged = frozenset(
-            position for position, frame in differing.items() if frame.own == frame.stated[::-1] and not frame.sideways
-        )
-        for position in sorted(exchanged):
-            del differing[position]
-            repairs.note(f"{EXCHANGED}, as others' were", images[position][0].name)
+        exchanged = {position for position, frame in differing.items() if frame.swapped and not frame.sideways}
+        differing = {position: frame for position, frame in differing.items() if position not in exchanged}
+        note(f"{EXCHANGED}, as others' were", exchanged)
     if mode is SizeMismatch.skip:
-        for position in differing:
-            repairs.note(SKIPPED, images[position][0].name)
+        note(SKIPPED, differing)
         if len(differing) == len(images):
             raise DataError(f"{name}: every image is of another size than its annotation states; none is left")
-        return Verdict(frozenset(differing), {}, exchanged, repairs.lines())
-    unexplained = {
-        position: frame for position, frame in differing.items() if mode is SizeMismatch.error or not frame.explained
-    }
+        return Verdict(set(differing), {}, exchanged, repairs.lines())
+    unexplained = {position: frame for position, frame in differing.items() if not (turns and frame.explained)}
     if unexplained:
         raise DataError(_message(images, unexplained, name))
     to_turn = {position: frame.orientation for position, frame in differing.items()}
     within = {position: frame for position, frame in frames.items() if not frame.differs}
-    was_upright = {position for position, frame in within.items() if frame.sideways and frame.own != frame.own[::-1]}
+    was_upright = {position for position, frame in within.items() if frame.sideways and not frame.swapped}
     alike = {position: frame.orientation for position, frame in within.items() if position not in was_upright}
     if to_turn and not was_upright:
         to_turn |= alike
-    elif alike:
-        first = images[min(alike)][0].name
-        repairs.note("images that EXIF turns within their size were taken as labelled upright", first, len(alike))
-    for position in sorted(to_turn):
-        repairs.note(TURNED, images[position][0].name)
-    return Verdict(frozenset(), to_turn, exchanged, repairs.lines())
+    else:
+        note("images that EXIF turns within their size were taken as labelled upright", alike)
+    note(TURNED, to_turn)
+    return Verdict(set(), to_turn, exchanged, repairs.lines())
 
 
 def match_frames(dataset: Dataset, mode: SizeMismatch) -> Dataset:
     """Bring every box of a data set into the frame of its image file; see judge.
 
     Raises:
-        DataError: as judge.
+        DataError: the same as in judge.
     """
     records = dataset.records
     images = [(record.path, (record.width, record.height)) for record in records]

@@ -133,7 +133,7 @@ class Record:
         height, width = image.shape[:2]
         if (self.width, self.height) not in ((width, height), (0, 0)):
             raise DataError(
-                f"{self.path}: is {width} x {height} and its annotation says {self.width} x {self.height}; it was "
+                f"{self.path}: is {width} x {height} and its annotation states {self.width} x {self.height}; it was "
                 "turned or resized after it was labelled (data.size_mismatch=skip leaves such images out)"
             )
         return image
@@ -147,7 +147,7 @@ class Dataset:
         name: Name for reports, such as "voc12 val100".
         classes: Its K classes.
         records: Its images, in the order of the split's list.
-        warnings: What the reader fixed or left out, one line per kind with a count and the first file's name.
+        warnings: One line per kind of thing that the reader fixed or left out, with a count and the first file's name.
     """
 
     name: str
@@ -193,7 +193,7 @@ def with_classes(dataset: Dataset, classes: ClassTable, owner: str) -> Dataset:
 
 
 def exhaustive_part(dataset: Dataset) -> Dataset:
-    """Keep the images whose every object is boxed; in others, background cannot be told from unboxed objects.
+    """Keep the images whose every object is boxed; in others, unboxed objects would count as background.
 
     Raises:
         DataError: there are none.
@@ -201,7 +201,7 @@ def exhaustive_part(dataset: Dataset) -> Dataset:
     records = tuple(record for record in dataset.records if record.exhaustive)
     if not records:
         raise DataError(
-            f"{dataset.name}: in none of these images is every object boxed, hence there is no background to learn "
+            f"{dataset.name}: in none of these images is every object boxed, so that there is no background to learn "
             "from; of ILSVRC join val1, as split=val1+train"
         )
     return dataset if len(records) == len(dataset) else replace(dataset, records=records)
@@ -242,8 +242,8 @@ def make_record(
     """Make a Record whose boxes lie inside the image: cut at its border, dropped where nothing remains.
 
     Args:
-        image_id: As in Record.
-        path: As in Record.
+        image_id: Name by which results refer to the image.
+        path: The image file, which need not exist.
         size: Width and height, px; (0, 0) where it is unknown, and then nothing is cut.
         boxes: [M, 4] px, in the convention of proposals.boxes.
         labels: [M], 0..K-1.
@@ -253,7 +253,7 @@ def make_record(
         crowd: [M]; none where absent.
         areas: [M] px², NaN where the file states none; the boxes' own where absent.
         as_written: Cut nothing, and drop only boxes that end before they begin.
-        exhaustive: As in Record.
+        exhaustive: Whether every object of every class is boxed.
     """
     inside = np.asarray(boxes if as_written or size == (0, 0) else clip(boxes, *size), dtype=np.float64)
     own = np.asarray(area(inside), dtype=np.float64)

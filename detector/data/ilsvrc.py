@@ -39,11 +39,11 @@ from detector.data.ilsvrc_train import (
     read_class_lists,
 )
 from detector.data.image import ImageError, read_size
-from detector.data.voc import annotated_record, read_annotation, read_split_list
+from detector.data.voc import read_split_list
+from detector.data.voc_xml import annotated_record, read_annotation
 from detector.progress import progress
 
 FOLDERS = ("train", "val", "test")
-LISTED_AGAIN = "images were listed again in the split and read once"
 
 
 @cache
@@ -79,8 +79,10 @@ def read_ilsvrc_det(root: Path, split: str, *, boxes_per_class: int = 0) -> Data
     records: list[Record] = []
     for part in split.split("+"):
         listed = reader.names(part)
-        names = [name for name in listed if name not in seen]
-        reader.repairs.note(LISTED_AGAIN, f"{part}.txt", len(listed) - len(names))
+        names = [name for name in dict.fromkeys(listed) if name not in seen]
+        reader.repairs.note(
+            "images were listed again in the split and read once", f"{part}.txt", len(listed) - len(names)
+        )
         seen.update(names)
         of_train = _folder(part) == "train"
         (train if of_train else records).extend(
@@ -107,16 +109,13 @@ class _Reader:
         return read_class_lists(self.lists, self.repairs)
 
     def names(self, part: str) -> Sequence[str]:
-        """Return the images of a split."""
+        """Return the images of a split, as often as they are listed."""
         if self.lists.is_dir() and not (self.lists / f"{part}.txt").is_file():
             if part in ("val1", "val2"):
                 return [name for name, _ in rcnn_split(part)]
             if part == "train" and any(path.is_file() for path in class_list_paths(self.lists)):
                 return self.class_lists.present or read_split_list(self.lists, part)
-        names = [re.sub(r"\s+-?[0-9]+$", "", line) for line in read_split_list(self.lists, part)]  # a number or a label
-        unique = list(dict.fromkeys(names))
-        self.repairs.note(LISTED_AGAIN, f"{part}.txt", len(names) - len(unique))
-        return unique
+        return [re.sub(r"\s+-?[0-9]+$", "", line) for line in read_split_list(self.lists, part)]  # a number or a label
 
     def records(self, part: str, names: Sequence[str], *, skip_unmarked: bool) -> Iterator[Record]:
         """Yield the images of a split; skip_unmarked leaves out images without XML."""
@@ -162,7 +161,7 @@ def split_entries(root: Path, split: str) -> list[tuple[str, int]]:
     Submissions and the blacklist name an image by this number.
 
     Raises:
-        DataError: as read_image_list; or several splits are joined, whose numbers may collide.
+        DataError: the same as in read_image_list; or several splits are joined, whose numbers may collide.
     """
     if "+" in split:
         raise DataError(f"splits are joined to train on them, not to score; set data.split to one of {split}")

@@ -102,7 +102,7 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
     """Read width and height, px, of the image that read_image would return, from the header where possible.
 
     Raises:
-        ImageError: as read_image, except that a file cut short behind its header may pass.
+        ImageError: the same as in read_image, except that a file cut short behind its header may pass.
     """
     return _with_opened(source, _upright_size)
 
@@ -111,7 +111,7 @@ def read_orientation(source: str | Path | bytes) -> int:
     """Read EXIF's orientation, which read_image applies; 1 (upright) where there is none or it is damaged.
 
     Raises:
-        ImageError: as read_size.
+        ImageError: the same as in read_size.
     """
     return _with_opened(source, lambda image, *_: _orientation(image))
 

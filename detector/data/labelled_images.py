@@ -88,7 +88,7 @@ class LabelledImages:
         paths: N files; one file may contain several of the images.
         labels: [N] int64, positions in classes.
         boxes: [N, 4] px, the part of the file that is the image; None for whole files.
-        warnings: What the reader of a detection data set fixed or left out, as in Dataset.
+        warnings: Lines on everything that the reader of a detection data set fixed or left out, as in Dataset.
     """
 
     classes: tuple[str, ...]
@@ -130,8 +130,8 @@ class LabelledImages:
         unknown = [name for name in self.classes if composed(name) not in position]
         if unknown:
             raise DataError(
-                f"{owner} knows no class {listed([repr(name) for name in unknown])} ({len(unknown)} of "
-                f"{len(self.classes)} are unknown); it knows {listed(list(classes), 5)}"
+                f"{owner} has no class {listed([repr(name) for name in unknown])} ({len(unknown)} of "
+                f"{len(self.classes)} are unknown); it has {listed(list(classes), 5)}"
             )
         renumbered = np.array([position[composed(name)] for name in self.classes], np.int64)[self.labels]
         return replace(self, classes=tuple(classes), labels=renumbered)

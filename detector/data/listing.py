@@ -103,7 +103,7 @@ def walk(folder: Path, recursive: bool, problems: list[str]) -> Iterator[Path]:
     """Yield the files in a folder without hidden ones; dangling links are among them.
 
     Args:
-        folder: Where to begin.
+        folder: The folder to begin with.
         recursive: Whether to go into sub-folders too, each once; hidden ones are left out, links followed.
         problems: Receives a line for each folder that cannot be listed.
     """
@@ -116,18 +116,15 @@ def walk(folder: Path, recursive: bool, problems: list[str]) -> Iterator[Path]:
             continue
         seen.add(real)
         try:
-            with os.scandir(current) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
+            names = sorted(os.listdir(current))
         except OSError as error:
             problems.append(f"{current}: a folder that cannot be listed: {(error.strerror or str(error)).lower()}")
             continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not os.path.isdir(entry):  # which, unlike the entry itself, raises for no link
-                yield current / entry.name
+        for path in (current / name for name in names if not name.startswith(".")):
+            if not os.path.isdir(path):  # Path.is_dir raises for some links
+                yield path
             elif recursive:
-                waiting.append(current / entry.name)
+                waiting.append(path)
 
 
 def _kinds(suffixes: Counter[str]) -> str:

@@ -18,14 +18,8 @@ JP2_HEADER = (b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef")
 
 TIFF_TYPES = {1: "B", 3: "H", 4: "L", 5: "LL", 7: "B", 16: "Q"}
 """TIFF's types of values that describe pixels -> struct's letters for one value."""
-TIFF_TAGS = frozenset(
-    tag
-    for first, last in (
-        *((256, 259), (262, 262), (266, 266), (273, 274), (277, 279), (284, 284), (292, 293), (317, 317), (320, 320)),
-        *((322, 325), (332, 332), (338, 339), (347, 347), (512, 515), (519, 521), (529, 532)),
-    )
-    for tag in range(first, last + 1)
-)
+TIFF_TAGS = {*range(256, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, *range(322, 326)}
+TIFF_TAGS |= {332, 338, 339, 347, *range(512, 516), 519, 520, 521, *range(529, 533)}
 """TIFF's tags that describe the pixels."""
 WIDTH, BITS, PHOTOMETRIC, SAMPLES = 256, 258, 262, 277
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1

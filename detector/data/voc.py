@@ -1,46 +1,24 @@
-"""The layout of PASCAL VOC -> Dataset, and VOC's XML files, which ILSVRC uses too.
+"""The layout of PASCAL VOC -> Dataset.
 
     ROOT/ImageSets/Main/SPLIT.txt    one image name per line, which may hold blanks; a flag behind it is ignored
     ROOT/Annotations/NAME.xml        size and objects; corner pixels count from 1 and both belong to the box
     ROOT/JPEGImages/NAME.jpg         or another suffix of detector.data.listing
 
-Many tools write VOC's XML. Floats, a missing <difficult> and a missing <size> are accepted, and names find their files
-in any Unicode form (files.py).
+Names find their files in any Unicode form (files.py). The XML files are read in voc_xml.py.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import re
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from detector.data.files import Files
-from detector.data.frames import settled_size
-from detector.data.ground_truth import (
-    ClassTable,
-    DataError,
-    Dataset,
-    Record,
-    Repairs,
-    composed,
-    flag,
-    make_record,
-    number,
-    read_lines,
-    side,
-)
-from detector.data.image import ImageError, read_size
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, read_lines
 from detector.data.listing import IMAGE_SUFFIXES
+from detector.data.voc_xml import Annotation, annotated_record, read_annotation
 from detector.words import list_override
-from proposals.boxes import from_inclusive
 
 VOC_WNIDS = {
     "aeroplane": "n02691156",
@@ -68,27 +46,6 @@ VOC_WNIDS = {
 
 VOC_CLASSES = tuple(VOC_WNIDS)
 """The 20 class names, in VOC's own (alphabetical) order."""
-
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One XML file of VOC or ILSVRC as it is written.
-
-    Attributes:
-        path: The file.
-        size: Width and height, px; (0, 0) where the file states none.
-        names: M names of the objects' classes.
-        boxes: [M, 4] float64, corner pixels in the file's own counting.
-        difficult: [M] bool; False where the file does not state it.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    names: tuple[str, ...]
-    boxes: NDArray[np.float64]
-    difficult: NDArray[np.bool_]
 
 
 def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES, one_based: bool = True) -> Dataset:
@@ -121,95 +78,6 @@ def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES
                 "boxes begin at pixel 0; data.one_based=false if all count from 0", annotation.path.name, first
             )
     return Dataset(f"{root.resolve().name} {split}", classes, tuple(records), repairs.lines())
-
-
-def annotated_record(
-    name: str,
-    image: Path,
-    annotation: Annotation,
-    classes: ClassTable,
-    *,
-    first_pixel: int,
-    repairs: Repairs,
-    exhaustive: bool = True,
-) -> Record:
-    """Turn an XML file into a Record.
-
-    Args:
-        name: The image's id.
-        image: Its file, which need not exist.
-        annotation: The XML file; all of its classes are in the table.
-        classes: The table of classes.
-        first_pixel: The number of an image's first pixel in the file, 0 or 1.
-        repairs: Receives the counts of what is fixed or left out.
-        exhaustive: Whether every object in the image is boxed.
-
-    Raises:
-        DataError: the file states no size, and the image cannot be read.
-    """
-    where = annotation.path.name
-    boxes = from_inclusive(annotation.boxes, first_pixel)
-    size = settled_size(annotation.size, boxes, image, repairs, where)
-    if not all(size):
-        try:
-            size = read_size(image)
-        except ImageError as error:
-            raise DataError(f"{annotation.path}: states no image size, and the image gives none: {error}") from error
-    record = make_record(
-        name,
-        image,
-        size,
-        boxes,
-        np.array([classes.label_of[item] for item in annotation.names], dtype=np.int64),
-        difficult=annotation.difficult,
-        repairs=repairs,
-        where=where,
-        exhaustive=exhaustive,
-    )
-    # Slips of the mouse, but a pixel wide by the format's own counting.
-    thin = (annotation.boxes[:, 2:] == annotation.boxes[:, :2]).any(axis=1)
-    repairs.note("boxes are one pixel wide or high, as written, and were kept", where, int(thin.sum()))
-    return record
-
-
-def read_annotation(path: Path) -> Annotation:
-    """Parse one XML file of VOC or ILSVRC.
-
-    Raises:
-        DataError: the file cannot be read, is malformed (the message names the line) or another kind of XML, or an
-            object lacks a name or box.
-    """
-    try:
-        top = _parsed(path.read_bytes())
-    except ElementTree.ParseError as error:
-        reason = str(error).split(":")[0]
-        raise DataError(f"{path}, line {error.position[0]}: malformed XML ({reason})") from error
-    except (OSError, ValueError, LookupError) as error:  # the last two: an unknown text encoding
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    for element in top.iter():  # a namespace has no meaning here
-        if isinstance(element.tag, str):
-            element.tag = element.tag.rpartition("}")[2]
-    if top.tag != "annotation":
-        raise DataError(f"{path}: holds <{top.tag}>, where VOC and ILSVRC files hold <annotation>")
-    names, boxes, difficult = [], [], []
-    for index, item in enumerate(top.findall("object"), 1):
-        name = (item.findtext("name") or "").strip()
-        if not name:
-            raise DataError(f"{path}: object {index} has no <name>")
-        where = f"{path}: object {index} ({name})"
-        names.append(composed(name))
-        boxes.append(_corners(item, where))
-        stated = item.findtext("difficult", "")
-        difficult.append(flag(stated))
-        if flag(stated) is None:
-            raise DataError(f"{where} has <difficult>{stated.strip()[:40]}</difficult>, which is neither 0 nor 1")
-    return Annotation(
-        path=path,
-        size=(side(top.findtext("size/width")), side(top.findtext("size/height"))),
-        names=tuple(names),
-        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        difficult=np.array(difficult, dtype=np.bool_),
-    )
 
 
 class VocTree:
@@ -320,26 +188,3 @@ def check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
                     f"{annotation.path}: unknown class {name!r}; known: {', '.join(classes.names)}\n"
                     f"  to take all classes of this split:  {list_override('data.classes', present)}"
                 )
-
-
-def _parsed(content: bytes) -> ElementTree.Element:
-    """Parse an XML file in any encoding that Python knows; Expat knows few, GBK not among them."""
-    try:
-        return ElementTree.fromstring(content)
-    except ValueError:
-        declaration = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""", content)
-        if declaration is None:
-            raise
-        return ElementTree.fromstring(content[declaration.end() :].decode(declaration[1].decode()))
-
-
-def _corners(item: ElementTree.Element, where: str) -> list[float]:
-    box = item.find("bndbox")
-    if box is None:
-        raise DataError(f"{where} has no <bndbox>")
-    texts = [box.findtext(corner) for corner in CORNERS]
-    values = [number(text) for text in texts]
-    if not all(map(math.isfinite, values)):
-        stated = ", ".join(f"{corner}={text}" for corner, text in zip(CORNERS, texts, strict=True))
-        raise DataError(f"{where} has a box that is not four numbers: {stated}")
-    return values

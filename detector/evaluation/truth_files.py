@@ -27,16 +27,8 @@ from detector.data.ilsvrc import (
     read_image_list,
     split_entries,
 )
-from detector.data.voc import (
-    VOC_CLASSES,
-    Annotation,
-    VocTree,
-    check_names,
-    class_table,
-    read_annotation,
-    read_list,
-    read_split_list,
-)
+from detector.data.voc import VOC_CLASSES, VocTree, check_names, class_table, read_list, read_split_list
+from detector.data.voc_xml import Annotation, read_annotation
 from detector.evaluation.checking import unknown_image
 from detector.evaluation.names import Names
 from detector.evaluation.protocols import Protocol, ScoringConfig

@@ -9,6 +9,7 @@ gvanhorn38/multibox's (half to all of the area; a box stays if 70 % of it is vis
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import albumentations as A
 import numpy as np
@@ -25,7 +26,6 @@ from detector.multibox import warp_view
 from detector.training.optimisation import OptimisationConfig, TrainingConfig
 from detector.training.workers import index_at
 from proposals.multibox.head import MultiBoxConfig
-from proposals.multibox.loss import MATCHES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,6 @@ class MultiBoxTrainingConfig(TrainingConfig):
         heads: Optimisation of the head alone, the first part.
         passes: Views per training image in the first part; their features are kept in `cache`.
         train_from: First trunk layer that is trained in the second part; "conv1" trains all layers, "none" skips it.
-        priors: File of priors in the format of the authors' release; empty for k-means on the training boxes.
-        match: How objects are matched to predictions: "prior" by the priors, "bipartite" by the predicted boxes.
         alpha: Weight of the location loss.
         size: Side of the squares that views are warped to, px.
         whole: Fraction of views that show the whole image, in [0, 1]; the others are crops.
@@ -65,6 +63,8 @@ class MultiBoxTrainingConfig(TrainingConfig):
         cache: Folder of the features.
     """
 
+    RETIRED: ClassVar[dict[str, object]] = {"priors": "", "match": "prior"}  # files of version 0.1 may state them
+
     name: str = "multibox"
     task: str = "multibox"
     train: DataConfig
@@ -74,8 +74,6 @@ class MultiBoxTrainingConfig(TrainingConfig):
     heads: HeadOptimisationConfig = field(default_factory=HeadOptimisationConfig)
     passes: int = 8
     train_from: str = "none"
-    priors: str = ""
-    match: str = "prior"  # 1312.2249
     alpha: float = 0.3  # 1312.2249
     size: int = 224
     whole: float = 0.5
@@ -92,7 +90,6 @@ class MultiBoxTrainingConfig(TrainingConfig):
             raise ValueError("members and variants are settings of classifiers; MultiBox is one network")
         if self.train.boxes_per_class:
             raise ValueError("train.boxes_per_class must be 0 here: MultiBox learns that what has no box is no object")
-        check_choice(self, "match", MATCHES)
         check_range(self, "[0, 1]", "whole", "visible")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area must be two shares, 0 < low <= high <= 1, not {list(self.crop_area)}")

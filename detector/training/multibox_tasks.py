@@ -21,11 +21,10 @@ from detector.training.loop import Batch
 from detector.training.multibox import MultiBoxTrainingConfig, Views, shares
 from detector.training.multibox_features import PART, Features, whole_inputs
 from detector.training.ranks import Ranks
-from detector.training.record import TrainingError
 from detector.training.workers import load
 from proposals.multibox.head import MultiBox, MultiBoxHead, decode
 from proposals.multibox.loss import multibox_loss
-from proposals.multibox.priors import cluster_priors, read_priors
+from proposals.multibox.priors import cluster_priors
 from proposals.recall import best_overlaps_of_first
 
 COUNTS = (10, 50, 100, 200)
@@ -75,8 +74,8 @@ class MultiBoxTraining:
         objects = [
             boxes[:count].to(self.ranks.device) for boxes, count in zip(batch[1], batch[2].tolist(), strict=True)
         ]
-        priors, match, alpha = self.model.network.head.priors, self.config.match, self.config.alpha
-        return multibox_loss(offsets.float(), logits.float(), priors, objects, match=match, alpha=alpha)
+        priors = self.model.network.head.priors
+        return multibox_loss(offsets.float(), logits.float(), priors, objects, alpha=self.config.alpha)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Measure recall of the best 10, 50, 100 and 200 boxes of whole val images at IoU 0.5 and 0.7, without NMS."""
@@ -158,7 +157,7 @@ class HeadTraining(MultiBoxTraining):
 
 
 def start_multibox(config: MultiBoxTrainingConfig, trunk: nn.Sequential, channels: int, train: Dataset) -> MultiBox:
-    """Put a fresh head on a trunk, with priors from the training boxes or the configured file.
+    """Put a fresh head on a trunk, with priors from the training boxes.
 
     Args:
         config: Settings.
@@ -168,15 +167,12 @@ def start_multibox(config: MultiBoxTrainingConfig, trunk: nn.Sequential, channel
 
     Raises:
         DataError: train has no boxes.
-        TrainingError: the file has another number of priors than head.priors.
-        ValueError: it is no file of priors.
+        UserError: head.priors is more than the number of different boxes.
     """
     boxes = np.concatenate([np.zeros((0, 4)), *map(shares, train.records)])
     if not len(boxes):
         raise DataError(f"{train.name}: no boxes to learn from (those marked difficult or crowd do not count)")
-    priors = read_priors(Path(config.priors)) if config.priors else cluster_priors(boxes, config.head.priors)
-    if len(priors) != config.head.priors:
-        raise TrainingError(f"{config.priors} has {len(priors)} priors; set head.priors={len(priors)}")
+    priors = cluster_priors(boxes, config.head.priors)
     torch.manual_seed(config.seed)
     head = MultiBoxHead(channels, torch.from_numpy(priors).float(), config.head)
     head.set_confidence_prior(len(boxes) / len(train))

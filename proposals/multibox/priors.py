@@ -1,13 +1,11 @@
 """Prior boxes of MultiBox: the typical boxes of objects.
 
-In: the boxes of a training set, as shares of their images.  Out: [P, 4] centres of k-means, or the authors' own.
+In: the boxes of a training set, as shares of their images.  Out: [P, 4] centres of k-means.
 Lloyd's algorithm from a k-means++ start on corner coordinates. Each box takes part mirrored too, so that the priors are
-mirror-symmetric in distribution. The authors' release: google/multibox, ipriors800.txt.
+mirror-symmetric in distribution.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,25 +44,4 @@ def cluster_priors(boxes: Shares, count: int, *, seed: int = 0, iterations: int 
     for empty in np.setdiff1d(np.arange(count), labels):  # a centre that lost all its boxes takes one of them
         centres[empty] = both[generator.integers(len(both))]
     areas = (centres[:, 2:] - centres[:, :2]).prod(axis=1)
-    result: Shares = centres[np.argsort(-areas, kind="stable")]
-    return result
-
-
-def read_priors(path: Path) -> Shares:
-    """Read priors in the release's text format: four lines "deviation mean" per prior, for x1, y1, x2, y2.
-
-    Raises:
-        UserError: the file has another format, another deviation than 0.01, or corners out of order.
-    """
-    try:
-        rows = np.loadtxt(path, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no file of lines 'deviation mean' ({' '.join(str(error).split())})") from error
-    if rows.ndim != 2 or rows.shape[1] != 2 or len(rows) == 0 or len(rows) % 4:
-        raise UserError(f"{path}: expected four lines 'deviation mean' a prior, found {list(rows.shape)} numbers")
-    if not np.allclose(rows[:, 0], 0.01):
-        raise UserError(f"{path}: a deviation other than 0.01")
-    priors: Shares = rows[:, 1].reshape(-1, 4)
-    if not (priors[:, :2] < priors[:, 2:]).all():
-        raise UserError(f"{path}: a prior whose corners are out of order")
-    return priors
+    return centres[np.argsort(-areas, kind="stable")]

@@ -57,8 +57,8 @@ def select(
     confidences: NDArray[np.float32],
     *,
     limit: int,
-    max_iou: float = 1.0,
-    min_side: float = 10.0,
+    max_iou: float,
+    min_side: float,
 ) -> NDArray[np.int64]:
     """Choose the boxes to propose, best first, by non-maximum suppression.
 
@@ -81,8 +81,7 @@ def select(
         # Ranks as scores: the first of equal boxes stays, on every device.
         ranks = torch.arange(len(order), 0, -1, dtype=torch.float32)
         order = order[nms(torch.from_numpy(boxes[order]), ranks, max_iou).numpy()]
-    best: NDArray[np.int64] = order[:limit]
-    return best
+    return np.asarray(order[:limit])
 
 
 def inside_view(boxes: NDArray[np.float32], view: View, width: int, height: int) -> NDArray[np.bool_]:

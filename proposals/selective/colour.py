@@ -118,8 +118,7 @@ def _to_lab(image: Image, linear: NDArray[np.float32], matrix: NDArray[np.float3
 
 def to_lab(image: Image) -> Image:
     """Convert to L*a*b* as MATLAB's applycform quantises it; [H, W, 3] RGB -> uint8 L * 255 / 100, a + 128, b + 128."""
-    result: Image = _to_lab(image, _LINEAR, _XYZ)
-    return result
+    return _to_lab(image, _LINEAR, _XYZ)
 
 
 def to_grey(image: Image) -> Image:

@@ -5,6 +5,7 @@ In: the superpixels of one segmentation, the similarities to use.  Out: the boxe
 
 from __future__ import annotations
 
+import heapq
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,7 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
     if not similarities or not set(similarities) <= set(SIMILARITIES):
         raise ValueError(f"similarities must be some of {SIMILARITIES!r}, not {similarities!r}")
     uses = np.array([letter in similarities for letter in SIMILARITIES])
-    boxes: NDArray[np.int32] = _group(*superpixels, uses, image_area)
-    return boxes
+    return _group(*superpixels, uses, image_area)
 
 
 @compiled(fastmath={"reassoc", "nsz"})
@@ -62,44 +62,7 @@ def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any
         width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
         height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
         total += 1 - (np.int64(width) * height - both) / image_area
-    mean: float = total / uses.sum()
-    return mean
-
-
-@compiled()
-def _precedes(keys: Any, serial: Any, a: int, b: int) -> bool:
-    """Whether pair a is more similar than pair b, or equally similar and found earlier."""
-    return bool(keys[a] > keys[b] or (keys[a] == keys[b] and serial[a] < serial[b]))
-
-
-@compiled()
-def _push(heap: Any, length: int, keys: Any, serial: Any, item: int) -> None:
-    child = length
-    heap[child] = item
-    while child > 0:
-        above = (child - 1) // 2
-        if not _precedes(keys, serial, heap[child], heap[above]):
-            break
-        heap[child], heap[above] = heap[above], heap[child]
-        child = above
-
-
-@compiled()
-def _pop(heap: Any, length: int, keys: Any, serial: Any) -> int:
-    best = heap[0]
-    heap[0] = heap[length - 1]
-    length -= 1
-    above = 0
-    while True:
-        child = 2 * above + 1
-        if child >= length:
-            return int(best)
-        if child + 1 < length and _precedes(keys, serial, heap[child + 1], heap[child]):
-            child += 1
-        if not _precedes(keys, serial, heap[child], heap[above]):
-            return int(best)
-        heap[child], heap[above] = heap[above], heap[child]
-        above = child
+    return float(total / uses.sum())
 
 
 @compiled()
@@ -112,16 +75,9 @@ def _current(successor: Any, region: int) -> int:
 
 
 @compiled()
-def _grown(array: Any, needed: int) -> Any:
-    if needed <= len(array):
-        return array
-    larger = np.empty(max(needed, 2 * len(array)), array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
-@compiled()
-def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int) -> Any:
+def _group(
+    sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int
+) -> NDArray[np.int32]:
     count = len(sizes0)
     total = 2 * count - 1
     sizes = np.empty(total, np.int64)
@@ -137,7 +93,7 @@ def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, us
         degree[pair[0]] += 1
         degree[pair[1]] += 1
     start[1:count] = np.cumsum(degree[: count - 1])
-    pool = np.empty(max(4 * len(pairs), 16), np.int32)
+    pool = np.empty(4 * len(pairs), np.int32)
     filled = start.copy()
     for pair in pairs:
         pool[filled[pair[0]]] = pair[1]
@@ -146,38 +102,25 @@ def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, us
         filled[pair[1]] += 1
     used = 2 * len(pairs)
 
-    # The heap holds every pair that ever was a candidate; pairs of regions that have merged since are skipped.
-    capacity = max(4 * len(pairs), 16)
-    heap = np.empty(capacity, np.int32)
-    keys = np.empty(capacity, np.float64)
-    left = np.empty(capacity, np.int32)
-    right = np.empty(capacity, np.int32)
-    serial = np.arange(capacity)
-    length = 0
-    candidates = 0
-    for pair in pairs:
-        keys[candidates] = similarity(pair[0], pair[1], sizes, boxes, colour, texture, uses, image_area)
-        left[candidates], right[candidates] = pair[0], pair[1]
-        _push(heap, length, keys, serial, candidates)
-        length += 1
-        candidates += 1
+    # The most similar pair is on top, the earliest of equal ones; pairs of regions that have merged since are skipped.
+    heap = []
+    for number, (a, b) in enumerate(pairs.astype(np.int64)):
+        heap.append((-similarity(a, b, sizes, boxes, colour, texture, uses, image_area), number, a, b))
+    heapq.heapify(heap)
+    found = len(heap)
 
     successor = np.arange(total)
     seen = np.full(total, -1, np.int32)
     new = count
-    while length > 0:
-        item = _pop(heap, length, keys, serial)
-        length -= 1
-        a, b = left[item], right[item]
+    while heap:
+        _, _, a, b = heapq.heappop(heap)
         if successor[a] != a or successor[b] != b:
             continue
         sizes[new] = sizes[a] + sizes[b]
         share_a = np.float32(sizes[a] / sizes[new])
         share_b = np.float32(sizes[b] / sizes[new])
-        for index in range(colour.shape[1]):
-            colour[new, index] = share_a * colour[a, index] + share_b * colour[b, index]
-        for index in range(texture.shape[1]):
-            texture[new, index] = share_a * texture[a, index] + share_b * texture[b, index]
+        colour[new] = share_a * colour[a] + share_b * colour[b]
+        texture[new] = share_a * texture[a] + share_b * texture[b]
         boxes[new, 0] = min(boxes[a, 0], boxes[b, 0])
         boxes[new, 1] = min(boxes[a, 1], boxes[b, 1])
         boxes[new, 2] = max(boxes[a, 2], boxes[b, 2])
@@ -185,12 +128,8 @@ def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, us
         successor[a] = successor[b] = new
 
         needed = used + degree[a] + degree[b]
-        pool = _grown(pool, needed)
-        if candidates + degree[a] + degree[b] > len(keys):
-            wanted = candidates + degree[a] + degree[b]
-            heap, keys = _grown(heap, wanted), _grown(keys, wanted)
-            left, right = _grown(left, wanted), _grown(right, wanted)
-            serial = np.arange(len(keys))
+        if needed > len(pool):
+            pool = np.concatenate((pool, np.empty(needed, np.int32)))
         start[new] = used
         seen[new] = new
         for part in (a, b):
@@ -201,11 +140,9 @@ def _group(sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, us
                 seen[neighbour] = new
                 pool[used] = neighbour
                 used += 1
-                keys[candidates] = similarity(new, neighbour, sizes, boxes, colour, texture, uses, image_area)
-                left[candidates], right[candidates] = neighbour, new
-                _push(heap, length, keys, serial, candidates)
-                length += 1
-                candidates += 1
+                key = -similarity(new, neighbour, sizes, boxes, colour, texture, uses, image_area)
+                heapq.heappush(heap, (key, found, np.int64(neighbour), new))
+                found += 1
         degree[new] = used - start[new]
         new += 1
     return boxes[count:new].copy()

@@ -72,8 +72,8 @@ def selective_search(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
     merges = search(to_rgb(image), MODES[mode], superpixel_scale, threads)
-    luck = np.random.default_rng(seed).random(len(merges.boxes))
-    return rank(merges.boxes, (merges.last + 1 - merges.steps) * luck, min_width=min_width, max_boxes=max_boxes)
+    factors = np.random.default_rng(seed).random(len(merges.boxes))
+    return rank(merges.boxes, (merges.last + 1 - merges.steps) * factors, min_width=min_width, max_boxes=max_boxes)
 
 
 class Merges(NamedTuple):
@@ -91,7 +91,7 @@ class Merges(NamedTuple):
 
 
 class _Spectrum(NamedTuple):
-    """What all k share in a colour space."""
+    """The data that all thresholds k share in one colour space."""
 
     image: NDArray[np.uint8]
     graph: Graph

@@ -1,13 +1,13 @@
 """Over-segmentation into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004), compiled.
 
-In: image [H, W, C] uint8 in any colour space, C = 1 or 3.  Out: labels [H, W] int32, 0..n-1 in raster order of first
-appearance.
+In: image [H, W, C] uint8 in any colour space, C = 1 or 3.  Out: a Graph, and the superpixel of each of its nodes,
+0..n-1 in raster order of first appearance: `merge_nodes(graph, k, min_size)[graph.nodes]` are labels [H, W].
 Selective search starts from these; the paper's "superpixel size" (§8) is the threshold k and the minimum size together.
 
 Several k of one image share most of the work. As long as every edge at a component has been accepted, a larger k would
 have accepted them too. One pass over the sorted edges therefore makes the early merges for all k (`build_graph`); each
-k then works on the graph of these components, which has a tenth of the nodes and edges (`merge_nodes`). The result
-equals the plain algorithm's, label for label.
+k then works on the graph of these components, which has a tenth of the nodes and edges (`merge_nodes`). The labels
+equal the plain algorithm's.
 """
 
 from __future__ import annotations
@@ -49,24 +49,6 @@ class Graph(NamedTuple):
     second: NDArray[np.int32]
     weights: NDArray[np.float32]
     k: float
-
-
-def segment(image: NDArray[np.uint8], k: float, min_size: int, sigma: float = 0.8, neighbours: int = 8) -> Labels:
-    """Divide an image into superpixels.
-
-    Args:
-        image: [H, W, C] uint8.
-        k: Threshold of the merging rule; a larger one gives larger superpixels.
-        min_size: Area of the smallest superpixel, px².
-        sigma: Standard deviation of the Gaussian blur that comes first, px.
-        neighbours: Neighbours of a pixel, 8 (the authors') or 4.
-
-    Returns:
-        [H, W] int32 labels 0..n-1.
-    """
-    graph = build_graph(smooth(image, sigma), k, neighbours)
-    labels: Labels = merge_nodes(graph, k, min_size)[graph.nodes]
-    return labels
 
 
 def smooth(image: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
@@ -111,16 +93,17 @@ def merge_nodes(graph: Graph, k: float, min_size: int) -> NDArray[np.int32]:
     """
     if k < graph.k:
         raise ValueError(f"the graph serves k from {graph.k} up, not {k}")
-    superpixels: NDArray[np.int32] = _merge(
-        graph.sizes, graph.internal, graph.first, graph.second, graph.weights, np.float32(k), min_size
-    )
-    return superpixels
+    return _merge(graph.sizes, graph.internal, graph.first, graph.second, graph.weights, np.float32(k), min_size)
 
 
 def touching(graph: Graph, superpixels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the pairs of superpixels with neighbouring pixels, smaller number first, sorted; [p, 2] int32."""
-    pairs: NDArray[np.int32] = _touching(graph.first, graph.second, superpixels)
-    return pairs
+    first, second = superpixels[graph.first], superpixels[graph.second]
+    border = np.flatnonzero(first != second)
+    first, second = first[border].astype(np.int64), second[border]
+    count = len(superpixels)
+    keys = np.unique(np.minimum(first, second) * count + np.maximum(first, second))  # a number a pair sorts fast
+    return np.stack(np.divmod(keys, count), axis=1).astype(np.int32)
 
 
 @compiled()
@@ -316,7 +299,9 @@ def _insert(table: Any, a: int, b: int, count: int) -> bool:
 
 
 @compiled()
-def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: Any, min_size: int) -> Any:
+def _merge(
+    sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: Any, min_size: int
+) -> NDArray[np.int32]:
     count = len(sizes)
     parent = np.arange(count).astype(np.int32)
     size = sizes.copy()
@@ -350,22 +335,3 @@ def _merge(sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: 
             found += 1
         superpixels[node] = number[root]
     return superpixels
-
-
-@compiled()
-def _touching(first: Any, second: Any, superpixels: Any) -> Any:
-    count = len(superpixels)
-    keys = np.empty(len(first), np.int64)
-    table = _empty_table(len(first))
-    found = 0
-    for edge in range(len(first)):
-        a, b = superpixels[first[edge]], superpixels[second[edge]]
-        if a != b and _insert(table, a, b, count):
-            keys[found] = np.int64(min(a, b)) * count + max(a, b)
-            found += 1
-    keys = np.sort(keys[:found])
-    pairs = np.empty((found, 2), np.int32)
-    for index in range(found):
-        pairs[index, 0] = keys[index] // count
-        pairs[index, 1] = keys[index] % count
-    return pairs
