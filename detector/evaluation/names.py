@@ -7,7 +7,7 @@ numbers are compared by their digits and texts in Unicode's composed form (NFC),
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -96,22 +96,18 @@ class Names:
         return {name: indices.pop() for name, indices in found.items() if len(indices) == 1}
 
 
-def labels_of(classes: Sequence[str], truth: Truth, where: str) -> list[int]:
-    """Find the labels of the classes that a setting names, by name or WordNet id.
-
-    Args:
-        classes: Names of the classes.
-        truth: The ground truth that has the classes.
-        where: Key of the setting, for messages.
+def labels_of_groups(groups: Mapping[str, Sequence[str]], truth: Truth) -> dict[str, list[int]]:
+    """Find the labels of the classes that the setting `groups` lists by name or WordNet id.
 
     Raises:
         ResultsError: the truth does not have a class, or two of its classes share the name.
     """
     names = Names(truth)
-    labels = [names.label(name, number=False) for name in classes]
-    unknown = sorted({name for name, label in zip(classes, labels, strict=True) if label == UNKNOWN})
-    if unknown:
-        raise ResultsError(f"{where}: {truth.name} has no class {', '.join(unknown)}")
+    labels = {group: names.labels(classes, number=False).tolist() for group, classes in groups.items()}
+    for group, classes in groups.items():
+        unknown = {name for name, label in zip(classes, labels[group], strict=True) if label == UNKNOWN}
+        if unknown:
+            raise ResultsError(f"groups.{group}: {truth.name} has no class {', '.join(sorted(unknown))}")
     return labels
 
 

@@ -235,23 +235,29 @@ def _read_ilsvrc(path: Path, truth: Truth) -> Results:
             "write COCO results or lines of JSON instead"
         )
     numbers, ids = columns[:, 0], columns[:, 1]
-    order = np.argsort(truth.numbers)
-    position = np.minimum(np.searchsorted(truth.numbers[order], numbers), len(order) - 1)
-    known = (truth.numbers[order][position] == numbers) & (np.abs(numbers) < EXACT)
+    if (np.abs(numbers) < EXACT).all():
+        order = np.argsort(truth.numbers)
+        position = np.minimum(np.searchsorted(truth.numbers[order], numbers), len(order) - 1)
+        image_index = np.where(truth.numbers[order][position] == numbers, order[position], UNKNOWN)
+    else:
+        index_of = {str(number): index for number, index in truth.index_of_number.items()}
+        texts = np.loadtxt(path, dtype=np.str_, comments=None, usecols=0, ndmin=1, encoding="utf-8-sig").tolist()
+        image_index = np.array([index_of.get(text, UNKNOWN) for text in texts], np.int64)
     label_of = np.full(max(truth.classes.ids) + 1, -1, np.int64)
     label_of[list(truth.classes.ids)] = np.arange(len(truth.classes))
     whole = (ids == np.floor(ids)) & (ids >= 0) & (ids < len(label_of))
 
     def describe(row: int) -> tuple[str, str]:
-        with path.open("rb") as file:
-            filled = (number for number, line in enumerate(file, 1) if line.strip())
-            return f"line {next(islice(filled, row, None))}", as_text(numbers[row].item())
+        with path.open(encoding="utf-8-sig") as file:
+            filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            number, line = next(islice(filled, row, None))
+        return f"line {number}", line.split()[0]
 
     boxes = np.ascontiguousarray(columns[:, 3:])
     raw = Raw(
         path,
         describe=describe,
-        image_index=np.where(known, order[position], UNKNOWN),
+        image_index=image_index,
         labels=np.where(whole, label_of[np.where(whole, ids, 0).astype(np.int64)], -1),
         class_name=lambda i: as_text(ids[i].item()),
         boxes=boxes,

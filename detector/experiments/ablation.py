@@ -28,7 +28,7 @@ from detector.detections import Detections
 from detector.device import choose_device, choose_precision
 from detector.evaluation.bootstrap import Interval, bootstrap, compare
 from detector.evaluation.matching import Matches, match
-from detector.evaluation.names import labels_of
+from detector.evaluation.names import labels_of_groups
 from detector.evaluation.protocols import RULES, Protocol, ScoringConfig
 from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.truth import Truth
@@ -179,8 +179,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     for warning in dataset.warnings:
         _LOG.warning("%s", warning)
     truth = read_truth(config.data)
-    groups = {ALL: list(range(len(truth.classes)))}
-    groups |= {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
+    groups = {ALL: list(range(len(truth.classes))), **labels_of_groups(config.groups, truth)}
     members = {
         model: _Member(config, model, dataset, device)
         for model in dict.fromkeys(model for row in config.rows.values() for model in row.models)
