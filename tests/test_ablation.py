@@ -41,8 +41,8 @@ from detector.experiments.ablation import (
 )
 from detector.experiments.detection_run import run_detector
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.experiments.extraction import dataset_proposals
 from detector.experiments.score_store import ScoreStore
+from detector.extraction import dataset_proposals
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, regression_features
 from detector.network.input import InputConvention
 from detector.pipeline import Detector

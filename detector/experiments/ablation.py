@@ -33,8 +33,8 @@ from detector.evaluation.protocols import RULES, Protocol, ScoringConfig
 from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import read_truth
-from detector.experiments.extraction import dataset_proposals, with_proposals
 from detector.experiments.score_store import ScoreStore
+from detector.extraction import dataset_proposals, with_proposals
 from detector.progress import progress
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer, cascaded, passes

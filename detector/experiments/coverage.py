@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from detector.config import config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
-from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.measuring import quartiles
 from detector.table import columns
 from proposals.files import write_whole

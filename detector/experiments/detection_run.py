@@ -28,10 +28,10 @@ from detector.data.image import ImageError
 from detector.detections import Detections
 from detector.device import choose_precision, keep_freed_memory
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.experiments.extraction import dataset_proposals, settings_of
 from detector.experiments.journal import Journal, check_journals
 from detector.experiments.oracles import ORACLES, perfect_classifier, perfect_proposals, perfect_suppression
 from detector.experiments.stages import UNKNOWN, Fate, Trace, append_fates, fates
+from detector.extraction import dataset_proposals, settings_of
 from detector.pipeline import Detector, ScoredImage
 from detector.progress import progress
 from detector.settings import DetectorConfig

@@ -22,7 +22,7 @@ from detector.data.dataset import open_dataset
 from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import LabelledImages, open_images
 from detector.device import keep_freed_memory
-from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
 from detector.training.counts import check_objects, smaller_than_batch, warn_of_counts
 from detector.training.images import ImageTraining, ImageTrainingConfig, check_images, start_image_classifier

@@ -10,7 +10,7 @@ import cv2
 from torch.utils.data import DataLoader
 
 from detector.data.image import ImageError
-from detector.experiments.extraction import one_opencv_thread
+from detector.extraction import one_opencv_thread
 
 GRACE = 30  # s
 
