@@ -131,14 +131,15 @@ def _recorded_stages(
     recorded = read_fates(config.fates, config.score, config.min_iou)
     if recorded.keys() != truth.index_of.keys():
         return None, None
-    counted = {
-        image_id: [fate for fate in found if (truth.index_of[image_id], fate.label) not in truth.blacklist]
+    counted = (
+        fate
         for image_id, found in recorded.items()
-    }
+        for fate in found
+        if (truth.index_of[image_id], fate.label) not in truth.blacklist
+    )
     tables = {stage: read_results(config.oracle(stage), truth).table for stage in ORACLES}
-    return count_fates(counted), {
-        stage: evaluate_table(truth, table, config).mean_ap for stage, table in tables.items()
-    }
+    perfect = {stage: evaluate_table(truth, table, config).mean_ap for stage, table in tables.items()}
+    return count_fates(counted), perfect
 
 
 def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Path:
