@@ -278,7 +278,7 @@ def test_mirror_images_are_averaged_in(config: AblationConfig, tmp_path: Path, s
     members = [_Member(config, model, dataset, "cpu") for model in row.models]
     for record, boxes in zip(dataset.records, stored(config, "few"), strict=True):
         content = record.path.read_bytes()
-        scores = RegionScores.mean([member.kept(content, boxes, True) for member in members])
+        scores = RegionScores.mean([member.stored(content, boxes, True)[0] for member in members])
         expected = detector.score(record.read(), boxes)
         class_boxes = scores.boxes(boxes, record.width, record.height)
         np.testing.assert_allclose(scores.probabilities, expected.scores.probabilities, atol=1e-5)

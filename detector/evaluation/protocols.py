@@ -30,7 +30,7 @@ class Protocol(Enum):
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """How detections are scored, whichever program made them.
+    """Settings of the score of detections, from any program.
 
     Attributes:
         protocol: Rules of the score. ilsvrc: ILSVRC DET, lower IoU thresholds for small objects. voc: PASCAL VOC 2010

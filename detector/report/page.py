@@ -49,16 +49,9 @@ INK, LINE, ACCENT = "#010203", "#010204", "#010205"
 STYLE: dict[Any, Any] = {  # Any: its stubs know each key by name
     "svg.fonttype": "none",
     "font.size": 8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": LINE,
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), LINE),
 }
 
 
@@ -70,9 +63,6 @@ class ClassRow:
         key: Key of the class in the evaluation.
         name: Display name.
         ap: Average precision.
-        plain_ap: Average precision without lower thresholds for small objects; protocol ilsvrc only.
-        objects: Number of objects that count.
-        detections: Number of detections scored.
         best_f1: Maximum F1 along the precision-recall curve, in [0, 1].
         precision: [101] best precision at recall 0, 0.01, ..., 1 or more.
         difference: AP of the compared file minus this AP; None without a comparison.
@@ -81,9 +71,6 @@ class ClassRow:
     key: str
     name: str
     ap: float
-    plain_ap: float | None
-    objects: int
-    detections: int
     best_f1: float
     precision: NDArray[np.float64]
     difference: float | None
@@ -156,19 +143,9 @@ def _class_rows(
             continue
         recall, precision = curve
         f1 = 2 * recall * precision / np.maximum(recall + precision, 1e-12)
-        rows.append(
-            ClassRow(
-                key=key,
-                name=evaluation.names.get(key, key),
-                ap=ap,
-                plain_ap=evaluation.plain_ap[key] if evaluation.plain_ap else None,
-                objects=evaluation.objects[key],
-                detections=evaluation.detections[key],
-                best_f1=float(f1.max(initial=0)),
-                precision=precision_at(RECALLS - 1e-9, recall, precision),
-                difference=difference,
-            )
-        )
+        levels = precision_at(RECALLS - 1e-9, recall, precision)
+        name = evaluation.names.get(key, key)
+        rows.append(ClassRow(key, name, ap, float(f1.max(initial=0)), levels, difference))
     return sorted(rows, key=lambda row: row.ap)
 
 
@@ -193,8 +170,8 @@ def _curves(rows: Sequence[ClassRow]) -> list[tuple[str, list[tuple[ClassRow, Ma
     else:
         groups = [(f"Worst {EXTREMES}", rows[:EXTREMES]), (f"Best {EXTREMES}", rows[: -EXTREMES - 1 : -1])]
     return [
-        (heading, [(row, _curve(row, f"c{number}-{place}")) for place, row in enumerate(group)])
-        for number, (heading, group) in enumerate(groups)
+        (heading, [(row, _curve(row, f"c{section}-{position}")) for position, row in enumerate(group)])
+        for section, (heading, group) in enumerate(groups)
     ]
 
 
@@ -209,7 +186,7 @@ def _curve(row: ClassRow, prefix: str) -> Markup:
 def _plot(
     draw: Callable[[Axes], None],
     size: tuple[float, float],
-    place: tuple[float, float, float, float],
+    area: tuple[float, float, float, float],
     prefix: str,
     description: str,
 ) -> Markup:
@@ -218,14 +195,14 @@ def _plot(
     Args:
         draw: Function that draws the lines.
         size: Width and height, inches.
-        place: Left, bottom, width and height of the axes in the figure, in [0, 1].
+        area: Left, bottom, width and height of the axes in the figure, in [0, 1].
         prefix: Prefix of all ids, so that no two plots on a page share one.
         description: Text for screen readers.
     """
     buffer = io.StringIO()
     with rc_context({**STYLE, "svg.hashsalt": prefix}):
         figure = Figure(figsize=size)
-        axes = figure.add_axes(place)
+        axes = figure.add_axes(area)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.grid(linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
