@@ -16,9 +16,9 @@ def progress(items: Iterable[Any] | None, label: str, unit: str = "image", **opt
     """Wrap a loop in a progress bar, which is silent unless a command shows it.
 
     Args:
-        items: What to loop over; None for a bar that the caller updates.
+        items: Items of the loop; None for a bar that the caller updates.
         label: Text in front of the bar.
-        unit: What is counted.
+        unit: Name of one item.
         **options: Further arguments of tqdm.
 
     Returns:

@@ -41,8 +41,8 @@ from detector.experiments.ablation import (
 )
 from detector.experiments.detection_run import run_detector
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.experiments.extraction import dataset_proposals
 from detector.experiments.score_store import ScoreStore
+from detector.extraction import dataset_proposals
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, regression_features
 from detector.network.input import InputConvention
 from detector.pipeline import Detector
@@ -278,7 +278,7 @@ def test_mirror_images_are_averaged_in(config: AblationConfig, tmp_path: Path, s
     members = [_Member(config, model, dataset, "cpu") for model in row.models]
     for record, boxes in zip(dataset.records, stored(config, "few"), strict=True):
         content = record.path.read_bytes()
-        scores = RegionScores.mean([member.kept(content, boxes, True) for member in members])
+        scores = RegionScores.mean([member.stored(content, boxes, True)[0] for member in members])
         expected = detector.score(record.read(), boxes)
         class_boxes = scores.boxes(boxes, record.width, record.height)
         np.testing.assert_allclose(scores.probabilities, expected.scores.probabilities, atol=1e-5)

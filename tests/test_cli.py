@@ -557,6 +557,7 @@ def test_a_journal_of_other_settings_is_refused_and_its_config_stays(
         (["protocol=coco", "min_iou=0.7"], "0.50 to 0.95; leave min_iou out"),
         (["--detections", "none.json"], "none.json: cannot read: no such file or directory"),
         (["--detections", "toy.yaml"], "toy.yaml: line 1: expected 7 numbers, image number, class number, confidence"),
+        (["groups.odd=[cone]"], "groups.odd: shapes val has no class cone"),
         (["--detections", "empty.json", "groups.odd=[cone]"], "groups.odd: shapes val has no class cone"),
     ],
 )

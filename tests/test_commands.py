@@ -20,7 +20,7 @@ from detector.data.labelled_images import ImagesConfig
 from detector.experiments.ablation import AblationConfig
 from detector.experiments.coverage import CoverageConfig
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.experiments.extraction import ExtractionConfig
+from detector.extraction import ExtractionConfig
 from detector.invocation import command, distributed
 from detector.network.googlenet import GoogLeNetConfig
 from detector.settings import DetectorConfig

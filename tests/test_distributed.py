@@ -20,7 +20,7 @@ from detector.checkpoint import ImageClassifier, RegionClassifier, load_checkpoi
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, Record
 from detector.data.labelled_images import ImagesConfig, open_images
-from detector.experiments.extraction import dataset_proposals
+from detector.extraction import dataset_proposals
 from detector.multibox import MultiBoxModel
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention

@@ -15,7 +15,7 @@ import skimage.data
 from detector.config import ConfigError, load_config
 from detector.data import open_dataset
 from detector.experiments.coverage import CoverageConfig, format_coverage, measure_coverage
-from detector.experiments.extraction import extract
+from detector.extraction import extract
 from proposals.merging import propose
 from proposals.result import Proposals
 from proposals.settings import ProposalConfig

@@ -470,11 +470,10 @@ def test_report_as_text() -> None:
         "PASCAL VOC2010+, area under the curve, IoU 0.5: 1 images, 2 classes",
         "class        AP  objects  detections",
         "class_0  0.5000        2           1",
-        "class_1       -        0           1",
         "------------------------------------",
         "mean     0.5000        2           2",
         "median   0.5000",
-        "1 classes without ground truth are not in the mean",
+        "1 class has no objects in these images and is not in the mean",
     ]
 
 

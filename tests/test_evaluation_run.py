@@ -19,7 +19,7 @@ from detector.data.ground_truth import ClassTable
 from detector.evaluation import ResultsError
 from detector.experiments.detection_run import run_detector
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.experiments.extraction import dataset_proposals
+from detector.extraction import dataset_proposals
 from detector.multibox import MultiBoxModel, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention

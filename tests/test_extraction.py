@@ -14,9 +14,9 @@ import PIL.Image
 import pytest
 import skimage.data
 
+from detector import extraction
 from detector.data import DataConfig, DatasetKind, ImageError, open_dataset
-from detector.experiments import extraction
-from detector.experiments.extraction import cache_folder, dataset_proposals, extract
+from detector.extraction import cache_folder, dataset_proposals, extract
 from proposals.merging import propose
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore, StoreError, store_settings
@@ -76,9 +76,7 @@ def test_a_data_set_goes_where_training_looks(shapes, tmp_path, monkeypatch):
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", ["square", "disc"]))
     folder = cache_folder({record.image_id: record.path for record in dataset.records}, CONFIG, tmp_path / "cache")
     assert result.stdout == f"{folder}\n"
-    monkeypatch.setattr(
-        "detector.experiments.extraction._outcomes", lambda *_: pytest.fail("proposals were computed again")
-    )
+    monkeypatch.setattr("detector.extraction._outcomes", lambda *_: pytest.fail("proposals were computed again"))
     store = dataset_proposals(dataset, CONFIG, tmp_path / "cache", 1)
     assert sorted(store.names) == [f"train{number}" for number in range(4)]
 
@@ -162,9 +160,7 @@ def test_shards_by_hand_and_by_rank(photos, tmp_path):
 def test_shards_of_a_data_set_serve_training(shapes, tmp_path, monkeypatch):
     data = ["data.kind=voc", f"data.root={shapes}", "data.split=train", "data.classes=[square,disc]"]
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", ["square", "disc"]))
-    monkeypatch.setattr(
-        "detector.experiments.extraction._outcomes", lambda *_: pytest.fail("proposals were computed again")
-    )
+    monkeypatch.setattr("detector.extraction._outcomes", lambda *_: pytest.fail("proposals were computed again"))
     for number in (1, 2):
         assert run(*data, f"cache={tmp_path}", "--shard", f"{number}/2").returncode == 0
         if number == 1:
@@ -237,9 +233,7 @@ def test_a_data_set_with_a_damaged_image(shapes, tmp_path):
 
 def test_a_damaged_image_stops_training_and_evaluation(shapes, tmp_path, monkeypatch):
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", ["square", "disc"]))
-    monkeypatch.setattr(
-        "detector.experiments.extraction._outcomes", lambda images, *_: ((n, f"{n}: broken") for n in images)
-    )
+    monkeypatch.setattr("detector.extraction._outcomes", lambda images, *_: ((n, f"{n}: broken") for n in images))
     with pytest.raises(ImageError, match=r"^train0: broken \(and 3 more images\)$"):
         dataset_proposals(dataset, CONFIG, tmp_path, 1)
 

@@ -24,7 +24,7 @@ from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, with_classes
-from detector.experiments.extraction import dataset_proposals
+from detector.extraction import dataset_proposals
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.pretrained import CAFFE_INPUT, to_caffe
 from detector.regions.warp import RegionConfig, warp

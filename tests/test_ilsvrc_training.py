@@ -19,7 +19,7 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import DataError, Dataset, exhaustive_part
 from detector.data.ilsvrc import det_classes, read_ilsvrc_det, split_entries
 from detector.evaluation.truth_files import read_truth
-from detector.experiments.extraction import ExtractionConfig
+from detector.extraction import ExtractionConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.regions import FineTuneConfig
 from detector.training.run import train_multibox

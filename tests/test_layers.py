@@ -23,7 +23,7 @@ LAYERS = (
     "evaluation report",
     "network regions scores",
     "checkpoint class_order members scoring multibox classification",
-    "pipeline",
+    "pipeline extraction",
     "experiments",
     "training",
     "commands",

@@ -22,7 +22,7 @@ from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
 from detector.experiments.coverage import CoverageConfig, format_coverage, measure_coverage
-from detector.experiments.extraction import cache_folder, dataset_proposals
+from detector.extraction import cache_folder, dataset_proposals
 from detector.multibox import MultiBoxModel, load_multibox, load_source, warp_view
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input

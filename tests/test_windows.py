@@ -9,7 +9,7 @@ import pytest
 
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, Dataset, Record
-from detector.experiments.extraction import dataset_proposals
+from detector.extraction import dataset_proposals
 from detector.training.windows import BatchSampler, Windows, collect_windows, label_windows
 from proposals.boxes import iou
 from proposals.settings import ProposalConfig

@@ -81,6 +81,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.needs import check_data
     from detector.commands.run import say, say_unread, warn
     from detector.config import ConfigError, load_config
+    from detector.evaluation.names import labels_of_groups
     from detector.evaluation.reading import read_results
     from detector.evaluation.truth_files import open_truth, read_truth
     from detector.evaluation.writing import check_format, write_results
@@ -103,6 +104,7 @@ def _work(options: argparse.Namespace) -> int:
         truth = read_truth(config.data, config.blacklist)
     else:
         raise ConfigError("no ground truth: give --annotations, or data.kind=... data.root=...")
+    labels_of_groups(config.groups, truth)  # rejects unknown classes before anything is detected
     if options.save:
         check_format(options.save, truth)
     warn("eval_map", truth.warnings)

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     result = command_parser("extract_proposals", __doc__, EXAMPLES, NOTES)
     result.add_argument("source", nargs="*", help="image files and folders, and settings as key=value")
-    add_config(result, "detector.experiments.extraction:ExtractionConfig", None, beside_files=True)
+    add_config(result, "detector.extraction:ExtractionConfig", None, beside_files=True)
     result.add_argument("--output", type=Path, metavar="DIR", help="the store (default for a data set: in its cache)")
     result.add_argument("--shard", type=_shard, metavar="I/N", help="extract part I of N, from 1 (default: torchrun's)")
     result.add_argument("--recursive", action="store_true", help="look into folders within folders")
@@ -49,7 +49,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.data import open_dataset
     from detector.data.ground_truth import exhaustive_part
     from detector.data.listing import list_images
-    from detector.experiments.extraction import ExtractionConfig, cache_folder, extract
+    from detector.extraction import ExtractionConfig, cache_folder, extract
 
     config = load_config(ExtractionConfig, options.config, options.overrides)
     if bool(options.source) == bool(config.data):

@@ -20,6 +20,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,12 +127,12 @@ def compare(
 
 
 def _weights(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
-    """Draw how often each resample contains each image, [resamples, images]."""
+    """Draw how often each resample contains each image, [1 + resamples, images]; the first row is the images once."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, not {resamples}")
     generator = np.random.default_rng(seed)
-    weights = np.empty((resamples, images), np.int32)
-    for row in weights:
+    weights = np.ones((1 + resamples, images), np.int32)
+    for row in weights[1:]:
         row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
     return weights
 
@@ -161,12 +162,11 @@ def _mean_ap(
     classes: Sequence[int] | None,
 ) -> tuple[float, Floats, Floats]:
     """Compute the mean AP of the images themselves, of each resample, and the AP of each class; NaN without objects."""
-    chosen = slice(None) if classes is None else list(classes)
-    values = _class_ap(truth, matches, detections, points, np.ones((1, len(truth)), np.int32))[0]
-    ap = _class_ap(truth, matches, detections, points, weights)[:, chosen]
+    by_class = _class_ap(truth, matches, detections, points, weights)
+    ap = by_class if classes is None else by_class[:, list(classes)]
     known = (~np.isnan(ap)).sum(axis=1)
     means = np.divide(np.nansum(ap, axis=1), known, out=np.full(len(ap), np.nan), where=known > 0)
-    return float(np.nanmean(values[chosen])), means, values
+    return float(means[0]), means[1:], by_class[0]
 
 
 def _class_ap(
@@ -174,29 +174,25 @@ def _class_ap(
 ) -> Floats:
     """Compute AP by resample and class, [resamples, K]; NaN where a resample has no object of the class."""
     rows, bounds = ranked_by_class(matches, detections)
-    hits, images = matches.status[rows] == HIT, detections.image_index[rows]
+    ranked = matches.status[rows] == HIT, detections.image_index[rows], bounds
     objects = truth.image_index[matches.counted], truth.labels[matches.counted]
-
-    def part(some: NDArray[np.int32]) -> Floats:
-        ap: Floats = _weighted_ap(hits, images, bounds, *objects, some, points)
-        return ap
-
     threads = min(len(weights), os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as executor:
-        return np.concatenate(list(executor.map(part, np.array_split(weights, threads))))
+        parts = executor.map(partial(_weighted_ap, *ranked, *objects, points), np.array_split(weights, threads))
+        return np.concatenate(list(parts))
 
 
 @compiled()
 def _weighted_ap(
-    hits: Any, images: Any, bounds: Any, object_images: Any, object_labels: Any, weights: Any, points: Any
+    hits: Any, images: Any, bounds: Any, object_images: Any, object_labels: Any, points: Any, weights: Any
 ) -> Any:
     classes = len(bounds) - 1
     ap = np.full((len(weights), classes), np.nan)
     recall = np.empty(len(hits))
     precision = np.empty(len(hits))
     positives = np.empty(classes)
-    for turn in range(len(weights)):
-        weight = weights[turn]
+    for resample in range(len(weights)):
+        weight = weights[resample]
         positives[:] = 0
         for index in range(len(object_images)):
             positives[object_labels[index]] += weight[object_images[index]]
@@ -215,20 +211,20 @@ def _weighted_ap(
                     count += 1
                 else:
                     wrong += times
-            for place in range(count - 2, -1, -1):  # the envelope: between two hits precision only falls
-                precision[place] = max(precision[place], precision[place + 1])
+            for hit in range(count - 2, -1, -1):  # the envelope: between two hits precision only falls
+                precision[hit] = max(precision[hit], precision[hit + 1])
             total, before = 0.0, 0.0
             if len(points) == 0:
-                for place in range(count):
-                    total += (recall[place] - before) * precision[place]
-                    before = recall[place]
-                ap[turn, label] = total
+                for hit in range(count):
+                    total += (recall[hit] - before) * precision[hit]
+                    before = recall[hit]
+                ap[resample, label] = total
             else:
-                place = 0
+                hit = 0
                 for level in points:
-                    while place < count and recall[place] < level:
-                        place += 1
-                    if place < count:
-                        total += precision[place]
-                ap[turn, label] = total / len(points)
+                    while hit < count and recall[hit] < level:
+                        hit += 1
+                    if hit < count:
+                        total += precision[hit]
+                ap[resample, label] = total / len(points)
     return ap

@@ -1,7 +1,7 @@
 """Check the detections of a file before they are scored.
 
-In: the columns of a file.  Out: Results, a table and warnings. A mistake that would lower the score without a word is
-an error, with the number of cases and the first place, or a warning where it may be intended.
+In: the columns of a file.  Out: Results, a table and warnings. A mistake that would lower the score unnoticed is an
+error, with the number of cases and the first of them, or a warning where it may be intended.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,15 +41,15 @@ class Raw:
 
     Attributes:
         path: The file.
-        describe: Function from a detection's position to its place in the file, such as "line 3", and its image there.
+        describe: Function from a detection's position to its location in the file, such as "line 3", and image there.
         image_index: [D] indices of images, negative where the image is unknown or unlisted, see names.py.
         labels: [D] class labels, -1 where the class is unknown.
         class_name: Function from a detection's position to the name of its class in the file.
-        boxes: [D, 4] corners x1, y1, x2, y2.
-        given: [D, 4] boxes as in the file: x, y, width, height in COCO's format, else the corners.
+        given: [D, 4] boxes as in the file.
         scores: [D] scores.
         convention: Pixel convention of the corners.
         known_classes: Names or numbers of the classes, for messages.
+        is_xywh: Whether the file's boxes are x, y, width, height, as in COCO's format; else x1, y1, x2, y2.
         named: Indices of the images that the file names, including those without detections; None in formats that name
             images only with detections.
     """
@@ -58,12 +59,17 @@ class Raw:
     image_index: NDArray[np.int64]
     labels: NDArray[np.int64]
     class_name: Callable[[int], object]
-    boxes: NDArray[np.float64]
     given: NDArray[np.float64]
     scores: NDArray[np.float64]
     convention: Convention
     known_classes: Sequence[object]
+    is_xywh: bool = False
     named: NDArray[np.int64] | None = None
+
+    @cached_property
+    def boxes(self) -> NDArray[np.float64]:
+        """[D, 4] corners x1, y1, x2, y2."""
+        return np.asarray(from_xywh(self.given), np.float64) if self.is_xywh else self.given
 
     @property
     def sizes(self) -> NDArray[np.float64]:
@@ -77,15 +83,13 @@ class Raw:
 
     def __getitem__(self, kept: NDArray[np.int64]) -> Raw:
         """Return the detections at these positions."""
-        given = self.given[kept]
         return replace(
             self,
             describe=lambda i: self.describe(int(kept[i])),
             image_index=self.image_index[kept],
             labels=self.labels[kept],
             class_name=lambda i: self.class_name(int(kept[i])),
-            boxes=given if self.given is self.boxes else self.boxes[kept],
-            given=given,
+            given=self.given[kept],
             scores=self.scores[kept],
         )
 
@@ -94,7 +98,7 @@ def checked(raw: Raw, truth: Truth) -> Results:
     """Reject detections that cannot be right, and warn of suspicious ones.
 
     Raises:
-        ResultsError: one line per kind of mistake, with its number of cases and the first place.
+        ResultsError: one line per kind of mistake, with its number of cases and the first of them.
     """
     errors = []
     notes = []
@@ -133,8 +137,7 @@ def checked(raw: Raw, truth: Truth) -> Results:
     table = DetectionTable(raw.image_index, raw.labels, raw.scores, raw.boxes, raw.convention)
     if not len(table):
         return Results(table, (*notes, *no_detections(raw.path, truth).warnings))
-    upright = np.flatnonzero(~raw.inverted)
-    _check_layout(raw[upright], truth, table[upright])
+    _check_layout(raw, truth, table)
     return Results(table, (*notes, *_warnings(raw, truth, table)))
 
 
@@ -194,35 +197,35 @@ def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
 
     Such boxes lie on the objects once they are read the other way, or leave their images unless they are.
     """
-    is_xywh = raw.given is not raw.boxes
-    other = raw.given if is_xywh else np.asarray(from_xywh(raw.given), np.float64)
+    other = replace(raw, is_xywh=not raw.is_xywh).boxes
     right, wrong = _layouts(raw)
-    kind = "bbox" if is_xywh else "a box"
-    sample = np.argsort(-table.scores, kind="stable")[:SAMPLE]
+    kind = "bbox" if raw.is_xywh else "a box"
+    order = np.argsort(-table.scores, kind="stable")
+    sample = order[~raw.inverted[order]][:SAMPLE]
     upright = (other[sample, 2:] > other[sample, :2]).all(axis=1)
     if not upright.any() or upright.mean() < 0.9:
         return
     as_read = table[sample[upright]]
-    turned = replace(as_read, boxes=other[sample[upright]])
-    hits, hits_turned = (_share_on_objects(truth, part) for part in (as_read, turned))
+    as_other = replace(as_read, boxes=other[sample[upright]])
+    hits, hits_other = (_share_on_objects(truth, part) for part in (as_read, as_other))
     limits = 1.1 * known_sizes(truth)[as_read.image_index] + 1
-    outside, outside_turned = ((part.boxes[:, 2:] > limits).any(axis=1).mean() for part in (as_read, turned))
-    if is_xywh and outside > 0.5 > outside_turned and hits <= hits_turned:
+    outside, outside_other = ((part.boxes[:, 2:] > limits).any(axis=1).mean() for part in (as_read, as_other))
+    if raw.is_xywh and outside > 0.5 > outside_other and hits <= hits_other:
         raise ResultsError(
             f"{raw.path}: {outside:.0%} of the best boxes reach outside their image: "
             f"{kind} must be {right}, but these look like {wrong}"
         )
-    if hits_turned > 0.2 and hits < hits_turned / 4:
+    if hits_other > 0.2 and hits < hits_other / 4:
         raise ResultsError(
-            f"{raw.path}: {hits:.0%} of the best boxes lie on an object, and {hits_turned:.0%} if they are read as "
+            f"{raw.path}: {hits:.0%} of the best boxes lie on an object, and {hits_other:.0%} if they are read as "
             f"{wrong}: {kind} must be {right}"
         )
 
 
 def _layouts(raw: Raw) -> tuple[str, str]:
     """Return the layout of the format's boxes, and the layout that they may be in by mistake."""
-    layouts = "x1, y1, x2, y2", "x, y, width, height"
-    return layouts if raw.given is raw.boxes else (layouts[1], layouts[0])
+    corners, sizes = "x1, y1, x2, y2", "x, y, width, height"
+    return (sizes, corners) if raw.is_xywh else (corners, sizes)
 
 
 def known_sizes(truth: Truth) -> NDArray[np.float64]:

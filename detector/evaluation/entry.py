@@ -1,4 +1,4 @@
-"""The one call: ground truth and detections, as files or in memory -> the numbers of one protocol. Without torch."""
+"""Score detections in one call: ground truth and detections, as files or in memory -> an Evaluation. Without torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from detector.detections import Detections
 from detector.evaluation.checking import unknown_image
@@ -35,7 +33,7 @@ def evaluate(
 ) -> Evaluation:
     """Compute the average precision of detections, from this package or any other program.
 
-    What is odd about the files is logged as warnings.
+    Oddities of the files are logged as warnings.
 
     Args:
         truth: Ground truth: a COCO annotation file, a folder of VOC's or ILSVRC's XML, or a Truth.
@@ -74,23 +72,20 @@ def evaluate(
 
 
 def _table(truth: Truth, found: Mapping[str, Detections]) -> DetectionTable:
-    """Join the Detections of several images; their class names, where they have them, give the labels."""
+    """Join the Detections of several images; where they have class names, these give the labels."""
     names = Names(truth)
-    label_of: dict[tuple[str, ...], NDArray[np.int64]] = {}
     by_id: dict[str, Detections] = {}
     left_out: Counter[str] = Counter()
+    labels_of = lru_cache(partial(names.labels, number=False))
     for name, detections in found.items():
         index = names.image(str(name))
         if index == UNKNOWN:
             raise ResultsError(f"detections: {unknown_image(str(name), truth)}")
         if detections.names is not None:
-            if detections.names not in label_of:
-                label_of[detections.names] = names.labels(detections.names, number=False)
-                if (label_of[detections.names] == UNKNOWN).all():
-                    raise ResultsError(
-                        f"{truth.name} has none of the detections' classes: {', '.join(detections.names)}"
-                    )
-            labels = label_of[detections.names][detections.labels]
+            known_labels = labels_of(detections.names)
+            if (known_labels == UNKNOWN).all():
+                raise ResultsError(f"{truth.name} has none of the detections' classes: {', '.join(detections.names)}")
+            labels = known_labels[detections.labels]
             left_out.update(one.name for one in detections[labels == UNKNOWN])
             known = detections[labels != UNKNOWN]
             detections = replace(known, labels=labels[labels != UNKNOWN], names=None)

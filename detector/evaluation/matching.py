@@ -36,7 +36,7 @@ COCO_AREAS = (0.0, 1e5**2)  # px²
 
 @dataclass(frozen=True)
 class Matches:
-    """The match of each detection.
+    """The object that each detection matches, and the objects that count.
 
     Attributes:
         status: [D] int8, HIT, MISS or IGNORED.
@@ -86,9 +86,8 @@ def match(
     if protocol == "voc":
         order = np.argsort(-found.scores, kind="stable")
     else:
-        places = image_ranks(truth) if protocol == "coco" else truth.numbers
-        place = found.image_index if places is None else places[found.image_index]
-        by_image = np.argsort(place, kind="stable")
+        ranks = image_ranks(truth) if protocol == "coco" else truth.numbers
+        by_image = np.argsort(found.image_index if ranks is None else ranks[found.image_index], kind="stable")
         order = by_image[np.argsort(-found.scores[by_image], kind="stable")]
     passed_over = np.zeros(len(found), np.bool_)
     counted = np.ones(len(truth.boxes), np.bool_)
@@ -151,9 +150,9 @@ def _best_of_each(found: DetectionTable, order: NDArray[np.int64], limit: int) -
     by_group = np.argsort(group, kind="stable")
     ordered = group[by_group]
     first = np.searchsorted(ordered, ordered, side="left")
-    kept = np.zeros(len(found), np.bool_)
-    kept[order[by_group]] = np.arange(len(ordered)) - first < limit
-    return kept
+    best = np.zeros(len(found), np.bool_)
+    best[order[by_group]] = np.arange(len(ordered)) - first < limit
+    return best
 
 
 @compiled()

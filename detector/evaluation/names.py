@@ -7,7 +7,7 @@ numbers are compared by their digits and texts in Unicode's composed form (NFC),
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -38,8 +38,8 @@ class Names:
 
     def images(self, names: Sequence[Name]) -> NDArray[np.int64]:
         """Find the index of each image, as `image` does."""
-        place = {name: self.image(name) for name in set(names)}
-        return np.array([place[name] for name in names], np.int64)
+        index = {name: self.image(name) for name in set(names)}
+        return np.array([index[name] for name in names], np.int64)
 
     def labels(self, names: Sequence[Name], *, number: bool) -> NDArray[np.int64]:
         """Find the label of each class, as `label` does."""
@@ -50,15 +50,15 @@ class Names:
         """Find an image by its id, number, file name with or without ending, or the end of its path.
 
         Returns:
-            its index; UNKNOWN where no image or several match, UNLISTED where the image list leaves it out.
+            The index; UNKNOWN where no image or several match, UNLISTED where the image list leaves it out.
         """
         text = as_text(name)
-        place = self._images.get(text, UNKNOWN)
-        if place == UNKNOWN:
-            place = self._loosely.get(_loose(text), UNKNOWN)
-        if place != UNKNOWN and self._truth.whole is not None:
-            place = self._truth.index_of.get(self._truth.whole.image_ids[place], UNLISTED)
-        return place
+        index = self._images.get(text, UNKNOWN)
+        if index == UNKNOWN:
+            index = self._loosely.get(_loose(text), UNKNOWN)
+        if index != UNKNOWN and self._truth.whole is not None:
+            index = self._truth.index_of.get(self._truth.whole.image_ids[index], UNLISTED)
+        return index
 
     def label(self, name: Name, *, number: bool) -> int:
         """Find a class by its name, WordNet id or number.
@@ -68,20 +68,15 @@ class Names:
             number: Whether a text of digits is first looked up as the class's number, then as its name.
 
         Returns:
-            its label; UNKNOWN where no class matches.
+            The label; UNKNOWN where no class matches.
         """
-        labels = [self._label_of_name(name), self._label_of_number(name)]
-        known = [label for label in (reversed(labels) if number else labels) if label != UNKNOWN]
-        return known[0] if known else UNKNOWN
-
-    def _label_of_name(self, name: Name) -> int:
-        if not isinstance(name, str):
-            return UNKNOWN
-        return self.classes.get(name, self.classes.get(composed(name).strip(), UNKNOWN))
-
-    def _label_of_number(self, name: Name) -> int:
-        digits = NUMBER.fullmatch(as_text(name)) if self._truth.numbered else None
-        return self._truth.classes.label_of_id.get(int(digits[1]), UNKNOWN) if digits else UNKNOWN
+        labels: list[int | None] = []
+        if isinstance(name, str):
+            labels.append(self.classes.get(name, self.classes.get(composed(name).strip())))
+        if self._truth.numbered and (digits := NUMBER.fullmatch(as_text(name))):
+            labels.append(self._truth.classes.label_of_id.get(int(digits[1])))
+        known = [label for label in labels if label is not None]
+        return known[-1 if number else 0] if known else UNKNOWN
 
     @cached_property
     def _loosely(self) -> dict[str, int]:
@@ -96,22 +91,18 @@ class Names:
         return {name: indices.pop() for name, indices in found.items() if len(indices) == 1}
 
 
-def labels_of(classes: Sequence[str], truth: Truth, where: str) -> list[int]:
-    """Find the labels of the classes that a setting names, by name or WordNet id.
-
-    Args:
-        classes: Names of the classes.
-        truth: The ground truth that has the classes.
-        where: Key of the setting, for messages.
+def labels_of_groups(groups: Mapping[str, Sequence[str]], truth: Truth) -> dict[str, list[int]]:
+    """Find the labels of the classes that the setting `groups` lists by name or WordNet id.
 
     Raises:
         ResultsError: the truth does not have a class, or two of its classes share the name.
     """
     names = Names(truth)
-    labels = [names.label(name, number=False) for name in classes]
-    unknown = sorted({name for name, label in zip(classes, labels, strict=True) if label == UNKNOWN})
-    if unknown:
-        raise ResultsError(f"{where}: {truth.name} has no class {', '.join(unknown)}")
+    labels = {group: names.labels(classes, number=False).tolist() for group, classes in groups.items()}
+    for group, classes in groups.items():
+        unknown = {name for name, label in zip(classes, labels[group], strict=True) if label == UNKNOWN}
+        if unknown:
+            raise ResultsError(f"groups.{group}: {truth.name} has no class {', '.join(sorted(unknown))}")
     return labels
 
 

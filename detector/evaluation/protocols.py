@@ -14,7 +14,7 @@ import numpy as np
 from detector.evaluation.average import AREA, COCO_POINTS, ELEVEN_POINTS, Floats, average_precisions, mean_of_known
 from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.matching import match
-from detector.evaluation.names import labels_of
+from detector.evaluation.names import labels_of_groups
 from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of
 from detector.evaluation.truth import Truth
 
@@ -30,7 +30,7 @@ class Protocol(Enum):
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """How detections are scored, whichever program made them.
+    """Settings of the score of detections, from any program.
 
     Attributes:
         protocol: Rules of the score. ilsvrc: ILSVRC DET, lower IoU thresholds for small objects. voc: PASCAL VOC 2010
@@ -89,7 +89,7 @@ def evaluate_table(truth: Truth, table: DetectionTable, config: ScoringConfig) -
         BackendError: the backend is not installed.
         ValueError: the table was made for another split.
     """
-    groups = {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
+    groups = labels_of_groups(config.groups, truth)
     match config.protocol:
         case Protocol.ilsvrc:
             evaluation = evaluate_ilsvrc(truth, table, min_iou=config.min_iou)

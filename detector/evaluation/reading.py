@@ -28,7 +28,6 @@ from detector.evaluation.names import UNKNOWN, Name, Names, as_text
 from detector.evaluation.results import ResultsError
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth
 from detector.evaluation.voc_names import labels_of_files
-from proposals.boxes import from_xywh
 
 ILSVRC_COLUMNS = ("image number", "class number", "confidence", "x1", "y1", "x2", "y2")
 VOC_COLUMNS = ("image", "confidence", "x1", "y1", "x2", "y2")
@@ -106,15 +105,14 @@ def _read_coco(path: Path, truth: Truth) -> Results:
     names = Names(truth)
     keys = [entry.category_id if entry.category is None else entry.category for entry in entries]
     named = np.array([entry.category is not None for entry in entries], np.bool_)
-    given = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
     raw = Raw(
         path,
         describe=lambda i: (f"detection {i + 1}", as_text(entries[i].image_id)),
         image_index=names.images([entry.image_id for entry in entries]),
         labels=np.where(named, names.labels(keys, number=False), names.labels(keys, number=True)),
         class_name=keys.__getitem__,
-        boxes=np.asarray(from_xywh(given), np.float64),
-        given=given,
+        given=np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4),
+        is_xywh=True,
         scores=np.array([entry.score for entry in entries], np.float64),
         convention=HALF_OPEN,
         known_classes=sorted(truth.classes.label_of_id) if truth.numbered else list(names.classes),
@@ -132,7 +130,7 @@ class _Line(msgspec.Struct, gc=False):
 def _read_lines(path: Path, truth: Truth) -> Results:
     names = Names(truth)
     lines: list[_Line] = []
-    places: list[int] = []
+    line_numbers: list[int] = []
     first_line: dict[int, int] = {}
     with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
@@ -153,23 +151,21 @@ def _read_lines(path: Path, truth: Truth) -> Results:
                 raise ResultsError(
                     f"{where}: image {truth.image_ids[index]!r} occurs twice, first on line {first_line[index]}"
                 )
-            if index == UNKNOWN and not line.scores:  # no row of the table would show it
+            if index == UNKNOWN and not line.scores:  # the table has no row for it, so checked() cannot reject it
                 raise ResultsError(f"{where}: {unknown_image(as_text(line.image_id), truth)}")
             first_line[index] = number
             lines.append(line)
-            places.append(number)
+            line_numbers.append(number)
     of_row = np.repeat(np.arange(len(lines)), [len(line.scores) for line in lines])
     keys = [key for line in lines for key in line.labels]
     index_of_line = names.images([line.image_id for line in lines])
-    boxes = np.array([box for line in lines for box in line.boxes], np.float64).reshape(-1, 4)
     raw = Raw(
         path,
-        describe=lambda i: (f"line {places[of_row[i]]}", as_text(lines[of_row[i]].image_id)),
+        describe=lambda i: (f"line {line_numbers[of_row[i]]}", as_text(lines[of_row[i]].image_id)),
         image_index=index_of_line[of_row],
         labels=names.labels(keys, number=False),
         class_name=keys.__getitem__,
-        boxes=boxes,
-        given=boxes,
+        given=np.array([box for line in lines for box in line.boxes], np.float64).reshape(-1, 4),
         scores=np.array([score for line in lines for score in line.scores], np.float64),
         convention=HALF_OPEN,
         known_classes=list(names.classes),
@@ -199,8 +195,8 @@ def _decoded(content: bytes, kind: Any, where: str, item: str = "") -> Any:
     try:
         return msgspec.convert(parsed, type=kind, strict=False)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-    steps: list[Any] = [int(number) if number else key for number, key in re.findall(r"\[(\d+)\]|\.(\w+)", place)]
+        reason, _, path = str(error).partition(" - at `$")
+    steps: list[Any] = [int(number) if number else key for number, key in re.findall(r"\[(\d+)\]|\.(\w+)", path)]
     if item and steps:
         where += f": {item} {steps[0] + 1}"
     if reason.startswith("Object missing"):
@@ -216,8 +212,8 @@ def _parsed(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if b"\n" in content else f"column {error.colno}"
-        raise ResultsError(f"{where}: malformed JSON at {place}: {error.msg}") from error
+        line = f"line {error.lineno}, " if b"\n" in content else ""
+        raise ResultsError(f"{where}: malformed JSON at {line}column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise ResultsError(f"{where}: malformed JSON, nested too deeply") from error
     except ValueError as error:  # no UTF-8, or a number of thousands of digits
@@ -235,27 +231,31 @@ def _read_ilsvrc(path: Path, truth: Truth) -> Results:
             "write COCO results or lines of JSON instead"
         )
     numbers, ids = columns[:, 0], columns[:, 1]
-    order = np.argsort(truth.numbers)
-    position = np.minimum(np.searchsorted(truth.numbers[order], numbers), len(order) - 1)
-    known = (truth.numbers[order][position] == numbers) & (np.abs(numbers) < EXACT)
+    if (np.abs(numbers) < EXACT).all():
+        order = np.argsort(truth.numbers)
+        position = np.minimum(np.searchsorted(truth.numbers[order], numbers), len(order) - 1)
+        image_index = np.where(truth.numbers[order][position] == numbers, order[position], UNKNOWN)
+    else:
+        index_of = {str(number): index for number, index in truth.index_of_number.items()}
+        texts = np.loadtxt(path, dtype=np.str_, comments=None, usecols=0, ndmin=1, encoding="utf-8-sig").tolist()
+        image_index = np.array([index_of.get(text, UNKNOWN) for text in texts], np.int64)
     label_of = np.full(max(truth.classes.ids) + 1, -1, np.int64)
     label_of[list(truth.classes.ids)] = np.arange(len(truth.classes))
     whole = (ids == np.floor(ids)) & (ids >= 0) & (ids < len(label_of))
 
     def describe(row: int) -> tuple[str, str]:
-        with path.open("rb") as file:
-            filled = (number for number, line in enumerate(file, 1) if line.strip())
-            return f"line {next(islice(filled, row, None))}", as_text(numbers[row].item())
+        with path.open(encoding="utf-8-sig") as file:
+            filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            number, line = next(islice(filled, row, None))
+        return f"line {number}", line.split()[0]
 
-    boxes = np.ascontiguousarray(columns[:, 3:])
     raw = Raw(
         path,
         describe=describe,
-        image_index=np.where(known, order[position], UNKNOWN),
+        image_index=image_index,
         labels=np.where(whole, label_of[np.where(whole, ids, 0).astype(np.int64)], -1),
         class_name=lambda i: as_text(ids[i].item()),
-        boxes=boxes,
-        given=boxes,
+        given=np.ascontiguousarray(columns[:, 3:]),
         scores=np.ascontiguousarray(columns[:, 2]),
         convention=ILSVRC,
         known_classes=[f"{min(truth.classes.ids)} to {max(truth.classes.ids)}"],
@@ -293,7 +293,7 @@ def _read_voc(path: Path, files: Sequence[Path], truth: Truth) -> Results:
         raise ResultsError(f"{path}: no files named comp4_det_SPLIT_CLASS.txt in this folder")
     names = Names(truth)
     images: list[str] = []
-    places: list[tuple[Path, int]] = []
+    locations: list[tuple[Path, int]] = []
     numbers: list[list[float]] = []
     labels: list[int] = []
     for file, label in labels_of_files(files, names.classes, truth).items():
@@ -310,19 +310,17 @@ def _read_voc(path: Path, files: Sequence[Path], truth: Truth) -> Results:
                     f"{file}: line {number}: expected {', '.join(VOC_COLUMNS)}; found {line.strip()[:80]!r}"
                 )
             images.append(words[0])
-            places.append((file, number))
+            locations.append((file, number))
             numbers.append([float(word) for word in words[1:]])
             labels.append(label)
     columns = np.array(numbers, np.float64).reshape(-1, 5)
-    boxes = np.ascontiguousarray(columns[:, 1:])
     raw = Raw(
         path,
-        describe=lambda i: (f"{places[i][0].name} line {places[i][1]}", images[i]),
+        describe=lambda i: (f"{locations[i][0].name} line {locations[i][1]}", images[i]),
         image_index=names.images(images),
         labels=np.array(labels, np.int64),
         class_name=labels.__getitem__,
-        boxes=boxes,
-        given=boxes,
+        given=np.ascontiguousarray(columns[:, 1:]),
         scores=np.ascontiguousarray(columns[:, 0]),
         convention=VOC,
         known_classes=list(names.classes),

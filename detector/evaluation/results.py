@@ -21,7 +21,7 @@ from proposals.errors import UserError
 
 
 class ResultsError(UserError):
-    """A file of detections cannot be used; each line of the message names the file, the place and the reason."""
+    """A file of detections cannot be used; each line of the message names the file, the line and the reason."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class DetectionTable:
         return len(self.scores)
 
     def __getitem__(self, index: slice | NDArray[Any]) -> DetectionTable:
-        """The table of some of the detections, chosen by a slice, a mask or positions."""
+        """Return the table of some of the detections, chosen by a slice, a mask or positions."""
         return DetectionTable(
             self.image_index[index], self.labels[index], self.scores[index], self.boxes[index], self.convention
         )
 
     def to(self, convention: Convention) -> DetectionTable:
-        """The same table with its boxes converted to another pixel convention."""
+        """Convert the boxes to another pixel convention."""
         if convention == self.convention:
             return self
         boxes = np.asarray(convert(self.boxes, self.convention, convention), np.float64)

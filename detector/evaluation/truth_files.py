@@ -64,8 +64,10 @@ def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
         case DatasetKind.voc:
             names = tuple(config.classes) or VOC_CLASSES
             lines, images = read_split_list(root / "ImageSets" / "Main", split), root / "JPEGImages"
-            options: dict[str, Any] = {"one_based": config.one_based, "name": name, "size_mismatch": mode}
-            return read_voc_truth(root / "Annotations", lines, names, images=images, **options)
+            folder, one_based = root / "Annotations", config.one_based
+            return read_voc_truth(
+                folder, lines, names, one_based=one_based, name=name, images=images, size_mismatch=mode
+            )
         case DatasetKind.ilsvrc:
             folder, images = annotation_folder(root, split), image_folder(root, split)
             entries = split_entries(root, split)
@@ -125,7 +127,7 @@ def listed_part(truth: Truth, image_list: Path) -> Truth:
         if not line:
             continue
         texts = (line, line.rsplit(maxsplit=1)[0])
-        index = next((place for text in texts if (place := names.image(text)) >= 0), None)
+        index = next((found for text in texts if (found := names.image(text)) >= 0), None)
         if index is None:
             raise DataError(f"{image_list}, line {number}: {unknown_image(line, truth)}")
         if index in line_of:

@@ -1,4 +1,4 @@
-"""What each part of the detector contributes: the paper's rows on any data set, one table.
+"""Measure the contribution of each part of the detector: the paper's rows on any data set, in one table.
 
 In: named proposal settings, and rows that combine them with classifiers.  Out: for each row mean AP with its confidence
 interval, its paired difference from another row, boxes and seconds per image.
@@ -28,13 +28,13 @@ from detector.detections import Detections
 from detector.device import choose_device, choose_precision
 from detector.evaluation.bootstrap import Interval, bootstrap, compare
 from detector.evaluation.matching import Matches, match
-from detector.evaluation.names import labels_of
+from detector.evaluation.names import labels_of_groups
 from detector.evaluation.protocols import RULES, Protocol, ScoringConfig
 from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import read_truth
-from detector.experiments.extraction import dataset_proposals, with_proposals
 from detector.experiments.score_store import ScoreStore
+from detector.extraction import dataset_proposals, with_proposals
 from detector.progress import progress
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer, cascaded, passes
@@ -57,10 +57,10 @@ class RowConfig:
     Attributes:
         proposals: Name of one of the table's proposal settings.
         models: Region classifiers whose softmax is averaged: files, or names of shipped weights.
-        suppression: Which scored boxes become detections.
+        suppression: Settings of the suppression.
         regression: Move each class's box by the classifiers' box-regression layers.
         mirror: Score the mirror image of each region too and take the mean.
-        cascade: Which regions the members after the first score too.
+        cascade: Condition on which the members after the first score a region too.
         against: Name of a row above that this one is compared with; empty for the first row.
     """
 
@@ -114,7 +114,7 @@ class AblationConfig:
             raise ValueError("protocol must be voc, voc07 or ilsvrc here")
         if ALL in self.groups:
             raise ValueError(f"groups: {ALL!r} is the name of the mean over all of them")
-        DetectorConfig(batch=self.batch, precision=self.precision)  # refuses what it refuses
+        DetectorConfig(batch=self.batch, precision=self.precision)  # checks both
         ScoringConfig(protocol=self.protocol, min_iou=self.min_iou)
         if self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, not {self.resamples}")
@@ -129,7 +129,7 @@ class AblationConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the table is written."""
+        """Folder that the table is written to."""
         return Path("runs") / self.name
 
 
@@ -179,8 +179,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     for warning in dataset.warnings:
         _LOG.warning("%s", warning)
     truth = read_truth(config.data)
-    groups = {ALL: list(range(len(truth.classes)))}
-    groups |= {name: labels_of(classes, truth, f"groups.{name}") for name, classes in config.groups.items()}
+    groups = {ALL: list(range(len(truth.classes))), **labels_of_groups(config.groups, truth)}
     members = {
         model: _Member(config, model, dataset, device)
         for model in dict.fromkeys(model for row in config.rows.values() for model in row.models)
@@ -200,15 +199,16 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     for model, member in members.items():
         for mirror in (False, True):
             rows = [row for row in config.rows.values() if model in row.models and (row.mirror or not mirror)]
-            sets = [stores[name] for name in dict.fromkeys(row.proposals for row in rows)]
-            if sets:
-                _score(dataset, sets, member, mirror, f"{'mirrored ' * mirror}scores of {model}")
+            if rows:
+                member.score_all(
+                    dataset, [stores[name] for name in dict.fromkeys(row.proposals for row in rows)], mirror
+                )
     table: dict[str, Row] = {}
     results: dict[str, tuple[Matches, DetectionTable]] = {}
     rule, points = RULES[config.protocol]
     for name, row in progress(config.rows.items(), "rows", "row"):
-        kept = [members[model] for model in row.models]
-        found, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], kept)
+        classifiers = [members[model] for model in row.models]
+        found, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], classifiers)
         matches = match(truth, found, rule, config.min_iou)
         other = results[row.against or next(iter(results))] if results else None
         results[name] = matches, found
@@ -262,9 +262,10 @@ def write_table(config: AblationConfig, table: Table) -> list[Path]:
 
 
 class _Member:
-    """A classifier, and where its scores of boxes and of their mirror images are kept."""
+    """A classifier and the stores of its scores, of boxes and of their mirror images."""
 
     def __init__(self, config: AblationConfig, model: str, dataset: Dataset, device: str) -> None:
+        self.model = model
         path = find_checkpoint(model)
         where = choose_device(device)
         precision = str(choose_precision(config.precision, where)).removeprefix("torch.")
@@ -272,14 +273,13 @@ class _Member:
         classifier = load_checkpoint(path)
         own = classifier.classes
         classifier = in_order_of(classifier, dataset.classes, (model, dataset.name))
-        if classifier.classes != own:  # the stored scores stand in this order
+        if classifier.classes != own:  # stored scores have the data set's order
             sha256 = hashlib.sha256(f"{sha256} {own.labels_in(dataset.classes).tolist()}".encode()).hexdigest()
         self.regresses = classifier.network.config.regression_cells > 0
         settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)
         self.scorer = RegionScorer([classifier], settings, where)
         folder = Path(config.cache) / "region-scores"
-        self.plain = ScoreStore(folder / f"{sha256[:16]}-{precision}")
-        self.mirrored = ScoreStore(folder / f"{sha256[:16]}-{precision}-mirrored")
+        self.views = [ScoreStore(folder / f"{sha256[:16]}-{precision}{view}") for view in ("", "-mirrored")]
 
     def score(self, record: Record, mirror: bool, boxes: Boxes) -> RegionScores:
         """Score the boxes in the image, or their mirror images in the mirrored image."""
@@ -288,45 +288,41 @@ class _Member:
             return self.scorer(image, boxes)
         return self.scorer(np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])).mirrored()
 
-    def kept(self, content: bytes, boxes: Boxes, mirror: bool) -> RegionScores:
-        """The stored scores of boxes, with `mirror` the mean of both views."""
-        views = [self.plain, self.mirrored] if mirror else [self.plain]
-        return RegionScores.mean([view.scores(content, boxes) for view in views])
+    def score_all(self, dataset: Dataset, stores: Sequence[ProposalStore], mirror: bool) -> None:
+        """Score all boxes of the proposal stores that have no score yet."""
+        for record in progress(dataset.records, f"{'mirrored ' * mirror}scores of {self.model}"):
+            content = record.path.read_bytes()
+            boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
+            self.views[mirror].scores(content, boxes, partial(self.score, record, mirror))
 
-    def seconds_per_box(self, content: bytes, mirror: bool) -> float:
-        return self.plain.seconds_per_box(content) + (self.mirrored.seconds_per_box(content) if mirror else 0.0)
-
-
-def _score(dataset: Dataset, stores: Sequence[ProposalStore], member: _Member, mirror: bool, label: str) -> None:
-    """Score all boxes of the stores with one classifier."""
-    scores = member.mirrored if mirror else member.plain
-    for record in progress(dataset.records, label):
-        content = record.path.read_bytes()
-        boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
-        scores.scores(content, boxes, partial(member.score, record, mirror))
+    def stored(self, content: bytes, boxes: Boxes, mirror: bool) -> tuple[RegionScores, float]:
+        """Return the stored scores of boxes, with `mirror` the mean of both views, and the seconds per box."""
+        views = self.views[: 1 + mirror]
+        scores = RegionScores.mean([view.scores(content, boxes) for view in views])
+        return scores, sum(view.seconds_per_box(content) for view in views)
 
 
 def _recombine(
     dataset: Dataset, truth: Truth, row: RowConfig, proposals: ProposalStore, members: Sequence[_Member]
 ) -> tuple[DetectionTable, float, float]:
-    """Detections of a row; boxes and seconds per image."""
+    """Compute the detections of a row from stored scores, its mean boxes and its median seconds per image."""
     found: dict[str, Detections] = {}
     counts: list[int] = []
     seconds: list[float] = []
     for record in dataset.records:
         content = record.path.read_bytes()
         boxes = proposals.get(record.image_id, content).boxes
-        each = [member.kept(content, boxes, row.mirror) for member in members]
-        scores = _ensemble(each if row.regression else [one.without_offsets() for one in each], row.cascade)
+        stored, times = zip(*(member.stored(content, boxes, row.mirror) for member in members), strict=True)
+        scores = _ensemble(stored if row.regression else [one.without_offsets() for one in stored], row.cascade)
         class_boxes = scores.boxes(boxes, record.width, record.height)
         found[record.image_id] = suppress(class_boxes, scores.probabilities, row.suppression)
         counts.append(len(boxes))
-        first, *others = (member.seconds_per_box(content, row.mirror) for member in members)
-        passing = len(passes(each[0], row.cascade))
-        seconds.append(proposals.seconds(content) + len(boxes) * first + passing * sum(others))
+        passing = len(passes(stored[0], row.cascade))
+        seconds.append(proposals.seconds(content) + len(boxes) * times[0] + passing * sum(times[1:]))
     return DetectionTable.from_images(truth, found), statistics.fmean(counts), statistics.median(seconds)
 
 
 def _ensemble(each: Sequence[RegionScores], config: CascadeConfig) -> RegionScores:
+    """Combine the members' scores as the detector's cascade does."""
     first, *others = each
     return cascaded(first, lambda rows: RegionScores.mean([one[rows] for one in others]), len(others), config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from detector.config import config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import DataError, Dataset, Record
-from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.measuring import quartiles
 from detector.table import columns
+from proposals.boxes import Boxes
 from proposals.files import write_whole
 from proposals.recall import (
     average_best_overlap,
@@ -99,7 +100,7 @@ class Coverage:
 
 
 def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str] | None = None) -> dict[str, Coverage]:
-    """Propose boxes with each of the config's settings, open its stores, and measure the coverage of each method.
+    """Measure the coverage of each proposal method of a comparison, and propose the boxes that no store has yet.
 
     Objects of an image that cannot be read count as not covered.
 
@@ -126,43 +127,54 @@ def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str]
     if unread is not None:
         unread += lines
     there = {record.image_id for record in readable.records}
-    found = {name: _overlaps(dataset, there, store) for name, store in stores.items()}
-    unique = unique_recall([overlaps[-1] for overlaps, *_ in found.values()])
-    first = float(np.mean(next(iter(found.values()))[1]))
-    result = {}
-    for (name, measured), alone in zip(found.items(), unique, strict=True):
-        result[name] = _coverage(dataset, labels, *measured, first, alone if len(found) > 1 else None)
-    return result
+    measured = [_measure(dataset, labels, there, store) for store in stores.values()]
+    unique = unique_recall([best for _, best in measured]) if len(measured) > 1 else [None]
+    first = measured[0][0].boxes
+    return {
+        name: replace(row, ratio=row.boxes / first if first else None, unique=share)
+        for name, (row, _), share in zip(stores, measured, unique, strict=True)
+    }
 
 
-def _coverage(
-    dataset: Dataset,
-    labels: NDArray[np.int64],
-    overlaps: NDArray[np.float64],
-    numbers: NDArray[np.int64],
-    seconds: NDArray[np.float64],
-    gains: dict[str, float],
-    first: float,
-    unique: float | None,
-) -> Coverage:
-    """Compute the measures of one method; `first` is the mean number of boxes of the first method."""
-    best, boxes = overlaps[-1], float(numbers.mean())
+def _measure(
+    dataset: Dataset, labels: NDArray[np.int64], readable: Set[str], store: ProposalStore
+) -> tuple[Coverage, NDArray[np.float64]]:
+    """Measure one method, without ratio and unique, which need the others; also the best IoU [M] of each object."""
+    overlaps, numbers, seconds = [], [], []
+    by_source: dict[str, list[NDArray[np.float64]]] = {source: [] for source in store.sources}
+    for record in dataset.records:
+        objects = record.boxes[_counts(record)]
+        boxes: Boxes = np.zeros((0, 4))
+        sources = np.zeros(0, np.uint8)
+        if record.image_id in readable:
+            content = record.path.read_bytes()
+            found = store.get(record.image_id, content)
+            boxes, sources = found.boxes, found.sources
+            numbers.append(len(boxes))
+            seconds.append(store.seconds(content))
+        overlaps.append(best_overlaps_of_first(objects, boxes, (*COUNTS, len(boxes))))
+        for number, parts in enumerate(by_source.values()):
+            parts.append(best_overlaps(objects, boxes[sources == number]))
+    *of_first, best = np.concatenate(overlaps, axis=1)  # [len(COUNTS)] and all boxes: [M] best IoU of each object
+    of_source = {source: np.concatenate(parts) for source, parts in by_source.items()}
+    present = {source: values for source, values in of_source.items() if values.any()}
     abo = average_best_overlap(best, labels, len(dataset.classes))
-    known = [row for row, count in enumerate(COUNTS) if row == 0 or COUNTS[row - 1] < numbers.max(initial=0)]
-    return Coverage(
-        boxes=boxes,
-        ratio=boxes / first if first else None,
+    known = [row for row in range(len(COUNTS)) if row == 0 or COUNTS[row - 1] < max(numbers)]
+    coverage = Coverage(
+        boxes=float(np.mean(numbers)),
+        ratio=None,
         coverage=recall(best),
-        unique=unique,
-        gains=gains,
+        unique=None,
         average_recall=average_recall(best),
         mabo=float(np.nanmean(abo)),
         abo={_class_name(dataset, k): None if math.isnan(value) else value for k, value in enumerate(abo.tolist())},
         recall_by_iou={threshold: recall(best, threshold) for threshold in IOUS},
-        recall_by_boxes={COUNTS[row]: recall(overlaps[row]) for row in known},
-        average_recall_by_boxes={COUNTS[row]: average_recall(overlaps[row]) for row in known},
-        seconds=quartiles(seconds) if seconds.all() else None,
+        recall_by_boxes={COUNTS[row]: recall(of_first[row]) for row in known},
+        average_recall_by_boxes={COUNTS[row]: average_recall(of_first[row]) for row in known},
+        seconds=quartiles(seconds) if all(seconds) else None,
+        gains=dict(zip(present, unique_recall(list(present.values())), strict=True)) if len(present) > 1 else {},
     )
+    return coverage, best
 
 
 def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
@@ -226,38 +238,6 @@ def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
-
-
-def _overlaps(
-    dataset: Dataset, readable: Set[str], store: ProposalStore
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], dict[str, float]]:
-    """Measure one method.
-
-    Returns:
-        [len(COUNTS) + 1, M] best overlap of each object with the first boxes of its image, in the last row with all;
-        [images] number of boxes; [images] seconds, 0 where unknown; Coverage.gains.
-    """
-    overlaps, numbers, seconds = [], [], []
-    by_source: dict[int, list[NDArray[np.float64]]] = {number: [] for number in range(len(store.sources))}
-    for record in dataset.records:
-        objects = record.boxes[_counts(record)]
-        if record.image_id not in readable:
-            overlaps.append(np.zeros((len(COUNTS) + 1, len(objects))))
-            for parts in by_source.values():
-                parts.append(np.zeros(len(objects)))
-            continue
-        content = record.path.read_bytes()
-        found = store.get(record.image_id, content)
-        overlaps.append(best_overlaps_of_first(objects, found.boxes, (*COUNTS, len(found.boxes))))
-        for number, parts in by_source.items():
-            parts.append(best_overlaps(objects, found.boxes[found.sources == number]))
-        numbers.append(len(found.boxes))
-        seconds.append(store.seconds(content))
-    best = {store.sources[number]: np.concatenate(parts) for number, parts in by_source.items()}
-    present = {name: values for name, values in best.items() if values.any()}
-    shares = unique_recall(list(present.values())) if len(present) > 1 else []
-    gains = dict(zip(present, shares, strict=False))
-    return np.concatenate(overlaps, axis=1), np.array(numbers), np.array(seconds), gains
 
 
 def _counts(record: Record) -> NDArray[np.bool_]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,10 @@ from detector.data.image import ImageError
 from detector.detections import Detections
 from detector.device import choose_precision, keep_freed_memory
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.experiments.extraction import dataset_proposals, settings_of
 from detector.experiments.journal import Journal, check_journals
 from detector.experiments.oracles import ORACLES, perfect_classifier, perfect_proposals, perfect_suppression
 from detector.experiments.stages import UNKNOWN, Fate, Trace, append_fates, fates
+from detector.extraction import dataset_proposals, settings_of
 from detector.pipeline import Detector, ScoredImage
 from detector.progress import progress
 from detector.settings import DetectorConfig
@@ -65,7 +64,7 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
     digests = digests_of([record.path for record in dataset.records])
     settings = _decisive(config.detector, detector.device, dataset, digests)
     check_journals([config.journal, *map(config.oracle, ORACLES)], settings, [config.fates])
-    uncut = replace(config.detector.proposals, max_boxes=0)  # the cut is a stage of its own
+    uncut = replace(config.detector.proposals, max_boxes=0)  # the limit is a stage of its own
     proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0, digests=digests)
     seconds: Counter[str] = Counter()
     regions, failed = 0, []
@@ -147,8 +146,8 @@ def _labels_in(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
 
 
 def _relabelled(found: Detections, labels: NDArray[np.int64]) -> Detections:
-    kept = found[labels[found.labels] >= 0]
-    return Detections(kept.boxes, kept.scores, labels[kept.labels])
+    known = found[labels[found.labels] >= 0]
+    return Detections(known.boxes, known.scores, labels[known.labels])
 
 
 def _record_stages(
@@ -168,19 +167,15 @@ def _record_stages(
     objects, own_labels = record.boxes[known], own_labels[known]
     probabilities, suppression = scored.scores.probabilities, config.detector.suppression
     trace = Trace(boxes, probabilities, scored.class_boxes, suppression, config.score)
-
-    def with_proposals() -> Detections:
-        ideal = detector.score(scored.image, objects)
-        return perfect_proposals(trace, ideal.class_boxes, ideal.scores.probabilities)
-
-    perfect: dict[str, Callable[[], Detections]] = {
-        "proposals": with_proposals,
-        "classifier": partial(perfect_classifier, trace, objects, own_labels, config.min_iou),
-        "suppression": partial(perfect_suppression, trace, objects, own_labels, config.min_iou),
+    scored_objects = detector.score(scored.image, objects)
+    perfect = {
+        "proposals": perfect_proposals(trace, scored_objects.class_boxes, scored_objects.scores.probabilities),
+        "classifier": perfect_classifier(trace, objects, own_labels, config.min_iou),
+        "suppression": perfect_suppression(trace, objects, own_labels, config.min_iou),
     }
     for stage, journal in oracles.items():
         if record.image_id not in journal.done:
-            journal.append(record.image_id, _relabelled(perfect[stage](), labels))
+            journal.append(record.image_id, _relabelled(perfect[stage], labels))
     found = fates(trace, objects, own_labels, config.min_iou)
     found = [replace(fate, label=int(labels[fate.label])) for fate in found]
     others = zip(record.labels[unknown].tolist(), record.boxes[unknown].tolist(), strict=True)

@@ -18,13 +18,13 @@ from detector.evaluation.protocols import RULES, Protocol, ScoringConfig, evalua
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
-from detector.evaluation.writing import write_coco, write_ilsvrc
+from detector.evaluation.writing import write_results
 from detector.experiments.oracles import ORACLES
 from detector.experiments.stages import count_fates, read_fates
 from detector.report.text import Report
 from detector.settings import DetectorConfig
 
-LOW_SCORE = 0.05  # a higher threshold cuts the precision-recall curve where it still rises
+LOW_SCORE = 0.05  # a higher threshold ends the precision-recall curve where recall still rises
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class EvaluationConfig(ScoringConfig):
 
 
 def detector_warnings(config: EvaluationConfig) -> tuple[str, ...]:
-    """Warn of a score threshold that lowers average precision, as the presets for showing detections have."""
+    """Warn of a score threshold that lowers average precision, such as that of the presets for displayed detections."""
     min_score = config.detector.suppression.min_score
     if min_score <= LOW_SCORE:
         return ()
@@ -85,7 +85,7 @@ def analyse(
     other_name: str = "",
     warnings: tuple[str, ...] = (),
 ) -> Report:
-    """Score detections, with the confidence interval and all that is asked for.
+    """Score detections, with a confidence interval, the errors by type, the detector's stages and a comparison.
 
     Args:
         config: Protocol, resamples and score.
@@ -94,8 +94,8 @@ def analyse(
         diagnosis: Whether to classify the errors.
         stages: Whether to read which stage lost each object, and the detections with oracles, from the config's run.
         other: Detections to compare with.
-        other_name: Name of those, for the report.
-        warnings: Warnings to keep with the numbers.
+        other_name: Name of the detections to compare with, for the report.
+        warnings: Warnings of the files, for the report.
     """
     evaluation = evaluate_table(truth, table, config)
     rule, points = RULES[config.protocol]
@@ -131,22 +131,19 @@ def _recorded_stages(
     recorded = read_fates(config.fates, config.score, config.min_iou)
     if recorded.keys() != truth.index_of.keys():
         return None, None
-    counted = {
-        image_id: [fate for fate in found if (truth.index_of[image_id], fate.label) not in truth.blacklist]
+    counted = (
+        fate
         for image_id, found in recorded.items()
-    }
+        for fate in found
+        if (truth.index_of[image_id], fate.label) not in truth.blacklist
+    )
     tables = {stage: read_results(config.oracle(stage), truth).table for stage in ORACLES}
-    return count_fates(counted), {
-        stage: evaluate_table(truth, table, config).mean_ap for stage, table in tables.items()
-    }
+    perfect = {stage: evaluate_table(truth, table, config).mean_ap for stage, table in tables.items()}
+    return count_fates(counted), perfect
 
 
 def save_detections(config: EvaluationConfig, truth: Truth, table: DetectionTable) -> Path:
     """Write the run's detections for other programs: ILSVRC's submission, else COCO results; returns the file."""
-    if config.protocol is Protocol.ilsvrc:
-        path = config.folder / "detections.txt"
-        write_ilsvrc(path, truth, table)
-    else:
-        path = config.folder / "detections.json"
-        write_coco(path, truth, table)
+    path = config.folder / ("detections.txt" if config.protocol is Protocol.ilsvrc else "detections.json")
+    write_results(path, truth, table)
     return path

@@ -1,4 +1,4 @@
-"""Scores of boxes kept on disk: each classifier scores each box of an image once, whoever asks.
+"""Scores of boxes on disk: each classifier scores each box of an image once.
 
 In: an image, boxes from any number of proposal settings, a function that scores them.  Out: RegionScores.
 Rows of a table share boxes and classifiers, so a long table costs little more than its most expensive row.
@@ -23,8 +23,7 @@ from proposals.files import write_whole
 from proposals.store import digest
 
 Score = Callable[[Boxes], RegionScores]
-"""Scores boxes [N, 4] px."""
-
+"""A function that scores boxes [N, 4] px."""
 
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -33,45 +32,47 @@ class ScoreStore:
     """The scores that one classifier gave to boxes.
 
     Args:
-        folder: Folder that belongs to this classifier and way of scoring alone. It holds a file per image, named by the
+        folder: Folder of the scores of one classifier and one way of scoring. It holds a file per image, named by the
             SHA-256 of the image's content: boxes [U, 4] float32, probabilities [U, K + 1] float32, with box regression
-            offsets [U, K, 4] float32, and the seconds that scoring them took.
+            offsets [U, K, 4] float32, and the seconds of scoring them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def scores(self, content: bytes, boxes: Boxes, score: Score | None = None) -> RegionScores:
-        """The scores of an image's boxes; those that are missing are computed and kept.
+        """Return the scores of an image's boxes; missing ones are computed and stored.
 
         Args:
             content: Bytes of the image's file.
             boxes: [N, 4] px.
-            score: Scores boxes of this image; None where all must be there.
+            score: Function that scores boxes of this image; None where no score may be missing.
 
         Raises:
-            UserError: some are missing, and score is None.
+            UserError: a score is missing, and score is None.
         """
         path = self._path(content)
         known, found, seconds = self._read(path)
+        row_of = {key: row for row, key in enumerate(_keys(known))}
         wanted = _keys(boxes)
-        rows = _find(_keys(known), wanted)
-        if found is None or (rows < 0).any():
+        missing = sorted({*wanted} - row_of.keys())
+        if found is None or missing:
             if score is None:
+                lacking = sum(key not in row_of for key in wanted)
                 raise UserError(
-                    f"{path} lacks the scores of {(rows < 0).sum()} of {len(boxes)} boxes; the same command adds them"
+                    f"{path} lacks the scores of {lacking} of {len(boxes)} boxes; the same command adds them"
                 )
-            missing = np.unique(wanted[rows < 0]).view(np.float32).reshape(-1, 4)
+            new_boxes = np.frombuffer(b"".join(missing), np.float32).reshape(-1, 4)
             started = time.perf_counter()
-            new = score(missing)
+            new = score(new_boxes)
             seconds += time.perf_counter() - started
-            known, found = np.concatenate([known, missing]), joined([found, new]) if found else new
+            row_of |= {key: row for row, key in enumerate(missing, len(known))}
+            known, found = np.concatenate([known, new_boxes]), _joined(found, new) if found else new
             self._write(path, known, found, seconds)
-            rows = _find(_keys(known), wanted)
-        return found[rows]
+        return found[np.array([row_of[key] for key in wanted], np.int64)]
 
     def seconds_per_box(self, content: bytes) -> float:
-        """Mean seconds of warp and network for a box of this image; 0 where none was scored."""
+        """Return the mean seconds of warp and network for a box of this image; 0 where none was scored."""
         known, _, seconds = self._read(self._path(content))
         return seconds / max(len(known), 1)
 
@@ -95,22 +96,14 @@ class ScoreStore:
             np.savez(file, **arrays)
 
 
-def joined(parts: list[RegionScores]) -> RegionScores:
-    """The scores of several sets of regions, one after the other."""
-    offsets = [part.offsets for part in parts if part.offsets is not None]
-    return RegionScores(
-        np.concatenate([part.probabilities for part in parts]), np.concatenate(offsets) if offsets else None
-    )
+def _joined(first: RegionScores, second: RegionScores) -> RegionScores:
+    """Return the scores of two sets of regions, one after the other."""
+    offsets = [part.offsets for part in (first, second) if part.offsets is not None]
+    probabilities = np.concatenate([first.probabilities, second.probabilities])
+    return RegionScores(probabilities, np.concatenate(offsets) if offsets else None)
 
 
-def _keys(boxes: Boxes) -> NDArray[np.void]:
-    """[N, 4] -> [N], the bits of each row as one value."""
+def _keys(boxes: Boxes) -> list[bytes]:
+    """Return the bytes of each of N boxes [N, 4] in float32."""
     rows = np.ascontiguousarray(boxes, np.float32) + np.float32(0)  # -0 is 0
-    keys: NDArray[np.void] = rows.view(np.dtype((np.void, 16))).reshape(-1)
-    return keys
-
-
-def _find(known: NDArray[np.void], wanted: NDArray[np.void]) -> NDArray[np.int64]:
-    """Position in known of each wanted key, -1 where it is not there."""
-    where = {key.tobytes(): row for row, key in enumerate(known)}
-    return np.array([where.get(key.tobytes(), -1) for key in wanted], np.int64)
+    return [row.tobytes() for row in rows]

@@ -1,7 +1,7 @@
-"""At which stage of the detector an object was lost.
+"""Find the stage of the detector that lost each object.
 
-In: what each stage made of an image, and the objects in it.  Out: the stage that lost each object. Stages are a list:
-what a later detector adds between two of them joins it.
+In: the boxes that each stage left of an image, and its objects.  Out: the stage that lost each object, and a file of
+these.
 
 N boxes, K classes, M objects.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,18 +26,23 @@ from proposals.boxes import Boxes, iou
 FOUND = "found"
 SHARED = "one box for two objects"
 UNKNOWN = "of a class that the detector does not know"
+STAGES = (
+    *("never proposed", "proposed but cut", "misclassified"),
+    *("below the score", "suppressed by NMS", "beyond the limit per image"),
+)
+"""The losses of the stages, in their order."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What each stage left of an image's boxes.
+    """The boxes of an image that each stage of the detector left.
 
     Attributes:
-        boxes: [N, 4] px, all that were proposed, best first.
-        probabilities: [S, K + 1] of the first S boxes, which were scored; column 0 is background.
-        class_boxes: [S, K, 4] px, where each class has those boxes.
+        boxes: [N, 4] px, all proposals, best first.
+        probabilities: [S, K + 1] probabilities of the first S boxes, the scored ones; column 0 is background.
+        class_boxes: [S, K, 4] px, those boxes after box regression for each class.
         config: Settings of the suppression.
-        score: Score that a detection must reach to be shown, in [0, 1].
+        score: Minimum score of a detection that finds an object, in [0, 1].
     """
 
     boxes: Boxes
@@ -51,75 +56,29 @@ class Trace:
         """Number of boxes that were scored."""
         return len(self.probabilities)
 
-    def boxes_of(self, label: int) -> Boxes:
-        """[N, 4] px, every box where that class has it."""
-        return np.concatenate([self.class_boxes[:, label], self.boxes[self.scored :]])
-
     def overlaps(self, objects: Boxes, labels: NDArray[np.int64]) -> NDArray[np.floating]:
-        """IoU of objects [M, 4], labels [M], with every box where their class has it, [M, N]."""
+        """Compute the IoU [M, N] of objects [M, 4] of classes [M] with the boxes, regressed for the object's class."""
         result = np.zeros((len(objects), len(self.boxes)))
         for label in np.unique(labels).tolist():
-            result[labels == label] = iou(objects[labels == label].astype(np.float64), self.boxes_of(label))
+            boxes = np.concatenate([self.class_boxes[:, label], self.boxes[self.scored :]])
+            result[labels == label] = iou(objects[labels == label].astype(np.float64), boxes)
         return result
 
     @cached_property
     def survivors(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Rows of the boxes, labels and scores that suppression left, best first, all of them."""
+        """Rows of the boxes, labels and scores of all detections that suppression left, best first."""
         return surviving(self.class_boxes, self.probabilities, self.config)
-
-
-Left = Callable[[Trace, int], NDArray[np.int64]]
-"""(trace, label) -> positions of the boxes that are still there for that class."""
-
-
-def _proposed(trace: Trace, _: int) -> NDArray[np.int64]:
-    return np.arange(len(trace.boxes))
-
-
-def _kept(trace: Trace, _: int) -> NDArray[np.int64]:
-    return np.arange(trace.scored)
-
-
-def _classified(trace: Trace, label: int) -> NDArray[np.int64]:
-    return np.flatnonzero(trace.probabilities.argmax(axis=1) == label + 1)
-
-
-def _confident(trace: Trace, label: int) -> NDArray[np.int64]:
-    return np.flatnonzero(trace.probabilities[:, label + 1] >= max(trace.score, trace.config.min_score))
-
-
-def _unsuppressed(trace: Trace, label: int) -> NDArray[np.int64]:
-    rows, labels, scores = trace.survivors
-    left: NDArray[np.int64] = rows[(labels == label) & (scores >= trace.score)]
-    return left
-
-
-def _within_limit(trace: Trace, label: int) -> NDArray[np.int64]:
-    rows, labels, scores = (column[: trace.config.limit] for column in trace.survivors)
-    left: NDArray[np.int64] = rows[(labels == label) & (scores >= trace.score)]
-    return left
-
-
-STAGES: tuple[tuple[str, Left], ...] = (
-    ("never proposed", _proposed),
-    ("proposed but cut", _kept),
-    ("misclassified", _classified),
-    ("below the score", _confident),
-    ("suppressed by NMS", _unsuppressed),
-    ("beyond the limit per image", _within_limit),
-)
-"""What an object is called that a stage lost, and what that stage leaves."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of an object.
+    """The outcome of an object: found, or lost at a stage.
 
     Attributes:
-        label: Its class.
-        box: Its corners, px.
-        stage: FOUND; the stage that lost it; SHARED if its box was spent on another object of its class; or UNKNOWN.
-        best_iou: Highest overlap with any box where its class has it.
+        label: Class label.
+        box: Corners x1, y1, x2, y2, px.
+        stage: FOUND; one of STAGES; SHARED if the detection on it found another object of its class; or UNKNOWN.
+        best_iou: Greatest IoU with a box, regressed for the object's class.
     """
 
     label: int
@@ -128,48 +87,52 @@ class Fate:
     best_iou: float
 
 
-def fates(
-    trace: Trace,
-    boxes: Boxes,
-    labels: NDArray[np.int64],
-    min_iou: float = 0.5,
-    stages: Sequence[tuple[str, Left]] = STAGES,
-) -> list[Fate]:
-    """What became of each object: the first stage after which no box of its class covers it.
+def fates(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], min_iou: float) -> list[Fate]:
+    """Find the first stage after which no box of its class covers an object, for each object.
 
     Args:
-        trace: What each stage left of the image's boxes.
+        trace: The boxes that each stage left.
         boxes: [M, 4] px, the objects.
-        labels: [M], their classes.
-        min_iou: Overlap from which a box covers an object.
-        stages: The stages in their order.
+        labels: [M] class labels of the objects.
+        min_iou: IoU from which a box covers an object.
     """
     overlaps = trace.overlaps(boxes, labels)  # [M, N]
     found = _found(trace, overlaps, labels, min_iou)
     result = []
     for index, label in enumerate(labels.tolist()):
-        stage = FOUND if found[index] else SHARED
-        if not found[index]:
-            for name, left in stages:
-                if not (overlaps[index, left(trace, label)] >= min_iou).any():
-                    stage = name
-                    break
-        best = float(overlaps[index].max(initial=0))
-        result.append(Fate(label, [float(value) for value in boxes[index]], stage, best))
+        covering = overlaps[index] >= min_iou
+        lost = (name for name, left in _left(trace, label).items() if not covering[left].any())
+        stage = FOUND if found[index] else next(lost, SHARED)
+        result.append(Fate(label, boxes[index].tolist(), stage, float(overlaps[index].max(initial=0))))
     return result
+
+
+def _left(trace: Trace, label: int) -> dict[str, NDArray[np.int64]]:
+    """List the boxes of a class that each stage leaves, keyed by the name of the stage's loss (STAGES)."""
+    rows, labels, scores = trace.survivors
+    detected = (labels == label) & (scores >= trace.score)
+    limit = trace.config.limit
+    probabilities = trace.probabilities
+    left = (
+        np.arange(len(trace.boxes)),
+        np.arange(trace.scored),
+        np.flatnonzero(probabilities.argmax(axis=1) == label + 1),
+        np.flatnonzero(probabilities[:, label + 1] >= max(trace.score, trace.config.min_score)),
+        rows[detected],
+        rows[:limit][detected[:limit]],
+    )
+    return dict(zip(STAGES, left, strict=True))
 
 
 def _found(
     trace: Trace, overlaps: NDArray[np.floating], labels: NDArray[np.int64], min_iou: float
 ) -> NDArray[np.bool_]:
-    """[M] objects that a shown detection is spent on, each detection on the one it overlaps most."""
-    rows, row_labels, scores = (column[: trace.config.limit] for column in trace.survivors)
+    """Tell which of the M objects are found; each detection finds the object that it overlaps most, best first."""
     found = np.zeros(len(labels), np.bool_)
-    for row, label, score in zip(rows.tolist(), row_labels.tolist(), scores.tolist(), strict=True):
-        if score < trace.score:
-            continue
+    columns = (column[: trace.config.limit].tolist() for column in trace.survivors)
+    for row, label, score in zip(*columns, strict=True):
         free = np.flatnonzero((labels == label) & ~found & (overlaps[:, row] >= min_iou))
-        if len(free):
+        if score >= trace.score and len(free):
             found[free[overlaps[free, row].argmax()]] = True
     return found
 
@@ -178,39 +141,35 @@ def _found(
 
 
 def append_fates(path: Path, record: Record, found: Sequence[Fate], score: float, min_iou: float) -> None:
-    """Add a line for an image; a line that comes again replaces the earlier one.
+    """Add a line for an image to the file; a later line of the same image replaces an earlier one.
 
     Args:
         path: The file, fates.jsonl.
         record: The image.
-        found: What became of its objects.
-        score: Score from which a detection was shown.
-        min_iou: Overlap from which a box covered an object.
+        found: Fates of its objects.
+        score: Minimum score of the detections that find objects.
+        min_iou: IoU from which a box covers an object.
     """
-    line = {
-        "image_id": record.image_id,
-        "score": score,
-        "min_iou": min_iou,
-        "objects": [asdict(fate) for fate in found],
-    }
+    objects = [asdict(fate) for fate in found]
+    line = {"image_id": record.image_id, "score": score, "min_iou": min_iou, "objects": objects}
     with path.open("a", encoding="utf-8") as file:
-        file.write(f"\n{json.dumps(line)}\n")  # on a line of its own, even behind one that a kill has torn
+        file.write(f"\n{json.dumps(line)}\n")  # a line of its own, even after one that a kill cut off
 
 
 def read_fates(path: Path, score: float, min_iou: float) -> dict[str, list[Fate]]:
-    """Fates by image, those recorded at this score and overlap; empty where there is no such file."""
+    """Read the fates that were recorded at this score and IoU, keyed by image; none where there is no such file."""
     found: dict[str, list[Fate]] = {}
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
             if (line["score"], line["min_iou"]) == (score, min_iou):
                 found[line["image_id"]] = [Fate(**item) for item in line["objects"]]
-        except (ValueError, KeyError, TypeError):  # blank, or torn by a kill: the resumed run wrote that image again
+        except (ValueError, KeyError, TypeError):  # blank, or cut off by a kill: the resumed run wrote that image again
             continue
     return found
 
 
-def count_fates(found: dict[str, list[Fate]], stages: Sequence[tuple[str, Left]] = STAGES) -> dict[str, int]:
-    """How many objects each stage lost, in their order, after those that were found."""
-    counts = Counter(fate.stage for objects in found.values() for fate in objects)
-    return {name: counts[name] for name in (FOUND, *(name for name, _ in stages), SHARED, UNKNOWN)}
+def count_fates(found: Iterable[Fate]) -> dict[str, int]:
+    """Count the objects that were found, and those that each stage lost, in the order of the stages."""
+    counts = Counter(fate.stage for fate in found)
+    return {stage: counts[stage] for stage in (FOUND, *STAGES, SHARED, UNKNOWN)}

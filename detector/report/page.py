@@ -37,7 +37,7 @@ from detector.evaluation.protocols import RULES, ScoringConfig
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
 from detector.report.pictures import FALSE_DRAWN, LABEL_HEIGHT, worst_and_best
-from detector.report.text import TITLES, Report, number, signed, span, verdict
+from detector.report.text import TITLES, Report, number, signed, span, verdict, without_objects
 from proposals.files import write_whole
 
 FEW_CLASSES = 30  # with more classes only the worst and the best get a curve of their own
@@ -49,43 +49,30 @@ INK, LINE, ACCENT = "#010203", "#010204", "#010205"
 STYLE: dict[Any, Any] = {  # Any: its stubs know each key by name
     "svg.fonttype": "none",
     "font.size": 8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": LINE,
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), LINE),
 }
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A row of the table of classes.
+    """A row of the table of classes, which have objects.
 
     Attributes:
         key: Key of the class in the evaluation.
         name: Display name.
-        ap: Average precision; None without ground truth.
-        plain_ap: Average precision without lower thresholds for small objects; protocol ilsvrc only.
-        objects: Number of objects that count.
-        detections: Number of detections scored.
-        best_f1: Maximum F1 along the precision-recall curve, in [0, 1]; None without ground truth.
-        precision: [101] best precision at recall 0, 0.01, ..., 1 or more; None without ground truth.
+        ap: Average precision.
+        best_f1: Maximum F1 along the precision-recall curve, in [0, 1].
+        precision: [101] best precision at recall 0, 0.01, ..., 1 or more.
         difference: AP of the compared file minus this AP; None without a comparison.
     """
 
     key: str
     name: str
-    ap: float | None
-    plain_ap: float | None
-    objects: int
-    detections: int
-    best_f1: float | None
-    precision: NDArray[np.float64] | None
+    ap: float
+    best_f1: float
+    precision: NDArray[np.float64]
     difference: float | None
 
 
@@ -114,7 +101,8 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"number": partial(number, absent="–"), "signed": signed, "span": span, "verdict": verdict}
+    environment.globals |= {"number": partial(number, absent="–"), "without_objects": without_objects}
+    environment.globals |= {"signed": signed, "span": span, "verdict": verdict}
     page = environment.get_template("page.html.jinja").render(
         truth=truth,
         table=table,
@@ -125,7 +113,7 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
         other=_without_folders(report.other),
         rows=rows,
         overview=_overview(rows),
-        curves=_curves([row for row in rows if row.ap is not None]),
+        curves=_curves(rows),
         worst=worst,
         best=best,
         absent=all(picture.absent for picture in (*worst, *best)),
@@ -146,35 +134,24 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
 def _class_rows(
     report: Report, curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None]
 ) -> list[ClassRow]:
-    """Make the rows of the K classes, worst first, classes without ground truth last."""
+    """Make the rows of the classes that have objects, worst first."""
     evaluation = report.evaluation
     differences = report.comparison.by_class if report.comparison else [None] * len(curves)
     rows = []
     for (key, ap), curve, difference in zip(evaluation.ap.items(), curves, differences, strict=True):
-        best_f1 = levels = None
-        if curve is not None:
-            recall, precision = curve
-            best_f1 = float((2 * recall * precision / np.maximum(recall + precision, 1e-12)).max(initial=0))
-            levels = precision_at(RECALLS - 1e-9, recall, precision)
-        rows.append(
-            ClassRow(
-                key=key,
-                name=evaluation.names.get(key, key),
-                ap=ap,
-                plain_ap=evaluation.plain_ap[key] if evaluation.plain_ap else None,
-                objects=evaluation.objects[key],
-                detections=evaluation.detections[key],
-                best_f1=best_f1,
-                precision=levels,
-                difference=difference,
-            )
-        )
-    return sorted(rows, key=lambda row: (row.ap is None, row.ap or 0.0))
+        if ap is None or curve is None:
+            continue
+        recall, precision = curve
+        f1 = 2 * recall * precision / np.maximum(recall + precision, 1e-12)
+        levels = precision_at(RECALLS - 1e-9, recall, precision)
+        name = evaluation.names.get(key, key)
+        rows.append(ClassRow(key, name, ap, float(f1.max(initial=0)), levels, difference))
+    return sorted(rows, key=lambda row: row.ap)
 
 
 def _overview(rows: Sequence[ClassRow]) -> Markup:
     """Plot every class as a thin line and their mean as a thick one."""
-    lines = [row.precision for row in rows if row.precision is not None]
+    lines = [row.precision for row in rows]
 
     def draw(axes: Axes) -> None:
         axes.plot(RECALLS, np.transpose(lines), drawstyle="steps-pre", color=INK, linewidth=0.6, alpha=0.35)
@@ -193,17 +170,15 @@ def _curves(rows: Sequence[ClassRow]) -> list[tuple[str, list[tuple[ClassRow, Ma
     else:
         groups = [(f"Worst {EXTREMES}", rows[:EXTREMES]), (f"Best {EXTREMES}", rows[: -EXTREMES - 1 : -1])]
     return [
-        (heading, [(row, _curve(row, f"c{number}-{place}")) for place, row in enumerate(group)])
-        for number, (heading, group) in enumerate(groups)
+        (heading, [(row, _curve(row, f"c{section}-{position}")) for position, row in enumerate(group)])
+        for section, (heading, group) in enumerate(groups)
     ]
 
 
 def _curve(row: ClassRow, prefix: str) -> Markup:
-    precision = np.zeros(len(RECALLS)) if row.precision is None else row.precision
-
     def draw(axes: Axes) -> None:
-        axes.fill_between(RECALLS, precision, step="pre", color=ACCENT, alpha=0.2, linewidth=0)
-        axes.plot(RECALLS, precision, drawstyle="steps-pre", color=ACCENT, linewidth=1.3, clip_on=False)
+        axes.fill_between(RECALLS, row.precision, step="pre", color=ACCENT, alpha=0.2, linewidth=0)
+        axes.plot(RECALLS, row.precision, drawstyle="steps-pre", color=ACCENT, linewidth=1.3, clip_on=False)
 
     return _plot(draw, (2.0, 1.4), (0.13, 0.14, 0.83, 0.8), prefix, f"Precision over recall of {row.name}")
 
@@ -211,7 +186,7 @@ def _curve(row: ClassRow, prefix: str) -> Markup:
 def _plot(
     draw: Callable[[Axes], None],
     size: tuple[float, float],
-    place: tuple[float, float, float, float],
+    area: tuple[float, float, float, float],
     prefix: str,
     description: str,
 ) -> Markup:
@@ -220,14 +195,14 @@ def _plot(
     Args:
         draw: Function that draws the lines.
         size: Width and height, inches.
-        place: Left, bottom, width and height of the axes in the figure, in [0, 1].
+        area: Left, bottom, width and height of the axes in the figure, in [0, 1].
         prefix: Prefix of all ids, so that no two plots on a page share one.
         description: Text for screen readers.
     """
     buffer = io.StringIO()
     with rc_context({**STYLE, "svg.hashsalt": prefix}):
         figure = Figure(figsize=size)
-        axes = figure.add_axes(place)
+        axes = figure.add_axes(area)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.grid(linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)

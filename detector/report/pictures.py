@@ -148,7 +148,7 @@ def _frames(
 def _placed(
     frames: Sequence[tuple[str, str, NDArray[np.float64]]], scale: float, width: float, height: float
 ) -> tuple[Frame, ...]:
-    """Scale frames to a thumbnail of width x height px; the first ones are on top and get places for labels first."""
+    """Scale frames to a thumbnail of width x height px; the first ones are on top and get their labels first."""
     taken: list[tuple[float, float, float]] = []
     placed = []
     for kind, text, box in frames:
@@ -160,14 +160,12 @@ def _placed(
         size = min(len(text) * LETTER + 8, width)
         label = None
         if kind in KINDS[:3]:
-            sides = [
-                (x, y) for x in (left, right - size) for y in (top - LABEL_HEIGHT, top, bottom - LABEL_HEIGHT, bottom)
-            ]
-            places = [
+            positions = (
                 (round(max(0.0, min(x, width - size)), 1), round(max(0.0, min(y, height - LABEL_HEIGHT)), 1), size)
-                for x, y in sides
-            ]
-            label = next((place for place in places if not any(_overlap(place, other) for other in taken)), None)
+                for x in (left, right - size)
+                for y in (top - LABEL_HEIGHT, top, bottom - LABEL_HEIGHT, bottom)
+            )
+            label = next((one for one in positions if not any(_overlap(one, other) for other in taken)), None)
             taken += [label] if label else []
         placed.append(Frame(kind, text, (left, top, round(right - left, 1), round(bottom - top, 1)), label))
     return tuple(reversed(placed))

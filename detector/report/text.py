@@ -49,7 +49,7 @@ class Report:
 def format_report(report: Report, *, diagnosis: bool = False) -> str:
     """Format a table with one row per class, the mean and the median below it, and the other numbers as lines.
 
-    A class without ground truth has the AP "-" and does not count in the mean.
+    The classes without objects have no rows; a line states their number.
 
     Args:
         report: The numbers.
@@ -59,6 +59,8 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
     counts, plain = evaluation.counts, evaluation.plain_ap
     rows = [("class", "AP", "AP plain", "objects", "detections")]
     for key, ap in evaluation.ap.items():
+        if ap is None:
+            continue
         name = evaluation.names.get(key, key)
         numbers = str(evaluation.objects[key]), str(evaluation.detections[key])
         title = key if name in key else f"{key} {name}"
@@ -73,7 +75,7 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
         *(line.rstrip() for line in [*lines[:-2], rule, *lines[-2:]]),
     ]
     if counts["classes_without_ground_truth"]:
-        parts.append(f"{counts['classes_without_ground_truth']} classes without ground truth are not in the mean")
+        parts.append(without_objects(counts["classes_without_ground_truth"]))
     if report.interval:
         resamples = f"{report.interval.resamples:,} bootstrap resamples of the images"
         parts.append(f"95 % confidence interval ({resamples}): {span(report.interval)}")
@@ -105,6 +107,13 @@ def write_report(path: Path, report: Report) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def without_objects(classes: int) -> str:
+    """State the number of classes that have no AP because no image has an object of theirs."""
+    if classes == 1:
+        return "1 class has no objects in these images and is not in the mean"
+    return f"{classes} classes have no objects in these images and are not in the mean"
 
 
 def number(value: float | None, absent: str = "-") -> str:

@@ -26,7 +26,7 @@ from detector.data.dataset import open_dataset, readable_part
 from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import open_images
 from detector.device import choose_precision, keep_freed_memory
-from detector.experiments.extraction import dataset_proposals, with_proposals
+from detector.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
 from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.data.image import ImageError
-from detector.experiments.extraction import one_opencv_thread
+from detector.extraction import one_opencv_thread
 
 GRACE = 30  # s
 

@@ -44,7 +44,7 @@ JOURNAL_BEGINS = b'{"store": '
 
 @dataclass(frozen=True)
 class ExtractionConfig:
-    """Which proposals to compute.
+    """Settings of an extraction: images, proposals and the store.
 
     Attributes:
         data: The data set. None where the command names image files instead.
@@ -174,9 +174,9 @@ def _take_over(digests: Mapping[str, str], settings: Mapping[str, Any], sources:
         folder: Folder of the store, which does not exist yet.
     """
     others: dict[str, ProposalStore] = {}
-    for place in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else ():
+    for other in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else ():
         with suppress(StoreError):  # other settings, unfinished, or no store
-            store = ProposalStore(place, settings)
+            store = ProposalStore(other, settings)
             others = {sha256: store for sha256 in digests.values() if sha256 in store} | others
     if others:
         with StoreWriter(folder, settings, list(digests), sources=sources) as writer:
