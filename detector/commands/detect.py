@@ -20,8 +20,7 @@ detect image.jpg models=[runs/mine/best.safetensors]
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     result = command_parser("detect", __doc__, EXAMPLES)
-    result.add_argument("source", nargs="*", help="image files and folders, and settings as key=value")
-    add_config(result, "detector.settings:DetectorConfig", "default", beside_files=True)
+    add_config(result, "detector.settings:DetectorConfig", "default", files="image files and folders")
     result.add_argument("--output", type=Path, default=Path("detections"), metavar="DIR", help="(default: %(default)s)")
     add_device(result)
     result.add_argument("--recursive", action="store_true", help="look into folders within folders")

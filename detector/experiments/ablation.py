@@ -90,7 +90,7 @@ class AblationConfig:
         min_iou: Overlap from which a detection is correct.
         groups: Classes whose mean AP is reported separately, by the name of the group.
         resamples: Number of bootstrap resamples of the images for the confidence intervals.
-        batch: Number of warped regions scored at a time.
+        batch: Number of warped regions scored at a time; by default what suits the device.
         precision: Number format of the convolutions: float32, bfloat16 or auto.
         cache: Folder of the proposals and scores.
     """
@@ -103,7 +103,7 @@ class AblationConfig:
     min_iou: float = 0.5
     groups: dict[str, list[str]] = field(default_factory=dict)
     resamples: int = 1000
-    batch: int = 16
+    batch: int | None = None
     precision: str = "auto"
     cache: str = ".cache"
 
