@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from foreign_weights import to_caffe, to_torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -40,7 +41,7 @@ from detector.drawing import draw_detections
 from detector.multibox import MultiBoxModel, load_multibox, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention
-from detector.network.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
+from detector.network.pretrained import load_caffe, load_torchvision
 from detector.regions.maps import SharedConfig, SharedNetwork
 from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig

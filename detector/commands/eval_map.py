@@ -166,7 +166,7 @@ def _check_targets(options: argparse.Namespace, folder: Path) -> None:
 
 
 def _trained() -> list[str]:
-    """Settings of a detector with the models that train_classifier made for ILSVRC, and the proposals of its training."""
+    """Return the settings of a detector with the models that train_classifier made for ILSVRC, and their proposals."""
     import yaml  # type: ignore[import-untyped]
 
     runs = [Path(TRAINED)] if Path(TRAINED).is_dir() else sorted(Path().glob(f"{TRAINED}-[0-9]"))
