@@ -28,7 +28,6 @@ from detector.classification.augment import (
     SamplingConfig,
     distort,
     example,
-    relight,
     sampler,
 )
 from detector.data.image import Image
@@ -275,7 +274,7 @@ def test_axes_are_orthonormal() -> None:
 def test_light_moves_every_pixel_along_an_axis(amounts: tuple[float, ...], shift: Floats) -> None:
     levels = np.arange(256, dtype=np.uint8)
     image = np.stack([levels, levels[::-1], np.roll(levels, 99)], axis=1).reshape(8, 32, 3)
-    found = relight(image, np.array(amounts, np.float64))
+    found = Lighting(1.0).apply(image, np.array(amounts, np.float64))
     assert found.dtype == np.uint8
     assert np.array_equal(found, np.clip(np.rint(image + shift), 0, 255))
 

@@ -31,7 +31,7 @@ from detector.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from detector.classification.ensemble import Predictions, PredictionsError, classify
+from detector.classification.ensemble import Predictions, classify
 from detector.commands.results import detect_files
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
@@ -708,6 +708,6 @@ def test_what_a_user_can_fix_is_a_user_error(tmp_path: Path, members: dict[str, 
         with pytest.raises(UserError):
             make()
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04torn")
-    with pytest.raises(PredictionsError, match="torn"):
+    with pytest.raises(UserError, match="torn"):
         Predictions.load(tmp_path / "torn.npz")
     assert issubclass(CheckpointError, UserError)

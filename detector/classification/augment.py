@@ -1,8 +1,8 @@
-"""How an image becomes a training example: a random crop, mirrored, distorted, relit (paper §6).
+"""Make training examples of an image: a random crop, mirrored, with other colours and light (paper §6).
 
 In: image [H, W, 3] uint8 RGB.  Out: [S, S, 3] uint8 RGB, the same for the same seed, image number and pass.
 The paper: a patch of 8 % to 100 % of the area, aspect ratio 3/4 to 4/3, "photometric distortions by Andrew Howard".
-arXiv v1 adds random interpolation, "not clear" whether of use. What it leaves open, and whose choice this is:
+arXiv v1 adds random interpolation, whose use is "not clear". Choices that the paper leaves open, with their source:
 
     ratio          log-uniform                        torchvision RandomResizedCrop
     distortions    brightness, contrast and colour by factors of 0.5-1.5, in random order  Howard 2013, as BVLC reads it
@@ -15,7 +15,7 @@ otherwise, and take each image's own axes), so distortion and lighting are trans
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,15 +50,15 @@ ENHANCERS: tuple[Callable[[PIL.Image.Image], Any], ...] = (
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which patches of the training images a network sees. Members of an ensemble differ here (§7).
+    """Settings of the patches of the training images that a network sees; members of an ensemble differ here (§7).
 
     Attributes:
-        area: smallest and largest share of the image's area, in (0, 1].
-        ratio: smallest and largest width / height of the patch.
+        area: Smallest and largest share of the image's area, in (0, 1].
+        ratio: Smallest and largest width / height of the patch.
         interpolation: bilinear, area, nearest, cubic; "random" draws one of the four each time.
-        mirror: show half of them mirrored.
-        distortion: brightness, contrast and colour change by factors of 1 ± this, in [0, 1).
-        lighting: standard deviation of the noise along each principal axis, in units of its eigenvalue.
+        mirror: Whether half of the patches are mirrored.
+        distortion: Brightness, contrast and colour change by factors of 1 ± this, in [0, 1).
+        lighting: Standard deviation of the noise along each principal axis, in units of its eigenvalue.
     """
 
     area: tuple[float, float] = (0.08, 1.0)  # §6
@@ -84,45 +84,48 @@ class SamplingConfig:
 
 
 class Distortion(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Brightness, contrast and colour, in random order, each by a factor uniform in 1 ± strength (Howard 2013)."""
+    """Change brightness, contrast and colour, in random order, by factors uniform in 1 ± strength (Howard 2013)."""
 
     def __init__(self, strength: float) -> None:
         super().__init__(p=1.0)
         self.strength = strength
 
     def get_params(self) -> dict[str, Any]:
-        """The order, and a factor each."""
+        """Draw the order [3], positions in ENHANCERS, and the factors [3] in the order of ENHANCERS."""
         order = self.random_generator.permutation(len(ENHANCERS))
         return {"order": order, "factors": self.random_generator.uniform(1 - self.strength, 1 + self.strength, 3)}
 
     def apply(self, img: Image, order: NDArray[np.int64], factors: NDArray[np.float64], **_: Any) -> Image:
-        """[H, W, 3] uint8 -> the same."""
+        """Distort an image; [H, W, 3] uint8 RGB -> the same."""
         return distort(img, order.tolist(), factors.tolist())
 
 
 class Lighting(A.ImageOnlyTransform):  # type: ignore[misc]
-    """The same shift of every pixel along the principal axes of ImageNet's colours (Krizhevsky 2012)."""
+    """Shift all pixels by one colour, drawn along the principal axes of ImageNet's colours (Krizhevsky 2012)."""
 
     def __init__(self, deviation: float) -> None:
         super().__init__(p=1.0)
         self.deviation = deviation
 
     def get_params(self) -> dict[str, Any]:
-        """How far along each axis."""
+        """Draw the amounts [3] along the axes, in units of the eigenvalues."""
         return {"amounts": self.random_generator.normal(0, self.deviation, 3)}
 
     def apply(self, img: Image, amounts: NDArray[np.float64], **_: Any) -> Image:
-        """[H, W, 3] uint8 -> the same."""
-        return relight(img, amounts)
+        """Add amounts · eigenvalues along the axes to each pixel, clipped; [H, W, 3] uint8 RGB -> the same."""
+        shift = 255 * EIGENVECTORS @ (amounts * EIGENVALUES)  # [3]
+        table = np.arange(256)[:, None] + shift  # the new value of each level of red, green, blue
+        levels = np.clip(np.rint(table), 0, 255).astype(np.uint8)[None]  # [1, 256, 3]
+        return np.asarray(cv2.LUT(img, levels), dtype=np.uint8)
 
 
-def distort(image: Image, order: list[int], factors: list[float]) -> Image:
-    """Apply Pillow's enhancers; [H, W, 3] uint8 -> the same.
+def distort(image: Image, order: Sequence[int], factors: Sequence[float]) -> Image:
+    """Apply Pillow's enhancers; [H, W, 3] uint8 RGB -> the same.
 
     Args:
-        image: RGB.
-        order: positions in ENHANCERS, first to last.
-        factors: of brightness, contrast, colour; 1 changes nothing.
+        image: [H, W, 3] uint8 RGB.
+        order: Positions in ENHANCERS, first to last.
+        factors: Factors of brightness, contrast and colour; 1 changes nothing.
     """
     picture = PIL.Image.fromarray(image)
     for enhancer in order:
@@ -130,16 +133,8 @@ def distort(image: Image, order: list[int], factors: list[float]) -> Image:
     return np.array(picture)  # a copy: what Pillow holds is read-only
 
 
-def relight(image: Image, amounts: NDArray[np.float64]) -> Image:
-    """Add amounts · eigenvalues along the axes to each pixel; [H, W, 3] uint8 -> the same, cut to 0..255."""
-    shift = 255 * EIGENVECTORS @ (amounts * EIGENVALUES)  # [3]
-    table = np.arange(256)[:, None] + shift  # what each level of red, green, blue becomes
-    levels = np.clip(np.rint(table), 0, 255).astype(np.uint8)[None]  # [1, 256, 3]
-    return np.asarray(cv2.LUT(image, levels), dtype=np.uint8)
-
-
 def sampler(config: SamplingConfig, size: int) -> A.Compose:
-    """The transforms of a config, made for squares of `size` px; seeded anew for every image by `example`."""
+    """Make the transforms of a config for squares of `size` px; `example` seeds them anew for every image."""
     names = list(INTERPOLATIONS) if config.interpolation == "random" else [config.interpolation]
     crops = [
         A.RandomResizedCrop(
@@ -158,12 +153,12 @@ def sampler(config: SamplingConfig, size: int) -> A.Compose:
 
 
 def example(image: Image, transforms: A.Compose, seed: tuple[int, ...]) -> Image:
-    """A training example of an image; [H, W, 3] -> [S, S, 3] uint8 RGB.
+    """Make a training example of an image; [H, W, 3] -> [S, S, 3] uint8 RGB.
 
     Args:
-        image: RGB.
-        transforms: of `sampler`.
-        seed: any whole numbers from 0; the same ones give the same example, whoever computes it.
+        image: [H, W, 3] uint8 RGB.
+        transforms: From `sampler`.
+        seed: Whole numbers from 0; the same numbers give the same example in any process.
     """
     # Compose.set_random_seed would give all of them one seed, and the crop's size would decide on the mirror.
     seeds = np.random.SeedSequence(seed).generate_state(len(transforms.transforms)).tolist()

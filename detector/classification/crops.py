@@ -1,4 +1,4 @@
-"""Which parts of an image a classifier is shown at test: 1, 10 or 144 crops (paper §7).
+"""Cut the parts of an image that a classifier sees at test: 1, 10 or 144 crops (paper §7).
 
 In: image [H, W, 3] uint8 RGB.  Out: [N, 224, 224, 3] uint8 RGB.
 144 = 4 scales (shorter side 256, 288, 320, 352) × 3 squares along the longer side × (4 corners, the centre, the whole
@@ -27,11 +27,11 @@ class Crop(NamedTuple):
     """A square of the image resized to a shorter side of `scale`.
 
     Attributes:
-        scale: px.
-        left: of the square, px.
-        top: of the square, px.
-        side: of the square, px; where it is not the network's input the square is resized to that.
-        mirrored: left to right, after cutting.
+        scale: Shorter side of the resized image, px.
+        left: Left edge of the square, px.
+        top: Top edge of the square, px.
+        side: Side of the square, px; a square of another side than the network's input is resized to that.
+        mirrored: Whether left and right are exchanged after cutting.
     """
 
     scale: int
@@ -42,16 +42,16 @@ class Crop(NamedTuple):
 
 
 def plan(count: int, width: int, height: int, size: int = SIZE) -> list[Crop]:
-    """The crops of an image of that size, in order; of a square image some occur more than once.
+    """List the crops of an image of a given size, in order; in a square image some occur more than once.
 
     Args:
-        count: 1, 10 or 144.
-        width: of the image, px.
-        height: of the image, px.
-        size: side of the network's input, px.
+        count: Number of crops: 1, 10 or 144.
+        width: Width of the image, px.
+        height: Height of the image, px.
+        size: Side of the network's input, px.
 
     Raises:
-        ValueError: another count, or an image without pixels.
+        ValueError: Another count, or an image without pixels.
     """
     if count not in COUNTS:
         raise ValueError(f"crops must be one of {', '.join(map(str, COUNTS))}, not {count}")
@@ -59,7 +59,7 @@ def plan(count: int, width: int, height: int, size: int = SIZE) -> list[Crop]:
         raise ValueError(f"an image of {width} x {height} px has no crops")
     scales = [round(scale * size / SIZE) for scale in SCALES]
     if count == 144:
-        places = [
+        squares = [
             (scale, *square, *crop)
             for scale in scales
             for square in _squares(scale, width, height)
@@ -68,17 +68,17 @@ def plan(count: int, width: int, height: int, size: int = SIZE) -> list[Crop]:
     else:
         square = _squares(scales[0], width, height)[1]
         five = _five(scales[0], size)
-        places = [(scales[0], *square, *crop) for crop in (five if count == 10 else five[-1:])]
+        squares = [(scales[0], *square, *crop) for crop in (five if count == 10 else five[-1:])]
     mirrors = (False,) if count == 1 else (False, True)
     return [
         Crop(scale, left + x, top + y, side, mirrored)
-        for scale, left, top, x, y, side in places
+        for scale, left, top, x, y, side in squares
         for mirrored in mirrors
     ]
 
 
 def cut(image: Image, crops: Sequence[Crop], size: int = SIZE) -> NDArray[np.uint8]:
-    """The crops of an image for a network of that input size; [H, W, 3] RGB -> [len(crops), size, size, 3]."""
+    """Cut crops out of an image and resize them to the network's input; [H, W, 3] RGB -> [N, size, size, 3]."""
     picture = PIL.Image.fromarray(image)
     resized: dict[int, Image] = {}
     result = np.empty((len(crops), size, size, 3), np.uint8)
@@ -93,17 +93,9 @@ def cut(image: Image, crops: Sequence[Crop], size: int = SIZE) -> NDArray[np.uin
 
 
 def resized_size(scale: int, width: int, height: int) -> tuple[int, int]:
-    """Width and height, px, of an image whose shorter side is made `scale`."""
+    """Return width and height, px, of an image resized so that its shorter side is `scale`."""
     shorter = min(width, height)
     return max(scale, round(scale * width / shorter)), max(scale, round(scale * height / shorter))
-
-
-def distinct(crops: Sequence[Crop]) -> tuple[list[Crop], NDArray[np.int64]]:
-    """The different ones of crops, and how often each occurs; a square image has 48 of its 144."""
-    counts: dict[Crop, int] = {}
-    for crop in crops:
-        counts[crop] = counts.get(crop, 0) + 1
-    return list(counts), np.array(list(counts.values()), np.int64)
 
 
 def _squares(scale: int, width: int, height: int) -> list[tuple[int, int]]:

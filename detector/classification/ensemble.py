@@ -1,4 +1,4 @@
-"""What classifiers make of whole images: probabilities, averaged over crops and over models (paper §7).
+"""Classify whole images: probabilities, averaged over crops and over models (paper §7).
 
 In: weights, images.  Out: Predictions, which can be kept and combined later; a mean of means is the mean over all,
 since every model sees as many crops. The paper tried the maximum over crops too: it is worse.
@@ -8,8 +8,8 @@ N images, K classes.
 
 from __future__ import annotations
 
-import math
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.checkpoint import ImageClassifier
-from detector.classification.crops import cut, distinct, plan
+from detector.classification.crops import cut, plan
 from detector.data.image import Image
 from detector.network.input import network_input
 from proposals.errors import UserError
@@ -30,19 +30,23 @@ from proposals.selective.colour import to_rgb
 def classify(
     classifier: ImageClassifier, image: Image, crops: int = 10, *, batch: int = 32, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
-    """Mean softmax over an image's crops; [H, W, 3] uint8 RGB -> [K].
+    """Compute the mean softmax over an image's crops.
 
     Crops that occur more than once, as in square images, are computed once and counted as often as they occur.
 
     Args:
-        classifier: the network, in evaluation mode.
+        classifier: The network, in evaluation mode.
         image: [H, W, 3] uint8 RGB; other arrays as proposals.selective.colour.to_rgb takes them.
-        crops: 1, 10 or 144; of another size than 224 all of their geometry is in that proportion.
-        batch: crops at a time.
-        device: where the network is.
+        crops: Number of crops: 1, 10 or 144. Their geometry is proportional to the network's input.
+        batch: Number of crops computed at a time.
+        device: Device of the network.
+
+    Returns:
+        [K] probabilities.
     """
     image = to_rgb(image)
-    different, counts = distinct(plan(crops, image.shape[1], image.shape[0], classifier.size))
+    occurrences = Counter(plan(crops, image.shape[1], image.shape[0], classifier.size))
+    different, counts = list(occurrences), np.array(list(occurrences.values()))
     total = np.zeros(classifier.network.config.classes)
     for start in range(0, len(different), batch):
         squares = cut(image, different[start : start + batch], classifier.size)  # [B, 224, 224, 3]
@@ -55,21 +59,17 @@ def classify(
     return result
 
 
-class PredictionsError(UserError):
-    """Predictions that cannot be read or do not belong together."""
-
-
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one model, or several together, say of N images.
+    """Class probabilities of N images, from one model or averaged over several.
 
     Attributes:
-        models: how many models.
-        crops: crops an image and model.
+        models: Number of models.
+        crops: Number of crops per image and model.
         images: N names.
-        labels: [N] int64, the classes they are of.
+        labels: [N] int64, the true classes.
         probabilities: [N, K] float32.
-        seconds: per image, all models together; 0 where unknown.
+        seconds: Seconds per image, all models together; 0 where unknown.
     """
 
     models: int
@@ -80,12 +80,12 @@ class Predictions:
     seconds: float
 
     def hits(self, best: int) -> int:
-        """Images whose class is among the so many most probable ones, of equals the first."""
+        """Count the images whose class is among the `best` most probable ones; of equal ones the first ranks higher."""
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :best]
         return int((order == self.labels[:, None]).any(axis=1).sum())
 
     def save(self, path: Path) -> None:
-        """Write them as .npz, without pickle."""
+        """Write the predictions as .npz, without pickle."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(
@@ -100,10 +100,10 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what save wrote.
+        """Read predictions that `save` wrote.
 
         Raises:
-            PredictionsError: no such file, or another kind of file.
+            UserError: There is no such file, or it is of another kind.
         """
         try:
             with np.load(path, allow_pickle=False) as content:
@@ -116,23 +116,23 @@ class Predictions:
                     float(content["seconds"]),
                 )
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise PredictionsError(f"{path}: no saved predictions ({error})") from error
+            raise UserError(f"{path}: no saved predictions ({error})") from error
 
 
 def combine(parts: Sequence[Predictions]) -> Predictions:
-    """The ensemble: the mean over models of predictions on the same images with the same crops.
+    """Average the predictions of several models on the same images with the same crops.
 
     Raises:
-        PredictionsError: none given, or they are of other images, classes or numbers of crops.
+        UserError: There are none, or they are of different images, classes or numbers of crops.
     """
     if not parts:
-        raise PredictionsError("no predictions to combine")
+        raise UserError("no predictions to combine")
     first = parts[0]
     for part in parts[1:]:
         if part.images != first.images or part.probabilities.shape != first.probabilities.shape:
-            raise PredictionsError("predictions of different images or classes cannot be combined")
+            raise UserError("predictions of different images or classes cannot be combined")
         if part.crops != first.crops:
-            raise PredictionsError(f"predictions from {first.crops} and from {part.crops} crops cannot be combined")
+            raise UserError(f"predictions from {first.crops} and from {part.crops} crops cannot be combined")
     models = sum(part.models for part in parts)
     total = sum((part.models * part.probabilities.astype(np.float64) for part in parts), np.zeros(()))
     known = all(part.seconds for part in parts)
@@ -148,17 +148,10 @@ def combine(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def interval(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share, by Wilson's score (1927)."""
-    z = 1.959964
-    share = hits / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return centre - half, centre + half
-
-
 def format_predictions(rows: Iterable[Predictions]) -> str:
-    """A line per number of models and crops, as Table 3: cost, errors with their intervals, seconds per image."""
+    """Format predictions as Table 3: cost, errors with their confidence intervals (Wilson's), seconds per image."""
+    from scipy.stats import binomtest
+
     from detector.table import columns
 
     table: list[tuple[str, ...]] = [
@@ -167,8 +160,9 @@ def format_predictions(rows: Iterable[Predictions]) -> str:
     for row in rows:
         cells = []
         for best in (1, 5):
-            low, high = interval(row.hits(best), len(row.images))
-            cells += [f"{1 - row.hits(best) / len(row.images):.2%}", f"{1 - high:.2%}-{1 - low:.2%}"]
+            errors = binomtest(len(row.images) - row.hits(best), len(row.images))
+            low, high = errors.proportion_ci(method="wilson")
+            cells += [f"{errors.statistic:.2%}", f"{low:.2%}-{high:.2%}"]
         seconds = f"{row.seconds:.3f}" if row.seconds else "-"
         table.append(
             (str(row.models), str(row.crops), str(row.models * row.crops), *cells, seconds, str(len(row.images)))

@@ -317,7 +317,7 @@ def _recombine(
         content = record.path.read_bytes()
         boxes = proposals.get(record.image_id, content).boxes
         each = [member.kept(content, boxes, row.mirror) for member in members]
-        scores = _ensemble(each if row.regression else [one.without_offsets() for one in each], row.cascade)
+        scores = _ensemble(each if row.regression else [RegionScores(one.probabilities) for one in each], row.cascade)
         class_boxes = scores.boxes(boxes, record.width, record.height)
         found[record.image_id] = suppress(class_boxes, scores.probabilities, row.suppression)
         counts.append(len(boxes))
