@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     add_config(result, schema, None, files="image files and folders")
     result.add_argument("--output", type=Path, metavar="DIR", help="the store (default for a data set: in its cache)")
     result.add_argument("--shard", type=_shard, metavar="I/N", help="extract part I of N, from 1 (default: torchrun's)")
-    result.add_argument("--recursive", action="store_true", help="look into folders within folders")
+    result.add_argument("--recursive", action="store_true", help="search folders within folders too")
     return result
 
 
