@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _schema(options: argparse.Namespace) -> str:
-    """The schema of the config's task."""
+    """Return the schema of the config's task."""
     from detector.config import peek
 
     if peek(options.config, options.overrides, "task") == "images":
