@@ -1,11 +1,11 @@
 """Settings: a YAML file and key=value overrides -> a frozen dataclass, checked.
 
 In: a dataclass that declares every setting with its type and default, a YAML file with the settings that differ, and
-overrides from the command line.  Out: an instance of the dataclass, or a ConfigError: one line with file, section, key.
+key=value overrides.  Out: an instance of the dataclass, or a ConfigError: one line with file, section, key.
 
 A text stays as it is written (words.py). A file may begin with `extends: other.yaml`, a path relative to itself, and
 then states only what differs from that file. So may a section, with a file or preset of that section alone:
-`detector: {extends: fast.yaml}`, or detector.extends=fast on the command line. A dataclass may list settings of earlier
+`detector: {extends: fast.yaml}`, or the override detector.extends=fast. A dataclass may list settings of earlier
 versions in RETIRED, with the value that is now the only one: files that state it still load.
 """
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 PRESETS = (Path(__file__).parent / "presets", Path(__file__).parent.parent / "configs")
 """Folders of the shipped presets: inside the package of a wheel, beside it in a checkout."""
 
-COMMAND_LINE = "command line"
+OVERRIDES = "overrides"
 
 MISSING: Any = "???"
 """Default of a setting that has none and stands behind settings that have one."""
@@ -67,7 +67,7 @@ def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[st
             or one that the dataclass rejects; a setting without a value; an override without "=".
     """
     file = None if path is None else find_config(path)
-    where = " + ".join([str(file)] * (file is not None) + [COMMAND_LINE] * bool(overrides)) or "defaults"
+    where = " + ".join([str(file)] * (file is not None) + [OVERRIDES] * bool(overrides)) or "defaults"
     tree: dict[str, Any] = {}
     for source, key, value in _settings(file, overrides):
         _set(tree, schema, key, value, source)
@@ -136,7 +136,7 @@ def save_config(config: object, path: Path) -> None:
 
 
 Setting = tuple[str, tuple[str, ...], Any]
-"""The file that states a setting, or the command line; the path of keys; the value."""
+"""The file that states a setting, or OVERRIDES; the path of keys; the value."""
 
 
 def _settings(file: Path | None, overrides: Sequence[str]) -> Iterator[Setting]:
@@ -144,7 +144,7 @@ def _settings(file: Path | None, overrides: Sequence[str]) -> Iterator[Setting]:
     if file is not None:
         yield from _in_file(file, (), ())
     for override in overrides:
-        yield from _in_mapping(_parse_override(override), (), Path(), COMMAND_LINE, ())
+        yield from _in_mapping(_parse_override(override), (), Path(), OVERRIDES, ())
 
 
 def _in_file(path: Path, above: tuple[str, ...], inner: tuple[Path, ...]) -> Iterator[Setting]:
@@ -196,15 +196,15 @@ def _parse_override(override: str) -> dict[str, Any]:
     name, equals, text = override.strip().partition("=")
     key = tuple(part.replace("\\.", ".").strip() for part in re.split(r"(?<!\\)\.", name))
     if not equals or not all(key):
-        raise ConfigError(f"{COMMAND_LINE}: expected key=value, not {override!r}")
+        raise ConfigError(f"{OVERRIDES}: expected key=value, not {override!r}")
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
         hint = QUOTING if re.search(r": |[#&*!@%`|>]", text) else ""
         problem = f"{override!r}: the value is malformed YAML: {_first_line(error)}{hint}"
-        raise ConfigError(f"{COMMAND_LINE}: {problem}") from error
+        raise ConfigError(f"{OVERRIDES}: {problem}") from error
     except UnicodeError as error:  # bytes that are no text
-        raise ConfigError(f"{COMMAND_LINE}: {override!r}: the value is no text in UTF-8") from error
+        raise ConfigError(f"{OVERRIDES}: {override!r}: the value is no text in UTF-8") from error
     return cast(dict[str, Any], _nested(key, value))
 
 
@@ -217,7 +217,7 @@ def _quoting(path: Path, mark: Any) -> str:
 
 def _set(tree: dict[str, Any], schema: type, key: tuple[str, ...], value: Any, source: str) -> None:
     """Put one value into the tree of settings; a value that does not fit becomes a ConfigError that names its key."""
-    is_override = source == COMMAND_LINE
+    is_override = source == OVERRIDES
     hint: Any = schema
     for depth, name in enumerate(key):
         section = without_none(hint)

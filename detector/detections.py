@@ -89,7 +89,7 @@ class Detections:
 
     @classmethod
     def empty(cls, names: tuple[str, ...] | None = None) -> Detections:
-        """No detections."""
+        """Return no detections."""
         return cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), names)
 
     def __eq__(self, other: object) -> bool:

@@ -28,7 +28,7 @@ def command(name: str) -> str:
             return f"python {folder / name}.py"
         if (TOOLS / f"{name}.py").is_file():
             return f"python {TOOLS.name}/{name}.py"
-    return f"{CONSOLE} {label(name, console=True)}"
+    return f"{CONSOLE} {name.replace('_', '-')}"
 
 
 def distributed(name: str) -> str:
@@ -38,11 +38,11 @@ def distributed(name: str) -> str:
     return torchrun + (f"--no-python {words}" if words.startswith(CONSOLE) else words.removeprefix("python "))
 
 
-def label(name: str, *, console: bool | None = None) -> str:
-    """Return a command's name as its messages begin: with hyphens where the console command was used."""
-    return name.replace("_", "-") if (from_console() if console is None else console) else name
+def label(name: str) -> str:
+    """Return the beginning of a command's messages: its name, with hyphens where the console command was used."""
+    return name.replace("_", "-") if from_console() else name
 
 
 def from_console() -> bool:
-    """Whether the console command was used."""
+    """Return whether the console command was used."""
     return Path(sys.argv[0]).stem.removesuffix("-script") == CONSOLE

@@ -1,6 +1,6 @@
-"""Members of an ensemble: image and boxes -> RegionScores, by warped regions or by regions cut from maps.
+"""Members of an ensemble: image and boxes -> RegionScores, from warped regions or regions cut from maps.
 
-Networks that want the same input share one warp of it. A batch for which the device has no memory is halved, then and
+Networks with the same input share one warp of it. A batch for which the device has no memory is halved, then and
 for all later images.
 
 N boxes, K classes, S side of a region.
@@ -35,7 +35,7 @@ CUTS = 8  # a region cut from maps costs a twelfth of a warped one: this many ti
 
 
 class Member(Protocol):
-    """What scores the regions of an image.
+    """Scorer of the regions of an image, one part of an ensemble.
 
     Attributes:
         networks: Number of networks whose mean the scores are.
@@ -49,11 +49,11 @@ class Member(Protocol):
 
 
 class WarpedMember:
-    """Networks that see each box warped to a square; all want the same squares.
+    """Networks that score each box warped to a square; all have the same input.
 
     Args:
         classifiers: At least one, with the same regions and input convention.
-        config: Batch size, backend, precision and whether box offsets are wanted.
+        config: Batch size, backend, precision and box regression.
         device: Where the networks run.
     """
 
@@ -69,7 +69,7 @@ class WarpedMember:
         ]
 
     def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
-        """See Member."""
+        """Score the boxes of an image, see Member."""
 
         def run(part: slice) -> list[Heads]:
             with timed(seconds, "warp"):
@@ -88,7 +88,7 @@ class SharedMember:
 
     Args:
         classifier: A region classifier with `shared` settings.
-        config: Batch size, precision and whether box offsets are wanted.
+        config: Batch size, precision and box regression.
         device: Where the network runs.
     """
 
@@ -104,7 +104,7 @@ class SharedMember:
         )
 
     def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
-        """See Member."""
+        """Score the boxes of an image, see Member."""
         with timed(seconds, "network"), torch.inference_mode():
             look = self._network.look(image, boxes)  # maps that do not fit are an error: fewer boxes would not help
             return scores_of(self._batch.over(len(boxes), lambda part: look(boxes[part])), self.offsets)
@@ -113,7 +113,7 @@ class SharedMember:
 def build_members(
     classifiers: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device
 ) -> list[Member]:
-    """The classifiers ready to score; those that see the same warped squares become one member."""
+    """Make the classifiers ready to score; those that need the same warped squares become one member."""
     members: list[Member] = []
     warped: dict[tuple[object, object], list[RegionClassifier]] = {}
     for one in classifiers:
@@ -125,7 +125,7 @@ def build_members(
 
 
 def scores_of(batches: Sequence[Heads], offsets: bool) -> RegionScores:
-    """Heads of consecutive batches -> scores, copied from the device once."""
+    """Join the heads of consecutive batches to scores, copied from the device once."""
     probabilities = torch.cat([heads.logits.float().softmax(dim=1) for heads in batches]).cpu().numpy()
     if not offsets:
         return RegionScores(probabilities)
@@ -134,7 +134,7 @@ def scores_of(batches: Sequence[Heads], offsets: bool) -> RegionScores:
 
 
 def batch_size(config: DetectorConfig, device: torch.device) -> int:
-    """Number of warped regions to score at a time: as set, or what suits the device."""
+    """Return the number of warped regions to score at a time: the config's, else one that suits the device."""
     return config.batch or (BATCH_CPU if device.type == "cpu" else BATCH_GPU)
 
 
@@ -153,7 +153,7 @@ class Batch:
         """Run a function over `count` regions, a slice of them at a time.
 
         Raises:
-            RuntimeError, MemoryError: one region alone does not fit; and whatever else the function raises.
+            RuntimeError, MemoryError: One region alone does not fit; other errors of the function pass too.
         """
         results: list[Result] = []
         start = 0

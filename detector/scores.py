@@ -1,4 +1,4 @@
-"""What a scorer says of regions: class probabilities and, with box regression, how each class would move the box.
+"""Scores of regions: class probabilities and, with box regression, the offsets of each class's box.
 
 Every stage from the networks to suppression exchanges this one form: members of an ensemble return it, their mean is
 one, the cascade joins two, and the ablation keeps it on disk.
@@ -30,7 +30,7 @@ class RegionScores:
             regression.
 
     Raises:
-        ValueError: the shapes do not fit together, or a number is not finite.
+        ValueError: The shapes do not fit together, or a number is not finite.
     """
 
     probabilities: NDArray[np.float32]
@@ -51,13 +51,13 @@ class RegionScores:
 
     @classmethod
     def empty(cls, classes: int, *, offsets: bool) -> RegionScores:
-        """Scores of no region."""
+        """Return the scores of no region."""
         none = np.zeros((0, classes, 4), np.float32) if offsets else None
         return cls(np.zeros((0, classes + 1), np.float32), none)
 
     @staticmethod
     def mean(parts: Sequence[RegionScores], weights: Sequence[int] | None = None) -> RegionScores:
-        """The mean over the members of an ensemble, all of the same regions.
+        """Average the scores that the members of an ensemble give to the same regions.
 
         Args:
             parts: At least one, all with offsets or all without.
@@ -65,31 +65,21 @@ class RegionScores:
         """
         shares = np.array(weights or [1] * len(parts), np.float32)
         shares /= shares.sum()
-
-        def weighted(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-            total: NDArray[np.float32] = arrays[0] * shares[0]
-            for array, share in zip(arrays[1:], shares[1:], strict=True):
-                total += array * share
-            return total
-
         offsets = [part.offsets for part in parts if part.offsets is not None]
         if offsets and len(offsets) < len(parts):
             raise ValueError("some parts have box offsets and others have none")
-        return RegionScores(weighted([part.probabilities for part in parts]), weighted(offsets) if offsets else None)
+        probabilities = np.tensordot(shares, [part.probabilities for part in parts], 1)
+        return RegionScores(probabilities, np.tensordot(shares, offsets, 1) if offsets else None)
 
     def __len__(self) -> int:
         return len(self.probabilities)
 
     def __getitem__(self, rows: Rows) -> RegionScores:
-        """The scores of some regions: a slice, a mask or positions."""
+        """Select regions by a slice, a mask or positions."""
         return RegionScores(self.probabilities[rows], None if self.offsets is None else self.offsets[rows])
 
-    def without_offsets(self) -> RegionScores:
-        """The probabilities alone."""
-        return RegionScores(self.probabilities)
-
     def updated(self, rows: Rows, scores: RegionScores) -> RegionScores:
-        """A copy in which some regions have other scores."""
+        """Return a copy in which the regions `rows` have other scores."""
         probabilities = self.probabilities.copy()
         probabilities[rows] = scores.probabilities
         offsets = self.offsets
@@ -99,12 +89,12 @@ class RegionScores:
         return RegionScores(probabilities, offsets)
 
     def mirrored(self) -> RegionScores:
-        """Scores of the regions of a mirrored image as scores of the regions themselves: dx changes its sign."""
+        """Convert the scores of a mirrored image's regions to those of the regions themselves: dx changes its sign."""
         flip = np.array([-1, 1, 1, 1], np.float32)
         return RegionScores(self.probabilities, None if self.offsets is None else self.offsets * flip)
 
     def boxes(self, proposals: Boxes, width: float, height: float) -> Boxes:
-        """The box of each class in each region.
+        """Compute the box of each class in each region.
 
         Args:
             proposals: [N, 4] px.

@@ -1,8 +1,8 @@
-"""Boxes -> RegionScores: the mean of an ensemble, on request only where its first member saw an object.
+"""Boxes -> RegionScores: the mean of an ensemble, on request only of regions that its first member passes.
 
 In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: RegionScores of the N boxes.
-The paper's entry averages the softmax of six GoogLeNets over every region (§8). Most regions are background, and the
-first member says so: in the cascade, which is ours, the other members score the remaining regions alone.
+The paper's entry averages the softmax of six GoogLeNets over every region (§8). Most regions are background. In the
+cascade, which is ours, the first member rejects those, and the other members score only the remaining regions.
 The cascade is a heuristic. One member's score bounds the mean of six only to within 5/6, so no region can be dropped
 with certainty.
 
@@ -35,9 +35,9 @@ class RegionScorer:
         device: Where the networks run.
 
     Raises:
-        CheckpointError: the config asks for box regression, and a classifier has none.
-        DeviceError: the device lacks the backend or the precision.
-        ImportError: the config asks for onnxruntime, which is not installed.
+        CheckpointError: The config asks for box regression, and a classifier has none.
+        DeviceError: The device lacks the backend or the precision.
+        ImportError: The config asks for onnxruntime, which is not installed.
     """
 
     def __init__(self, classifiers: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class RegionScorer:
         """Score the boxes of an image; time spent is added to seconds["warp"] and seconds["network"].
 
         Raises:
-            ValueError: a box is not finite, has no area or lies outside the image.
+            ValueError: A box is not finite, has no area or lies outside the image.
         """
         check_boxes(boxes, image.shape[1], image.shape[0])
         seconds = {} if seconds is None else seconds
@@ -75,21 +75,21 @@ class RegionScorer:
         """Mean over the members, and with `mirror` over each region and its mirror image."""
         scores = [member.score(image, boxes, seconds) for member in members]
         if self.config.mirror:
-            turned, there = np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])
-            scores += [member.score(turned, there, seconds).mirrored() for member in members]
+            flipped, moved = np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])
+            scores += [member.score(flipped, moved, seconds).mirrored() for member in members]
         return RegionScores.mean(scores, [member.networks for member in members] * (1 + self.config.mirror))
 
 
 def cascaded(
     first: RegionScores, others: Callable[[NDArray[np.int64]], RegionScores], count: int, config: CascadeConfig
 ) -> RegionScores:
-    """Mean over an ensemble where regions that the first member rejects keep its scores.
+    """Average an ensemble; regions that the first member rejects keep its scores.
 
     Args:
         first: The first member's scores of N regions.
-        others: Gives the mean of the other members' scores of some regions, by their positions.
+        others: Function that returns the other members' mean scores of the regions at some positions.
         count: Number of other members.
-        config: Which regions pass.
+        config: The condition for a region to pass.
     """
     passing = passes(first, config) if count else np.zeros(0, np.int64)
     if len(passing) == 0:
@@ -98,11 +98,11 @@ def cascaded(
 
 
 def passes(scores: RegionScores, config: CascadeConfig) -> NDArray[np.int64]:
-    """Positions of the regions that the other members score too.
+    """Return the positions of the regions that the other members score too.
 
     Args:
-        scores: The first member's.
-        config: Probability of any object above which a region passes, and how many pass in any case.
+        scores: The first member's scores.
+        config: Probability of any object above which a region passes, and the number that passes in any case.
     """
     if not config.applies:
         return np.arange(len(scores))

@@ -34,7 +34,7 @@ def suppress(boxes: Boxes, probabilities: NDArray[np.floating], config: Suppress
         At most config.limit detections; of equal scores the earlier box comes first, then the lower label.
 
     Raises:
-        ValueError: boxes and probabilities do not fit together, or a score is not finite (NMS would let NaN suppress
+        ValueError: Boxes and probabilities do not fit together, or a score is not finite (NMS would let NaN suppress
             good boxes).
     """
     rows, labels, scores = surviving(boxes, probabilities, config)
@@ -44,7 +44,7 @@ def suppress(boxes: Boxes, probabilities: NDArray[np.floating], config: Suppress
 def surviving(
     boxes: Boxes, probabilities: NDArray[np.floating], config: SuppressionConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows of the boxes that suppression keeps, labels and scores, best first, without the limit; see suppress."""
+    """Return rows, labels and scores of the boxes that `suppress` keeps, best first, without the limit."""
     if boxes.shape != (len(probabilities), probabilities.shape[1] - 1, 4):
         raise ValueError(f"boxes {list(boxes.shape)} do not fit probabilities {list(probabilities.shape)}")
     if not np.isfinite(probabilities).all():
@@ -61,7 +61,7 @@ def surviving(
 def class_nms(
     boxes: Boxes, scores: NDArray[np.floating], min_score: float, max_iou: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Greedy suppression: rows of the boxes that stay and the labels they stay for, class by class, best first.
+    """Return the rows and labels of the boxes that greedy suppression keeps, class by class, best first.
 
     Args:
         boxes: [N, K, 4] px.
@@ -80,22 +80,21 @@ def class_nms(
 def _shared_nms(
     boxes: Boxes, scores: NDArray[np.floating], min_score: float, max_iou: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """class_nms of boxes [N, 4] that all classes share."""
-    taking = scores > min_score  # [N, K]
-    some = np.flatnonzero(taking.any(axis=1))
-    columns, taking = scores[some].T, taking[some].T  # [K, N']
-    # Those that take no part come last.
-    order = np.argsort(np.where(taking, -columns, np.inf), axis=1, kind="stable")
+    """Run class_nms on boxes [N, 4] that all classes share."""
+    above = scores > min_score  # [N, K]
+    rows = np.flatnonzero(above.any(axis=1))
+    columns, above = scores[rows].T, above[rows].T  # [K, N']
+    order = np.argsort(np.where(above, -columns, np.inf), axis=1, kind="stable")  # boxes below min_score come last
     kept = np.zeros(order.shape, np.bool_)
-    _suppress(boxes[some].astype(np.float64), order, taking.sum(axis=1), max_iou, kept)
+    _suppress(boxes[rows].astype(np.float64), order, above.sum(axis=1), max_iou, kept)
     labels, ranks = np.nonzero(kept)
-    return some[order[labels, ranks]], labels
+    return rows[order[labels, ranks]], labels
 
 
 def class_soft_nms(
     boxes: Boxes, scores: NDArray[np.floating], min_score: float, sigma: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Soft-NMS: a better box of the class multiplies a score by exp(-IoU² / sigma) and drops no box itself.
+    """Lower scores by soft-NMS: each better box of the class multiplies a score by exp(-IoU² / sigma).
 
     Args:
         boxes: [N, K, 4] px.

@@ -487,16 +487,16 @@ def test_a_stopped_run_goes_on(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["rows.both.proposals=x3"], "command line: rows.both.proposals is 'x3'; there is few, many"),
-        (["protocol=coco"], "command line: protocol must be voc, voc07 or ilsvrc here"),
+        (["rows.both.proposals=x3"], "overrides: rows.both.proposals is 'x3'; there is few, many"),
+        (["protocol=coco"], "overrides: protocol must be voc, voc07 or ilsvrc here"),
         (
             ["rows.both.against=neither"],
-            "command line: rows.both.against must be a row above (first, more boxes), not 'neither'",
+            "overrides: rows.both.against must be a row above (first, more boxes), not 'neither'",
         ),
-        (["resamples=0"], "command line: resamples must be at least 1, not 0"),
-        (["rows.both.models=[]"], "command line: models must name at least one region classifier"),
-        (["row.both=1"], "command line: no key 'row.both'. Did you mean 'rows'?"),
-        (["rows.both.suppression.limit=0"], "command line: suppression.limit must be at least 1, not 0"),
+        (["resamples=0"], "overrides: resamples must be at least 1, not 0"),
+        (["rows.both.models=[]"], "overrides: models must name at least one region classifier"),
+        (["row.both=1"], "overrides: no key 'row.both'. Did you mean 'rows'?"),
+        (["rows.both.suppression.limit=0"], "overrides: suppression.limit must be at least 1, not 0"),
         (["data.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
         (["min_iou=0"], "min_iou must be in (0, 1], not 0.0"),
     ],
@@ -519,9 +519,9 @@ def test_wrong_settings_are_one_line(
         (["groups.beasts=[disc,cat]"], "ablate: groups.beasts: shapes val has no class cat"),
         (
             ["precision=half"],
-            "ablate: toy.yaml + command line: precision must be one of auto, float32, ",
+            "ablate: toy.yaml + overrides: precision must be one of auto, float32, ",
         ),
-        (["batch=0"], "ablate: toy.yaml + command line: batch must be at least 1, not 0"),
+        (["batch=0"], "ablate: toy.yaml + overrides: batch must be at least 1, not 0"),
     ],
 )
 def test_what_cannot_be_made_is_one_line_behind_the_bars(

@@ -303,10 +303,10 @@ GARBAGE_NAMES = (*GARBAGE, "folder", "nowhere", "x" * 300, "two\nlines", os.fsde
         ("eval_proposals", "--config proposals_voc stores.mine=@"),
         ("detector_speed", "@"),
         ("proposal_speed", "--config @"),
-        ("describe_model", "--set @"),
-        ("describe_model", "--set norm=@"),
-        ("describe_model", "--set width=99"),
-        ("describe_model", "--classes 0"),
+        ("describe_model", "@"),
+        ("describe_model", "norm=@"),
+        ("describe_model", "width=99"),
+        ("describe_model", "classes=0"),
     ],
 )
 def test_garbage_is_told_in_lines(
@@ -670,6 +670,37 @@ def test_ilsvrc_from_the_tree_to_the_submission(
     again = json.loads((workplace / "again.json").read_text())
     assert again["ap"] == report["ap"]
     assert again["mean_ap"] == report["mean_ap"]
+
+
+def test_a_split_without_annotations_gets_its_submission(
+    tool: Callable[[str], Main],
+    workplace: Path,
+    shapes: Path,
+    toy_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = workplace / "ILSVRC"
+    for folder in ("ImageSets/DET", "Data/DET/test"):
+        (tree / folder).mkdir(parents=True)
+    (tree / "ImageSets/DET/test.txt").write_text("val0 3\nval1 1\n")
+    for name in ("val0", "val1"):
+        PIL.Image.open(shapes / f"JPEGImages/{name}.png").save(tree / f"Data/DET/test/{name}.JPEG")
+    member = load_checkpoint(toy_checkpoint)
+    wnids = ("n02672831", "n02691156")
+    save_checkpoint(workplace / "m.safetensors", replace(member, classes=replace(member.classes, wnids=wnids)))
+    arguments = ["--config", "ilsvrc_val2", "data.root=ILSVRC", "data.split=test", "name=test", "--device", "cpu"]
+    arguments += ["detector.models=[m.safetensors]", "detector.proposals.width=0", "detector.proposals.min_width=8"]
+    arguments += ["detector.regression=false", "detector.proposals.multibox.weights="]
+    assert tool("eval_map")([*arguments, "--save", "mine.txt", "--json", "scores.json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "eval_map: ILSVRC test has no annotated objects, so there is nothing to score" in captured.err
+    submission = (workplace / "mine.txt").read_text()
+    assert submission == (workplace / "runs/test/detections.txt").read_text()
+    assert {line.split()[0] for line in submission.splitlines()} == {"1", "3"}
+    assert not (workplace / "scores.json").exists()
+    assert tool("eval_map")(["--detections", "mine.txt", "protocol=ilsvrc", *arguments[2:4], "data.kind=ilsvrc"]) == 1
+    assert "no ground truth in 2 images" in capsys.readouterr().err
 
 
 # ---- train_classifier

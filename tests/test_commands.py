@@ -243,7 +243,7 @@ def test_settings_and_the_resolved_config(
 
 def test_a_wrong_setting_is_a_line(tool: Callable[[str], Main], capsys: pytest.CaptureFixture[str]) -> None:
     assert tool("detect")(["--print-config", "batc=3"]) == 1
-    assert capsys.readouterr().err.startswith("detect: command line: no key 'batc'")
+    assert capsys.readouterr().err.startswith("detect: overrides: no key 'batc'")
     assert tool("train_classifier")(["--settings", "task=images"]) == 0
     assert "\ninit_from  str" in capsys.readouterr().out
 

@@ -203,7 +203,7 @@ def test_refused_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_refused_override(override: str, expected: str) -> None:
-    assert message(Settings, None, override) == f"command line: {expected}"
+    assert message(Settings, None, override) == f"overrides: {expected}"
 
 
 @dataclass(frozen=True)
@@ -263,10 +263,10 @@ def test_a_section_extends_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest
     assert found == Settings(proposals=replace(expected, limit=13, sigmas=(0.8,)))
     assert load_config(Settings, path, ["proposals.extends=few.yaml"]).proposals == replace(expected, limit=10)
     assert message(Settings, None, "proposals.extends=fewer.yaml").startswith(
-        "command line: proposals.extends fewer.yaml: no such config. (presets: "
+        "overrides: proposals.extends fewer.yaml: no such config. (presets: "
     )
     assert message(Settings, None, "proposals.extends=3") == (
-        "command line: proposals.extends must be one file name, not 3"
+        "overrides: proposals.extends must be one file name, not 3"
     )
     circle = write(tmp_path, "proposals: {extends: circle.yaml}\n", "circle.yaml")
     assert message(Settings, circle) == f"{circle}: 'extends' goes round in a circle: circle.yaml -> circle.yaml"

@@ -123,11 +123,11 @@ def test_detections_of_images_that_the_file_does_not_have_are_still_refused(coco
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--protocol", "coco", "--classes", "cat"], "--classes"),
-        (["--protocol", "voc", "--classes", "cat"], "--classes"),
+        (["--protocol", "coco", "--classes", "cat"], "class names"),
+        (["--protocol", "voc", "--classes", "cat"], "class names"),
         (["--protocol", "coco", "--blacklist", "none.txt"], "blacklist"),
         (["--protocol", "voc", "--blacklist", "none.txt"], "blacklist"),
-        (["--protocol", "ilsvrc", "--blacklist", "none.txt"], "--blacklist"),
+        (["--protocol", "ilsvrc", "--blacklist", "none.txt"], "blacklist"),
         (["--protocol", "voc", "backend=hotcoco"], "backend"),
         (["--protocol", "coco", "backend=fast"], "backend"),
         (["--protocol", "coco", "min_iou=0.7"], "min_iou"),
@@ -167,9 +167,9 @@ def test_options_that_exclude_each_other(tool: Callable[[str], Main], coco: Path
 
 def test_classes_are_not_for_ilsvrcs_xml(tmp_path: Path) -> None:
     config = ScoringConfig(protocol=Protocol.ilsvrc)
-    with pytest.raises(DataError, match="--classes"):
+    with pytest.raises(DataError, match="class names"):
         open_truth(tmp_path, tmp_path / "list.txt", config, ["cat"])
-    with pytest.raises(DataError, match="--image-list"):
+    with pytest.raises(DataError, match="a list of the images"):
         open_truth(tmp_path, None, config)
     with pytest.raises(DataError, match="nowhere"):
         open_truth(tmp_path / "nowhere", tmp_path / "list.txt", config, ["cat"])

@@ -186,7 +186,7 @@ def test_no_boxes_at_all(tree):
         (["workers=-1"], "workers must not be negative, but is -1"),
         (["stores.superpixels x1=x"], "settings and stores share the name 'superpixels x1'"),
         (["stores.mine=nowhere"], "nowhere: no finished proposals here (no such folder)"),
-        (["worker=2"], "command line: no key 'worker'. Did you mean 'workers'?"),
+        (["worker=2"], "overrides: no key 'worker'. Did you mean 'workers'?"),
         (["settings.x3.superpixel_scale=-3"], "proposals.superpixel_scale must be above 0 and finite, not -3.0"),
     ],
 )

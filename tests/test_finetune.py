@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from foreign_weights import to_caffe
 from safetensors.torch import load_file, save_file
 
 from detector.checkpoint import CheckpointError, load_checkpoint
@@ -26,7 +27,7 @@ from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, with_classes
 from detector.extraction import dataset_proposals
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.network.pretrained import CAFFE_INPUT, to_caffe
+from detector.network.pretrained import CAFFE_INPUT
 from detector.regions.warp import RegionConfig, warp
 from detector.training.loop import Batch, Loop
 from detector.training.record import TrainingError

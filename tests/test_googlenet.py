@@ -381,10 +381,10 @@ def test_initialisations(settings: dict[str, Any], layer: str, deviation: float,
 
 
 def test_branches_and_depth_are_printed(tool: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert tool("describe_model")(["--set", "width=0.5", "norm=batch", "--branches", "--classes", "10"]) == 0
+    assert tool("describe_model")(["width=0.5", "norm=batch", "classes=10", "--branches"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert next(line for line in lines if line.startswith("total")).split()[2] == "22"
     shares = next(line for line in lines if line.startswith("inception_4a") and "%" in line).split()[1:]
     assert sum(float(share.rstrip("%")) for share in shares) == pytest.approx(100, abs=0.2)
-    assert tool("describe_model")(["--set", "depth=3"]) == 1
+    assert tool("describe_model")(["depth=3"]) == 1
     assert "no key 'depth'" in capsys.readouterr().err

@@ -20,6 +20,7 @@ import PIL.Image
 import pytest
 import torch
 import yaml
+from foreign_weights import to_caffe
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -31,7 +32,6 @@ from detector.data.image import read_image
 from detector.data.labelled_images import ImagesConfig, open_images
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import network_input
-from detector.network.pretrained import to_caffe
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.loop import Batch, Loop
 from detector.training.ranks import Ranks

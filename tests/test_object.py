@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from foreign_weights import to_caffe, to_torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -30,7 +31,7 @@ from detector.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from detector.classification.ensemble import Predictions, PredictionsError, classify
+from detector.classification.ensemble import Predictions, classify
 from detector.commands.results import detect_files
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
@@ -40,7 +41,7 @@ from detector.drawing import draw_detections
 from detector.multibox import MultiBoxModel, load_multibox, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention
-from detector.network.pretrained import load_caffe, load_torchvision, to_caffe, to_torchvision
+from detector.network.pretrained import load_caffe, load_torchvision
 from detector.regions.maps import SharedConfig, SharedNetwork
 from detector.regions.warp import RegionConfig, warp
 from detector.settings import CascadeConfig, SuppressionConfig
@@ -707,6 +708,6 @@ def test_what_a_user_can_fix_is_a_user_error(tmp_path: Path, members: dict[str, 
         with pytest.raises(UserError):
             make()
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04torn")
-    with pytest.raises(PredictionsError, match="torn"):
+    with pytest.raises(UserError, match="torn"):
         Predictions.load(tmp_path / "torn.npz")
     assert issubclass(CheckpointError, UserError)

@@ -128,7 +128,7 @@ def test_detect_on_its_own_results(
     for _ in range(2):
         assert tool("detect")(["photos", "--output", "photos", *detect_arguments(weights)]) == 0
     assert len(list(photos.iterdir())) == 3 * 3
-    assert "detect: 3 results of an earlier detect passed over" in capsys.readouterr().err
+    assert "detect: 3 results of an earlier detect are left out" in capsys.readouterr().err
     assert tool("detect")(["photos/a_detections.jpg", "--output", "new", *detect_arguments(weights)]) == 0
 
 

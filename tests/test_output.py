@@ -128,7 +128,7 @@ def test_nothing_found_says_what_came_closest() -> None:
 
 
 def test_the_record() -> None:
-    assert result_record(Path("photos/a.jpg"), *make_both(2), CLASSES, ["googlenet_voc"]) == {
+    assert result_record(Path("photos/a.jpg"), *make_both(2), CLASSES.wnids, ["googlenet_voc"]) == {
         "image": "photos/a.jpg",
         "width": 80,
         "height": 60,
@@ -144,10 +144,12 @@ def test_the_record() -> None:
 
 def test_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "results"
-    write_result(folder, "a", Path("a.jpg"), *make_both(2), CLASSES, ["stub"])
+    scored, found = make_both(2)
+    written = result_record(Path("a.jpg"), scored, found, CLASSES.wnids, ["stub"])
+    write_result(folder, "a", written, found.plot(scored.image))
     assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a_detections.jpg"]
     record = json.loads((folder / "a.json").read_text(encoding="utf-8"))
-    assert record == result_record(Path("a.jpg"), *make_both(2), CLASSES, ["stub"])
+    assert record == written
     assert "naïve" in (folder / "a.json").read_text(encoding="utf-8")
     drawn = read_image(folder / "a_detections.jpg")
     assert drawn.shape == IMAGE.shape

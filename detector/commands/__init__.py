@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="\n".join(["commands:", *lines, "", f"{CONSOLE} COMMAND --help says more."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=modules, metavar="command", help="one of those below")
+    parser.add_argument("command", choices=modules, metavar="command", help="name of a command")
     parser.add_argument("--version", action="store_true", help="print the installed version")
     if "--version" in words:
         from importlib.metadata import version

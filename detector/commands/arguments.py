@@ -24,10 +24,10 @@ def command_parser(name: str, text: str | None, examples: str, notes: str = "") 
     """Make the parser of a command.
 
     Args:
-        name: Module of detector/commands; also the beginning of its messages.
+        name: Module of detector/commands, which also begins the messages.
         text: The module's docstring; its first line describes the command.
-        examples: A command line a line, beginning with a command's module name, or with "torchrun" and that name.
-        notes: Shown above the examples.
+        examples: One command a line, beginning with a command's module name, or with "torchrun" and that name.
+        notes: Text above the examples.
     """
     lines = [re.sub(r"^(torchrun )?(\w+)", _started, line) for line in examples.strip().splitlines()]
     parser = argparse.ArgumentParser(
@@ -40,31 +40,48 @@ def command_parser(name: str, text: str | None, examples: str, notes: str = "") 
     return parser
 
 
-def add_config(
-    parser: argparse.ArgumentParser, schema: Schema, default: str | None, *, beside_files: bool = False
-) -> None:
-    """Add --config, --settings, --print-config and the key=value settings, which options receive as `overrides`.
+def add_config(parser: argparse.ArgumentParser, schema: Schema, default: str | None, *, files: str = "") -> None:
+    """Add --config, --print-config and what `add_settings` adds.
 
     Args:
         parser: From `command_parser`.
         schema: The config's class as "module:class", or a function that chooses it by the options.
         default: Preset that is used without --config; None for the defaults of the schema alone.
-        beside_files: The settings stand among the file names of the argument `source`, which the command adds.
+        files: Help of the file names, see `add_settings`.
     """
     shown = "(default: %(default)s)" if default else ""
     parser.add_argument("--config", default=default, metavar="FILE", help=f"YAML file, or name of a preset {shown}")
-    add_settings(parser, schema)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config as YAML and exit")
-    if beside_files:
-        parser.set_defaults(overrides=None)
-    else:
-        parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the config's")
+    add_settings(parser, schema, files=files)
 
 
-def add_settings(parser: argparse.ArgumentParser, schema: Schema) -> None:
-    """Add --settings, which prints every key of a schema."""
+def add_settings(parser: argparse.ArgumentParser, schema: Schema, *, files: str = "") -> None:
+    """Add --settings, which prints every key, and the key=value settings, which options receive as `overrides`.
+
+    Args:
+        parser: From `command_parser`.
+        schema: As in `add_config`.
+        files: Help of the file names that stand among the settings, which options receive as `source`; empty where the
+            command takes none.
+    """
     parser.add_argument("--settings", action="store_true", help="print every setting with its default and exit")
     parser.set_defaults(schema=schema)
+    if files:
+        parser.add_argument("source", nargs="*", metavar="file | key=value", help=f"{files}, and settings")
+        parser.set_defaults(overrides=None)
+    else:
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the defaults")
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """Make the type of an argument that is a whole number from `low` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"expected a number from {low}, not {text!r}")
+        return int(text)
+
+    return number
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +103,10 @@ def start(
     Args:
         parser: From `command_parser`.
         arguments: The words of the command line; None for the program's own.
-        work: Does the work; the exit code, None for done.
-        stopped: As `run` takes it.
-        check: Reports wrong usage by `parser.error`.
-        printed_only: As `run` takes it.
+        work: Function that does the work and returns the exit code, or None for done.
+        stopped: Message for a user who interrupted the command, see `run`.
+        check: Function that reports wrong usage by `parser.error`.
+        printed_only: Whether the printed lines are the only result, see `run`.
     """
     options = parse(parser, arguments)
     if options.settings or options.print_config:
@@ -122,7 +139,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 
 
 def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(file names, key=value settings): a word is a setting if it begins like one and there is no such file."""
+    """Split words into file names and settings: those that begin like key=value and name no existing file."""
     settings = [word for word in words if _SETTING.match(word) and not os.path.lexists(word)]
     return [word for word in words if word not in settings], settings
 

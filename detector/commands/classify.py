@@ -80,7 +80,7 @@ def _work(options: argparse.Namespace) -> int:
 
 
 def _imagenet_names(count: int) -> list[str]:
-    """ImageNet's names, which torchvision holds without a download; else numbers."""
+    """Return ImageNet's names, which torchvision holds without a download, or numbers for another count."""
     from torchvision.models import GoogLeNet_Weights
 
     names = list(GoogLeNet_Weights.IMAGENET1K_V1.meta["categories"])

@@ -20,11 +20,10 @@ detect image.jpg models=[runs/mine/best.safetensors]
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     result = command_parser("detect", __doc__, EXAMPLES)
-    result.add_argument("source", nargs="*", help="image files and folders, and settings as key=value")
-    add_config(result, "detector.settings:DetectorConfig", "default", beside_files=True)
+    add_config(result, "detector.settings:DetectorConfig", "default", files="image files and folders")
     result.add_argument("--output", type=Path, default=Path("detections"), metavar="DIR", help="(default: %(default)s)")
     add_device(result)
-    result.add_argument("--recursive", action="store_true", help="look into folders within folders")
+    result.add_argument("--recursive", action="store_true", help="search folders within folders too")
     return result
 
 
@@ -52,7 +51,7 @@ def _work(options: argparse.Namespace) -> int:
     listing = list_images(options.source, recursive=options.recursive)
 
     # torch is imported here, after all that can be rejected at once
-    from detector.commands.results import check_results, detect_files, is_result, result_names
+    from detector.commands.results import check_results, detect_files, is_result
     from detector.device import keep_freed_memory
     from detector.pipeline import Detector
 
@@ -60,11 +59,11 @@ def _work(options: argparse.Namespace) -> int:
     paths = [path for path in listing.paths if path in named or not is_result(path)]
     if not paths:
         raise ImageError("all images here are results of an earlier detect")
-    check_results(options.output, result_names(paths), paths)  # before seconds are spent on weights
+    check_results(options.output, paths)  # before seconds are spent on weights
     for line in (*listing.warnings, *listing.failures):
         say("detect", line)
     if len(paths) < len(listing.paths):
-        say("detect", f"{len(listing.paths) - len(paths)} results of an earlier detect passed over")
+        say("detect", f"{len(listing.paths) - len(paths)} results of an earlier detect are left out")
     keep_freed_memory()
     failed = detect_files(Detector.load(config, device=options.device), paths, options.output)
     return 1 if failed or listing.failures else 0

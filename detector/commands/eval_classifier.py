@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.commands.arguments import add_device, add_settings, command_parser, start
+from detector.commands.arguments import add_device, add_settings, at_least, command_parser, start
 
 if TYPE_CHECKING:
     from detector.classification.ensemble import Predictions
@@ -16,20 +16,19 @@ EXAMPLES = """
 eval_classifier ImageNet/val --models torchvision --crops 1 10
 eval_classifier ImageNet/val --models a.safetensors b.safetensors --crops 144 --save runs/predictions
 eval_classifier --combine runs/predictions/*.npz
-eval_classifier imagenet --set kind=clsloc split=val --models googlenet-9.onnx
-eval_classifier VOC2012 --set kind=voc split=val 'only=[cat,dog]' --models runs/pets/best.safetensors
+eval_classifier imagenet kind=clsloc split=val --models googlenet-9.onnx
+eval_classifier VOC2012 kind=voc split=val 'only=[cat,dog]' --models runs/pets/best.safetensors
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     result = command_parser("eval_classifier", __doc__, EXAMPLES)
-    result.add_argument("data", nargs="?", type=Path, help="folder of one folder per class; with --set of another kind")
-    result.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of the data")
-    add_settings(result, "detector.data.labelled_images:ImagesConfig")
+    folder = "folder of the images, one folder per class unless kind=... says otherwise"
+    add_settings(result, "detector.data.labelled_images:ImagesConfig", files=folder)
     result.add_argument("--models", nargs="+", metavar="FILE", default=[], help="weights of the ensemble's members")
     result.add_argument("--crops", nargs="+", type=int, choices=(1, 10, 144), default=[1], help="(default: 1)")
-    result.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth image only")
+    result.add_argument("--every", type=at_least(1), default=1, metavar="N", help="take every Nth image only")
     result.add_argument("--save", type=Path, metavar="DIR", help="keep each model's predictions as .npz")
     result.add_argument("--combine", nargs="+", type=Path, metavar="NPZ", help="predictions to average instead")
     add_device(result)
@@ -42,10 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if not options.combine and not (options.data and options.models):
-        parser.error("give a folder of images and --models, or --combine saved predictions")
-    if options.every < 1:
-        parser.error(f"--every takes a number from 1, not {options.every}")
+    if not options.combine and not (len(options.source) == 1 and options.models):
+        parser.error("give one folder of images and --models, or --combine saved predictions")
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -90,7 +87,8 @@ def _predict(options: argparse.Namespace, unread: dict[str, None]) -> dict[int, 
 
     keep_freed_memory()
     device = choose_device(options.device)
-    images = open_images(load_config(ImagesConfig, None, [f"root={json.dumps(str(options.data))}", *options.set]))
+    (folder,) = options.source
+    images = open_images(load_config(ImagesConfig, None, [f"root={json.dumps(folder)}", *options.overrides]))
     titles = {}
     for name in options.models:
         weights = Path(name)
@@ -110,7 +108,7 @@ def _predict(options: argparse.Namespace, unread: dict[str, None]) -> dict[int, 
         if classifier.classes and not owner:
             images, owner = images.with_classes(classifier.classes, name), name
         elif outputs != len(images.classes):
-            raise DataError(f"{name} tells {outputs} classes apart, {options.data} has {len(images.classes)}")
+            raise DataError(f"{name} tells {outputs} classes apart, {folder} has {len(images.classes)}")
         rows, spent = {}, 0.0
         for index in tqdm(chosen, desc=f"{titles[name]}, {crops} crops", unit="image", dynamic_ncols=True):
             try:
@@ -123,7 +121,7 @@ def _predict(options: argparse.Namespace, unread: dict[str, None]) -> dict[int, 
             spent += time.perf_counter() - started
         chosen = list(rows)  # the next model is asked about the same images
         if not rows:
-            raise ImageError(f"{options.data}: no image can be read, the first: {next(iter(unread))}")
+            raise ImageError(f"{folder}: no image can be read, the first: {next(iter(unread))}")
         names = tuple(images.describe(index) for index in chosen)
         probabilities = np.array(list(rows.values()), np.float32)
         found[crops].append(Predictions(1, crops, names, images.labels[chosen], probabilities, spent / len(chosen)))

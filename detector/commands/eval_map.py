@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     result = command_parser("eval_map", __doc__, EXAMPLES, NOTES)
     add_config(result, "detector.experiments.evaluation_run:EvaluationConfig", None)
     add = result.add_argument
-    add("--protocol", choices=("ilsvrc", "voc", "voc07", "coco"), help="whose rules (default: voc)")
+    add("--protocol", choices=("ilsvrc", "voc", "voc07", "coco"), help="rules of the score (default: voc)")
     add("--detections", type=Path, metavar="FILE", help="score this instead of running a detector")
     add("--annotations", type=Path, metavar="PATH", help="ground truth: XML folder, or COCO's JSON")
     add("--image-list", type=Path, metavar="FILE", help="images to score on: needed for XML, a part of COCO's")
@@ -78,7 +78,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _work(options: argparse.Namespace) -> int:
-    from detector.commands.needs import check_data
+    from detector.commands.needs import check_needs
     from detector.commands.run import say, say_unread, warn
     from detector.config import ConfigError, load_config
     from detector.evaluation.names import labels_of_groups
@@ -93,7 +93,7 @@ def _work(options: argparse.Namespace) -> int:
         options.config, options.overrides = BARE, [*_trained(), *options.overrides]
     config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
     if config.data and not options.detections:
-        check_data("eval_map", config.data)
+        check_needs("eval_map", {"data": config.data})
     if is_bare:
         _say_models(config)
     _check_targets(options, config.folder)
@@ -108,16 +108,22 @@ def _work(options: argparse.Namespace) -> int:
     if options.save:
         check_format(options.save, truth)
     warn("eval_map", truth.warnings)
-    if options.detections is None:
-        warn("eval_map", experiment.detector_warnings(config))
     unread: list[str] = []
-    detections = options.detections
-    if detections is None:
+    detections, runs_detector = options.detections, options.detections is None
+    if runs_detector:
         from detector.experiments.detection_run import run_detector
 
+        warn("eval_map", experiment.detector_warnings(config))
         detections = run_detector(config, options.device, unread)
     table, warnings = read_results(detections, truth)
     warn("eval_map", warnings)
+    if runs_detector:
+        say("eval_map", f"wrote {experiment.save_detections(config, truth, table)}")
+    if options.save:
+        write_results(options.save, truth, table)
+    if runs_detector and not len(truth.labels):
+        say("eval_map", f"{truth.name} has no annotated objects, so there is nothing to score")
+        return say_unread("eval_map", unread, "they have no detections")
     other = None
     if options.compare:
         other, others_warnings = read_results(options.compare, truth)
@@ -133,12 +139,8 @@ def _work(options: argparse.Namespace) -> int:
         other_name=str(options.compare),
         warnings=(*truth.warnings, *warnings, *unread),
     )
-    if options.detections is None:
-        saved = experiment.save_detections(config, truth, table)
-        say("eval_map", f"wrote {saved}")
+    if runs_detector:
         write_report(config.folder / "report.json", report)
-    if options.save:
-        write_results(options.save, truth, table)
     if options.json:
         write_report(options.json, report)
     if options.report:
@@ -166,7 +168,7 @@ def _check_targets(options: argparse.Namespace, folder: Path) -> None:
 
 
 def _trained() -> list[str]:
-    """The settings of a detector of what `train_classifier` has made for ILSVRC, with the proposals of its training."""
+    """Return the settings of a detector with the models that train_classifier made for ILSVRC, and their proposals."""
     import yaml  # type: ignore[import-untyped]
 
     runs = [Path(TRAINED)] if Path(TRAINED).is_dir() else sorted(Path().glob(f"{TRAINED}-[0-9]"))

@@ -22,11 +22,10 @@ extract_proposals data.kind=ilsvrc data.root=data/ILSVRC data.split=val1+train e
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     result = command_parser("extract_proposals", __doc__, EXAMPLES, NOTES)
-    result.add_argument("source", nargs="*", help="image files and folders, and settings as key=value")
-    add_config(result, "detector.extraction:ExtractionConfig", None, beside_files=True)
+    add_config(result, "detector.extraction:ExtractionConfig", None, files="image files and folders")
     result.add_argument("--output", type=Path, metavar="DIR", help="the store (default for a data set: in its cache)")
     result.add_argument("--shard", type=_shard, metavar="I/N", help="extract part I of N, from 1 (default: torchrun's)")
-    result.add_argument("--recursive", action="store_true", help="look into folders within folders")
+    result.add_argument("--recursive", action="store_true", help="search folders within folders too")
     return result
 
 

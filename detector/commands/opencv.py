@@ -1,4 +1,4 @@
-"""Say in one line what is wrong with an OpenCV that cannot be imported.
+"""Explain in one line why OpenCV cannot be imported.
 
 Two traps: on slim systems the desktop build lacks libGL; and opencv-python shares its folder with the -headless build
 that albumentations brings, so that two versions, or the removal of one, break both.
@@ -12,10 +12,10 @@ BUILDS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "o
 
 
 def check_opencv() -> None:
-    """Import cv2 and see that it is whole.
+    """Import cv2 and check that it is complete.
 
     Raises:
-        ImportError: one line with the reason and the command that fixes it.
+        ImportError: One line with the reason and the command that fixes it.
     """
     versions = {}
     for build in BUILDS:
@@ -43,6 +43,6 @@ def check_opencv() -> None:
 
 
 def _reinstall(build: str, versions: dict[str, str]) -> str:
-    """The command for a build, of its own version if it is installed, else of another build's."""
+    """Return the command that installs a build: its installed version, else that of another build."""
     version = versions.get(build) or next(iter(versions.values()), "")
     return f"pip install --force-reinstall --no-deps {build}{f'=={version}' if version else ''}"

@@ -1,4 +1,4 @@
-"""What the command detect prints and writes for an image: a table, a JSON file, the annotated image.
+"""Results of the command detect for an image: a printed table, a JSON file, the annotated image.
 
 In: the detector's ScoredImage and Detections.  Out: text, or <name>.json and <name>_detections.jpg in a folder.
 
@@ -23,7 +23,6 @@ from typing import Any
 import PIL.Image
 from tqdm import tqdm
 
-from detector.data.ground_truth import ClassTable
 from detector.data.image import ImageError
 from detector.detections import Detections
 from detector.pipeline import Detector, ScoredImage
@@ -50,18 +49,17 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
 
     Raises:
         OutputError: As `check_results`, before the first detection.
-        OSError: The disk is full; what was written before is complete.
+        OSError: The disk is full; the results written before are complete.
     """
-    names = result_names(paths)
-    check_results(folder, names, paths)
+    names = check_results(folder, paths)
     failed: list[str] = []
-    models = detector.config.models
     bar = tqdm(paths, unit="image", disable=len(paths) == 1, dynamic_ncols=True)
     for path, name in zip(bar, names, strict=True):
         try:
             scored = detector.score(path)
             found = scored.detections()
-            write_result(folder, name, path, scored, found, detector.classes, models)
+            record = result_record(path, scored, found, detector.classes.wnids, detector.config.models)
+            write_result(folder, name, record, found.plot(scored.image))
         except (UserError, OSError) as error:
             if isinstance(error, ImageError):
                 failed.append(str(error))  # it names the file
@@ -120,21 +118,20 @@ def _shortened(name: str, full: str) -> str:
     return name + ending
 
 
-def check_results(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> None:
-    """Check that results can be written and replace nothing but earlier results of the same images.
+def check_results(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """Check that results can be written and replace only earlier results of the same images; return their names.
 
     Raises:
         OutputError: The folder is a file or cannot be written, or a file to write exists and was not written by detect,
             holds the results of another image, or is one of the images.
     """
-    above = folder
-    while not os.path.lexists(above) and above != above.parent:
-        above = above.parent
+    above = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
     if not above.is_dir():
         raise OutputError(f"{above}: a file, not a folder for results; choose another --output")
     if not os.access(above, os.W_OK):
         raise OutputError(f"{above}: a folder that cannot be written; choose another --output")
     images = {os.path.realpath(path) for path in paths}
+    names = result_names(paths)
     for name, path in zip(names, paths, strict=True):
         record, picture = folder / f"{name}{RECORD}", folder / f"{name}{PICTURE}"
         for target in (record, picture):
@@ -146,12 +143,13 @@ def check_results(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> 
             before = _read_record(record)
             if before is None:
                 raise OutputError(f"{record}: exists, and no detect wrote it; choose another --output")
-            if not _same_file(before["image"], path):
+            if os.path.realpath(str(before["image"])) != os.path.realpath(path):
                 raise OutputError(
                     f"{record}: holds the results of {before['image']}, not of {path}; choose another --output"
                 )
         if os.path.lexists(picture) and not is_result(picture):
             raise OutputError(f"{picture}: exists, and no detect wrote it; choose another --output")
+    return names
 
 
 def is_result(path: Path) -> bool:
@@ -172,10 +170,6 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and content.keys() >= set(KEYS) else None
-
-
-def _same_file(before: object, path: Path) -> bool:
-    return before == str(path) or os.path.realpath(str(before)) == os.path.realpath(path)
 
 
 def format_run(path: Path, scored: ScoredImage, found: Detections) -> str:
@@ -200,9 +194,17 @@ def format_run(path: Path, scored: ScoredImage, found: Detections) -> str:
 
 
 def result_record(
-    path: Path, scored: ScoredImage, found: Detections, classes: ClassTable, models: Sequence[str]
+    path: Path, scored: ScoredImage, found: Detections, wnids: Sequence[str | None], models: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the content of <name>.json; boxes in px of the upright image, far edge exclusive."""
+    """Return the content of <name>.json; boxes in px of the upright image, far edge exclusive.
+
+    Args:
+        path: The image's file.
+        scored: Its regions.
+        found: Its detections.
+        wnids: WordNet id of each class, None where it has none.
+        models: Names of the detector's models.
+    """
     height, width, _ = scored.image.shape
     return {
         "image": str(path),
@@ -211,7 +213,7 @@ def result_record(
         "detections": [
             {
                 "label": one.name,
-                "wnid": classes.wnids[one.label],
+                "wnid": wnids[one.label],
                 "score": round(one.score, 6),
                 "box": [round(corner, 2) for corner in one.box],
             }
@@ -223,23 +225,15 @@ def result_record(
     }
 
 
-def write_result(
-    folder: Path,
-    name: str,
-    path: Path,
-    scored: ScoredImage,
-    found: Detections,
-    classes: ClassTable,
-    models: Sequence[str],
-) -> None:
+def write_result(folder: Path, name: str, record: dict[str, Any], annotated: PIL.Image.Image) -> None:
     """Write <name>.json and <name>_detections.jpg, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     encoded = io.BytesIO()
-    found.plot(scored.image).save(encoded, "JPEG", quality=92, comment=MARK)
-    text = json.dumps(result_record(path, scored, found, classes, models), indent=1, ensure_ascii=False) + "\n"
+    annotated.save(encoded, "JPEG", quality=92, comment=MARK)
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     with (
-        write_whole(folder / f"{name}{RECORD}") as record,  # both are on the disk before either has its name
+        write_whole(folder / f"{name}{RECORD}") as part,  # both are on the disk before either has its name
         write_whole(folder / f"{name}{PICTURE}") as picture,
     ):
         picture.write_bytes(encoded.getbuffer())
-        record.write_bytes(text.encode(errors="backslashreplace"))  # which for half a character is JSON's own escape
+        part.write_bytes(text.encode(errors="backslashreplace"))  # which for half a character is JSON's own escape

@@ -41,9 +41,9 @@ class Setting:
 
 
 def show_settings(options: argparse.Namespace) -> None:
-    """Print what --settings or --print-config ask for."""
-    place = options.schema if isinstance(options.schema, str) else options.schema(options)
-    module, _, name = place.partition(":")
+    """Print the keys for --settings, or the resolved values for --print-config."""
+    path = options.schema if isinstance(options.schema, str) else options.schema(options)
+    module, _, name = path.partition(":")
     schema: type = getattr(import_module(module), name)
     if options.print_config:
         print(to_yaml(load_config(schema, options.config, options.overrides)), end="")
@@ -52,7 +52,7 @@ def show_settings(options: argparse.Namespace) -> None:
 
 
 def format_settings(schema: type) -> str:
-    """Return two or more lines a key: key, type and default; the documentation."""
+    """Format every key: a line of key, type and default, and the documentation."""
     lines = []
     for setting in settings_of(schema):
         value = f" = {setting.default}" if setting.default else " (required)"
@@ -66,7 +66,7 @@ def settings_of(schema: type, instance: object = None, above: str = "") -> Itera
 
     Args:
         schema: A dataclass.
-        instance: Where defaults are read; None for those of the schema.
+        instance: Instance that holds the defaults; None for those of the schema.
         above: Prefix of the keys.
     """
     texts, hints = attributes(schema), get_type_hints(schema)
@@ -94,7 +94,7 @@ def attributes(schema: type) -> dict[str, str]:
 
 
 def _section(hint: Any) -> type | None:
-    """The dataclass whose keys stand below a key of this type: itself, or the values of a mapping."""
+    """Return the dataclass whose keys follow a key of this type: itself, or the values of a mapping."""
     hint = get_args(hint)[1] if get_origin(hint) is dict else hint
     return hint if isinstance(hint, type) and is_dataclass(hint) else None
 
@@ -115,6 +115,6 @@ def _kind(hint: Any) -> str:
 
 
 def _yaml(value: object) -> str:
-    """A default on one line, as JSON, which is YAML; empty for a value that has to be given."""
+    """Format a default on one line, as JSON, which is YAML; empty for a value that has to be given."""
     shown = json.dumps(value, ensure_ascii=False, default=lambda one: one.name if isinstance(one, Enum) else str(one))
     return "" if value == REQUIRED else shown

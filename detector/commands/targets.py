@@ -26,7 +26,7 @@ BEGINNINGS: dict[str, bytes] = {
     "an ONNX model": rb"\x08.\x12\x07pytorch",
 }
 """Patterns of the beginnings of what the commands write, by kind; DOTALL."""
-LOOK = 1 << 17  # bytes
+BEGINNING_BYTES = 1 << 17
 
 
 class TargetError(UserError):
@@ -51,15 +51,13 @@ def check_target(path: Path | None, kind: str, inputs: Iterable[str | Path | Non
         raise TargetError(f"{path}: cannot be written: {above} is a file, not a folder")
     if path.is_dir():
         raise TargetError(f"{path}: a folder; {kind} is written to a file")
-    if path.is_symlink() and not path.exists():
-        return
     if not path.is_file() or path.stat().st_size == 0:
         return
     for name in inputs:
         if name is not None and os.path.exists(name) and os.path.samefile(name, path):
             raise TargetError(f"{path}: would replace what this command reads; name another file")
     with path.open("rb") as file:
-        beginning = file.read(LOOK)
+        beginning = file.read(BEGINNING_BYTES)
     if not re.match(BEGINNINGS[kind], beginning, re.DOTALL | re.IGNORECASE):
         raise TargetError(f"{path}: exists and is not {kind} that this command wrote; name another file or remove it")
 

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _schema(options: argparse.Namespace) -> str:
-    """The schema of the config's task."""
+    """Return the schema of the config's task."""
     from detector.config import peek
 
     if peek(options.config, options.overrides, "task") == "images":
@@ -50,13 +50,13 @@ def _schema(options: argparse.Namespace) -> str:
 
 
 def _work(options: argparse.Namespace) -> None:
-    from detector.commands.needs import check_training
+    from detector.commands.needs import check_needs
     from detector.config import load_config
     from detector.training.regions import FineTuneConfig
     from detector.training.run import train
 
     if _schema(options).endswith(FineTuneConfig.__name__):
         config = load_config(FineTuneConfig, options.config, options.overrides)
-        multibox = config.proposals.multibox.weights
-        check_training("train_classifier", config.init, multibox, train=config.train, val=config.val)
+        data = {"train": config.train, "val": config.val}
+        check_needs("train_classifier", data, init=config.init, multibox=config.proposals.multibox.weights)
     train(options.config, options.overrides, device=options.device, resume=options.resume == "auto")

@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> None:
-    from detector.commands.needs import check_training
+    from detector.commands.needs import check_needs
     from detector.config import load_config
     from detector.training.multibox import MultiBoxTrainingConfig
     from detector.training.run import train_multibox
 
     config = load_config(MultiBoxTrainingConfig, options.config, options.overrides)
-    check_training("train_multibox", config.init, train=config.train, val=config.val)
+    check_needs("train_multibox", {"train": config.train, "val": config.val}, init=config.init)
     train_multibox(options.config, options.overrides, device=options.device, resume=options.resume == "auto")

@@ -98,14 +98,14 @@ def open_truth(
     is_xml = annotations.is_dir()
     if class_names and (not is_xml or config.protocol is Protocol.ilsvrc):
         owner = "ILSVRC DET has its own 200" if is_xml else f"{annotations} names its own"
-        raise DataError(f"--classes are for XML of VOC's form, and {owner}; leave them out")
+        raise DataError(f"class names are for XML of VOC's form, and {owner}; leave them out")
     if config.blacklist and not is_xml:
-        raise DataError(f"--blacklist is for ILSVRC's XML, and {annotations} is a COCO file; leave it out")
+        raise DataError(f"a blacklist is for ILSVRC's XML, and {annotations} is a COCO file; leave it out")
     if not is_xml:
         truth = read_coco_truth(annotations)
         return truth if image_list is None else listed_part(truth, image_list)
     if image_list is None:
-        raise DataError(f"{annotations} is a folder of XML: give --image-list, the images that count")
+        raise DataError(f"{annotations} is a folder of XML, which needs a list of the images to score")
     if config.protocol is Protocol.ilsvrc:
         return read_ilsvrc_truth(annotations, image_list, config.blacklist)
     return read_voc_truth(annotations, image_list, tuple(class_names) or VOC_CLASSES)
@@ -232,7 +232,8 @@ def read_ilsvrc_truth(
     classes = det_classes()
     known = set(classes.wnids)
     repairs = Repairs()
-    if not annotations.is_dir():
+    public = annotations.name != "test"  # the contest keeps the annotations of its test images
+    if public and not annotations.is_dir():
         raise DataError(f"no folder of annotations {annotations}")
     pairs = read_blacklist(blacklist) if blacklist else []
     if any(image.isdecimal() for image, _ in pairs) and entries in (rcnn_split("val1"), rcnn_split("val2")):
@@ -249,7 +250,7 @@ def read_ilsvrc_truth(
         foreign = next((wnid for wnid in parsed[-1].names if wnid not in known), None)
         if foreign is not None:
             raise DataError(f"{path}: unknown class {foreign!r}; <name> must be one of the 200 WordNet ids of DET")
-    if all(item is UNANNOTATED for item in parsed):
+    if public and all(item is UNANNOTATED for item in parsed):
         raise DataError(f"{annotations}: has no annotation of any of the {len(entries):,} images of {name}")
     index_of = {str(number): index for index, (_, number) in enumerate(entries)}
     index_of |= {image_id: index for index, (image_id, _) in enumerate(entries)}

@@ -90,7 +90,7 @@ class AblationConfig:
         min_iou: Overlap from which a detection is correct.
         groups: Classes whose mean AP is reported separately, by the name of the group.
         resamples: Number of bootstrap resamples of the images for the confidence intervals.
-        batch: Number of warped regions scored at a time.
+        batch: Number of warped regions scored at a time; by default what suits the device.
         precision: Number format of the convolutions: float32, bfloat16 or auto.
         cache: Folder of the proposals and scores.
     """
@@ -103,7 +103,7 @@ class AblationConfig:
     min_iou: float = 0.5
     groups: dict[str, list[str]] = field(default_factory=dict)
     resamples: int = 1000
-    batch: int = 16
+    batch: int | None = None
     precision: str = "auto"
     cache: str = ".cache"
 
@@ -313,7 +313,9 @@ def _recombine(
         content = record.path.read_bytes()
         boxes = proposals.get(record.image_id, content).boxes
         stored, times = zip(*(member.stored(content, boxes, row.mirror) for member in members), strict=True)
-        scores = _ensemble(stored if row.regression else [one.without_offsets() for one in stored], row.cascade)
+        scores = _ensemble(
+            stored if row.regression else [RegionScores(one.probabilities) for one in stored], row.cascade
+        )
         class_boxes = scores.boxes(boxes, record.width, record.height)
         found[record.image_id] = suppress(class_boxes, scores.probabilities, row.suppression)
         counts.append(len(boxes))

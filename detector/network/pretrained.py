@@ -1,10 +1,10 @@
-"""Weights trained elsewhere -> GoogLeNet, and back.
+"""Weights trained elsewhere -> GoogLeNet.
 
 In: BVLC caffe's bvlc_googlenet, as the ONNX model zoo's file or as safetensors with Caffe's layer names; or a state
 dict of torchvision googlenet.py.
 Out: the network with the logits of its source, and the `InputConvention` it was trained with. Caffe's reads BGR; its
 conv1 is converted here, once, so that every network of ours reads RGB. Auxiliary heads are left out: Caffe's published
-weights are used without, torchvision's are untrained.
+weights have none, torchvision's are untrained.
 """
 
 from __future__ import annotations
@@ -50,15 +50,16 @@ _TORCHVISION_BRANCHES = {
 
 
 def load_caffe(path: str | Path) -> tuple[GoogLeNet, InputConvention]:
-    """The paper's network with Caffe's weights, in evaluation mode.
+    """Load Caffe's weights into the paper's network, in evaluation mode.
 
     Args:
         path: safetensors with `<layer>.weight` and `<layer>.bias`, kernels [O, I, H, W], conv1 for BGR, any float type;
             or the same in an ONNX file, .onnx.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: neither of these; a tensor is missing, unknown or of another shape. Names the file and the tensor.
+        FileNotFoundError: There is no such file.
+        UserError: The file is neither of these; or a tensor is missing, unknown or has another shape. The message names
+            the file and the tensor.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -67,67 +68,37 @@ def load_caffe(path: str | Path) -> tuple[GoogLeNet, InputConvention]:
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from None
     with torch.device("meta"):  # no numbers drawn from the caller's generator
-        network = GoogLeNet(GoogLeNetConfig(classes=_rows(state, "loss3/classifier.weight")))
-    _load(network, state, _caffe_names(), source=str(path))
-    _reverse_colours(network.state_dict()["trunk.conv1.conv.weight"])
+        network = GoogLeNet(GoogLeNetConfig(classes=_class_count(state, "loss3/classifier.weight")))
+    _load(network, state, caffe_names(), source=str(path))
+    conv1 = network.state_dict()["trunk.conv1.conv.weight"]  # [64, 3, 7, 7], BGR
+    conv1.copy_(conv1.flip(1))
     return network.eval(), CAFFE_INPUT
-
-
-def to_caffe(network: GoogLeNet) -> dict[str, Tensor]:
-    """The inverse of `load_caffe`: the tensors to save, under Caffe's names, conv1 for BGR; without auxiliary heads.
-
-    Raises:
-        ValueError: the network is not the paper's variant.
-    """
-    config = network.config
-    if _shape_of(config) != _shape_of(GoogLeNetConfig()):
-        raise ValueError(f"Caffe's has branch3_kernel=5, pool4_kernel=3 and norm='lrn', not {config}")
-    state = _renamed(network, _caffe_names())
-    _reverse_colours(state["conv1/7x7_s2.weight"])
-    return state
 
 
 def load_torchvision(
     state: Mapping[str, Tensor], source: str = "the torchvision state dict"
 ) -> tuple[GoogLeNet, InputConvention]:
-    """The network of torchvision googlenet.py (batch normalisation, 3×3 for 5×5, pool4 2×2), in evaluation mode.
+    """Load the weights of torchvision's googlenet.py (batch normalisation, 3×3 for 5×5, pool4 2×2), in evaluation mode.
 
     Args:
         state: `torchvision.models.googlenet(...).state_dict()`; its auxiliary heads, if any, are left out.
-        source: where it comes from, for the message of an error.
+        source: Name of the weights' origin, for messages.
 
     Raises:
-        ValueError: a tensor is missing, unknown or of another shape. Names the source and the tensor.
+        UserError: A tensor is missing, unknown or has another shape; the message names the source and the tensor.
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("aux1.", "aux2."))}
-    classes = _rows(state, "fc.weight")
+    classes = _class_count(state, "fc.weight")
     with torch.device("meta"):
         network = GoogLeNet(replace(TORCHVISION_VARIANT, classes=classes))
-    names = _torchvision_names(network)
+    names = torchvision_names(network)
     counters = [name for name in names.values() if name.endswith("num_batches_tracked")]  # old files have none
     _load(network, {name: torch.tensor(0) for name in counters} | state, names, source)
     return network.eval(), TORCHVISION_INPUT
 
 
-def to_torchvision(network: GoogLeNet) -> dict[str, Tensor]:
-    """The inverse of `load_torchvision`, without auxiliary heads.
-
-    Raises:
-        ValueError: the network is not torchvision's variant.
-    """
-    config = network.config
-    if _shape_of(config) != _shape_of(TORCHVISION_VARIANT):
-        raise ValueError(f"torchvision's has branch3_kernel=3, pool4_kernel=2 and norm='batch', not {config}")
-    return _renamed(network, _torchvision_names(network))
-
-
-def _shape_of(config: GoogLeNetConfig) -> tuple[object, ...]:
-    """What decides which tensors a network has."""
-    return config.branch3_kernel, config.pool4_kernel, config.norm, config.stem, config.inception, config.width
-
-
-def _caffe_names() -> dict[str, str]:
-    """Our tensor -> Caffe's."""
+def caffe_names() -> dict[str, str]:
+    """Map the names of our tensors to Caffe's."""
     layers = {f"trunk.{ours}.conv": theirs for ours, theirs in _CAFFE_STEM.items()}
     for module in _MODULES:
         for ours, theirs in _CAFFE_BRANCHES.items():
@@ -136,8 +107,8 @@ def _caffe_names() -> dict[str, str]:
     return {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in layers.items() for part in ("weight", "bias")}
 
 
-def _torchvision_names(network: GoogLeNet) -> dict[str, str]:
-    """Our tensor -> torchvision's, for every tensor of the network outside the auxiliary heads."""
+def torchvision_names(network: GoogLeNet) -> dict[str, str]:
+    """Map the names of the network's tensors, without those of the auxiliary heads, to torchvision's."""
     layers = {f"trunk.{ours}": theirs for ours, theirs in _TORCHVISION_STEM.items()}
     for module in _MODULES:
         for ours, theirs in _TORCHVISION_BRANCHES.items():
@@ -149,31 +120,20 @@ def _torchvision_names(network: GoogLeNet) -> dict[str, str]:
     return names
 
 
-def _renamed(network: GoogLeNet, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Copies of the network's tensors under the other names."""
-    own = network.state_dict()
-    return {theirs: own[ours].clone(memory_format=torch.contiguous_format) for ours, theirs in names.items()}
-
-
-def _rows(state: Mapping[str, Tensor], name: str) -> int:
-    """Classes of the last layer; if it is missing any number will do, as loading then reports it."""
+def _class_count(state: Mapping[str, Tensor], name: str) -> int:
+    """Number of classes of the last layer, or 1 where it is missing, which loading reports then."""
     return len(state[name]) if name in state and state[name].dim() and len(state[name]) else 1
-
-
-def _reverse_colours(conv1: Tensor) -> None:
-    """BGR kernels [64, 3, 7, 7] -> RGB, or back, in place."""
-    conv1.copy_(conv1.flip(1))
 
 
 def _load(network: GoogLeNet, state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
     """Copy every tensor of `names` into the network.
 
     Raises:
-        ValueError: names the source and the first tensor that is missing, unexpected or of another shape.
+        UserError: A tensor is missing, unknown or has another shape; the message names the source and the first one.
     """
     own = network.state_dict()
     problems = [f"has no tensor {theirs}" for theirs in names.values() if theirs not in state]
-    problems += [f"has a tensor {name} that this network has not" for name in state if name not in set(names.values())]
+    problems += [f"has a tensor {name} that this network lacks" for name in state if name not in set(names.values())]
     problems += [
         f"has {theirs} of shape {list(state[theirs].shape)}, expected {list(own[ours].shape)}"
         for ours, theirs in names.items()

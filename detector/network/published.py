@@ -16,7 +16,7 @@ from torch import Tensor
 from proposals.errors import UserError
 
 TORCHVISION = "torchvision"
-"""What `init` names torchvision's weights by."""
+"""Name of torchvision's weights in the setting `init`."""
 ZOO = "https://huggingface.co/onnxmodelzoo/googlenet-9/resolve/main/googlenet-9.onnx"
 """BVLC's GoogLeNet in the ONNX model zoo, 28 MB."""
 
@@ -46,7 +46,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     """Read a state dict that torch saved, by the unpickler that makes nothing but tensors.
 
     Raises:
-        UserError: Not such a file.
+        UserError: The file is not a state dict.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -120,7 +120,7 @@ def members(
     try:
         variants = [load_config(schema, config_name, [*overrides, *variant]) for variant in config.variants]
     except ConfigError as error:
-        raise ConfigError(f"{config_name}, variants: {str(error).removeprefix('command line: ')}") from error
+        raise ConfigError(f"{config_name}, variants: {str(error).removeprefix('overrides: ')}") from error
     runs = []
     for number in range(config.members):
         name = config.name if config.members == 1 else f"{config.name}-{number + 1}"

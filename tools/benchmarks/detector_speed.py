@@ -1,7 +1,7 @@
 """Time whole detectors stage by stage, taking turns on each photograph, beside a straightforward R-CNN.
 
 In: photographs, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory.
-The straightforward one is what one writes at first: 2,000 boxes of selective search at R-CNN's scale (ours, which
+The straightforward R-CNN is a first implementation: 2,000 boxes of selective search at R-CNN's scale (ours, which
 favours it), each cut out and resized by OpenCV, batches of 64 through the same layers and weights in eager float32,
 channels first, with `F.local_response_norm`, torchvision's NMS class by class.
 """
@@ -13,9 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -24,11 +22,12 @@ import torch
 from network_speed import plain_copy
 from torchvision.ops import nms
 from tqdm import tqdm
+from turns import STOPPED, benchmark_parser, in_fresh_process
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
-from detector.data.image import Image, read_image
+from detector.data.image import Image, ImageError, read_image
 from detector.device import keep_freed_memory
-from detector.measuring import peak_memory
+from detector.measuring import Quartiles, peak_memory, quartiles
 from detector.members import timed
 from detector.pipeline import Detector
 from detector.table import columns
@@ -50,31 +49,31 @@ Detect = Callable[[Image], tuple[int, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Timing:
-    """One contestant.
+    """The speed and memory of one contestant.
 
     Attributes:
-        regions: mean number an image.
-        stages: median seconds an image of each of STAGES.
-        total: quartiles of the seconds of all of an image.
-        peak: memory of a process of its own on the first photograph, MB, Python and PyTorch included.
+        regions: Mean number of regions per image.
+        stages: Median seconds per image in each of STAGES.
+        total: Quartiles of the seconds per image.
+        peak: Peak memory of a process that only detects in the first photograph, MB, Python and PyTorch included.
     """
 
     regions: float
     stages: dict[str, float]
-    total: tuple[float, float, float]
+    total: Quartiles
     peak: float
 
 
 def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int) -> dict[str, Timing]:
-    """Every contestant on every photograph, taking turns; the first round is not timed.
+    """Time every contestant on every photograph, taking turns; the first round is not timed.
 
     Args:
-        names: presets or files of detectors, and "straightforward".
-        paths: photographs.
-        repetitions: timed rounds.
+        names: Presets or files of detectors, and "straightforward".
+        paths: The photographs.
+        repetitions: Number of timed rounds.
 
     Raises:
-        ConfigError, CheckpointError, ImageError: one line each, for the user.
+        ConfigError, CheckpointError, ImageError: One line each, for the user.
     """
     keep_freed_memory()
     images = [read_image(path) for path in paths]
@@ -90,15 +89,14 @@ def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int
     result = {}
     for name, rows in runs.items():
         stages = {stage: statistics.median(seconds.get(stage, 0.0) for _, seconds, _ in rows) for stage in STAGES}
-        low, median, high = np.quantile([total for *_, total in rows], (0.25, 0.5, 0.75)).tolist()
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            peak = pool.submit(_process, name, paths[0]).result()
-        result[name] = Timing(statistics.fmean(regions for regions, *_ in rows), stages, (low, median, high), peak)
+        count = statistics.fmean(regions for regions, *_ in rows)
+        total = quartiles([total for *_, total in rows])
+        result[name] = Timing(count, stages, total, in_fresh_process(_peak, name, paths[0]))
     return result
 
 
 def format_timings(timings: dict[str, Timing]) -> str:
-    """A line a contestant."""
+    """Format a line per contestant."""
     rows: list[tuple[str, ...]] = [("detector", "regions", *STAGES, "seconds", "quartiles", "process MB")]
     for name, timing in timings.items():
         low, median, high = timing.total
@@ -109,7 +107,7 @@ def format_timings(timings: dict[str, Timing]) -> str:
 
 
 def straightforward(model: str = "googlenet_voc") -> Detect:
-    """An R-CNN as one writes it at first, with the same weights."""
+    """Make a first implementation of R-CNN with the same weights."""
     member = load_checkpoint(find_checkpoint(model))
     member.network.regression = None
     network = plain_copy(member.network).eval()
@@ -132,13 +130,11 @@ def straightforward(model: str = "googlenet_voc") -> Detect:
             with timed(seconds, "network"), torch.inference_mode():
                 scores.append(network(x).softmax(dim=1))
         with timed(seconds, "suppression"):
-            places, probabilities = (
-                torch.from_numpy(boxes),
-                torch.cat([torch.zeros(0, 1 + len(member.classes)), *scores]),
-            )
+            corners = torch.from_numpy(boxes)
+            probabilities = torch.cat([torch.zeros(0, 1 + len(member.classes)), *scores])
             for label in range(1, probabilities.shape[1]):
                 rows = torch.nonzero(probabilities[:, label] > MIN_SCORE)[:, 0]
-                nms(places[rows], probabilities[rows, label], MAX_IOU)
+                nms(corners[rows], probabilities[rows, label], MAX_IOU)
         return len(boxes), seconds
 
     return detect
@@ -157,30 +153,22 @@ def _build(name: str) -> Detect:
     return detect
 
 
-def _process(name: str, path: Path) -> float:
+def _peak(name: str, path: Path) -> float:
     keep_freed_memory()
     _build(name)(read_image(path))
     return peak_memory()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, measure, print; returns the exit status."""
-    from detector.commands.arguments import parse
+    """Measure and print; return the exit code."""
+    from detector.commands.arguments import at_least, start
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser("detector_speed", __doc__, EXAMPLES)
     parser.add_argument("source", nargs="+", type=Path, help="image files and folders")
     names = ["fast", "default", "straightforward"]
     parser.add_argument("--detectors", nargs="+", default=names, help=f"presets or files (default: {' '.join(names)})")
-    parser.add_argument("--repetitions", type=int, default=3, help="timed rounds (default: %(default)s)")
-    options = parse(parser, arguments)
-    if options.repetitions < 1:
-        parser.error("repetitions count from 1")
-
-    from detector.commands.run import run
-
-    return run("detector_speed", lambda: _work(options), stopped="nothing is kept of a benchmark", printed_only=True)
+    parser.add_argument("--repetitions", type=at_least(1), default=3, help="timed rounds (default: %(default)s)")
+    return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -188,7 +176,6 @@ def _work(options: argparse.Namespace) -> int:
 
     check_opencv()
     from detector.commands.run import say
-    from detector.data.image import ImageError, read_image
     from detector.data.listing import list_images
 
     listing = list_images(options.source)

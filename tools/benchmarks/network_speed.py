@@ -1,8 +1,8 @@
-"""Time GoogLeNet in one process beside what others would run, taking turns: inference by batch, and a training step.
+"""Time GoogLeNet in one process beside its alternatives, taking turns: inference by batch, and a training step.
 
     ours           this network, its compiled local response normalisation, channels last
     bfloat16       the same in bfloat16, but for the classifier: faster where the processor multiplies that
-    plain          the same layers and weights with F.local_response_norm, channels first: what one writes at first
+    plain          the same layers and weights with F.local_response_norm, channels first: a first implementation
     compile        torch.compile of the plain one
     compile-ours, compile-bfloat16   torch.compile of ours, in both precisions: backend=compile of a detector
     onnxruntime    the ONNX export
@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from turns import STOPPED, benchmark_parser, in_fresh_process, take_turns
 
 from detector.device import keep_freed_memory
-from detector.measuring import peak_memory
+from detector.measuring import Quartiles, peak_memory, quartiles
 from detector.network.backends import build_backend
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.network.lrn import ALPHA, BETA, SIZE, LocalResponseNorm
@@ -48,23 +46,23 @@ SIDE = 224  # px
 
 @dataclass(frozen=True)
 class Rate:
-    """One contestant at one batch.
+    """The speed of one contestant at one batch size.
 
     Attributes:
-        name: of CONTESTANTS.
-        batch: images.
-        quartiles: images/s: lower, median, upper.
-        peak: memory of a process of its own that did nothing else, MB, Python and PyTorch included; 0: not measured.
+        name: One of CONTESTANTS.
+        batch: Number of images.
+        quartiles: Quartiles of the images per second.
+        peak: Peak memory of a process that did nothing else, MB, Python and PyTorch included; 0 where not measured.
     """
 
     name: str
     batch: int
-    quartiles: tuple[float, float, float]
+    quartiles: Quartiles
     peak: float = 0.0
 
 
 def plain_copy(network: GoogLeNet) -> GoogLeNet:
-    """The same layers and weights with torch's own normalisation, channels first in memory."""
+    """Copy a network with torch's own normalisation, channels first in memory."""
     plain = copy.deepcopy(network)
     for name, module in list(plain.named_modules()):
         if isinstance(module, LocalResponseNorm):
@@ -73,7 +71,7 @@ def plain_copy(network: GoogLeNet) -> GoogLeNet:
 
 
 def build_contestant(name: str) -> Callable[[Tensor], object]:
-    """A function of images [N, 3, 224, 224], as each contestant likes them in memory."""
+    """Make the function of images [N, 3, 224, 224] that is timed; each has its own layout in memory."""
     torch.manual_seed(0)
     network = GoogLeNet().eval()
     if name == "ours":
@@ -98,12 +96,12 @@ def build_contestant(name: str) -> Callable[[Tensor], object]:
 
 
 def time_inference(names: Sequence[str], batches: Sequence[int], repetitions: int) -> list[Rate]:
-    """Every contestant at every batch, taking turns.
+    """Time every contestant at every batch size, taking turns.
 
     Args:
-        names: of CONTESTANTS.
-        batches: images a call.
-        repetitions: timed calls of each, after one that is not.
+        names: Some of CONTESTANTS.
+        batches: Numbers of images per call.
+        repetitions: Number of timed calls of each, after one that is not.
 
     Raises:
         ImportError: onnxruntime is among them and not installed.
@@ -113,20 +111,17 @@ def time_inference(names: Sequence[str], batches: Sequence[int], repetitions: in
     rates = []
     for batch in batches:
         x = torch.randn(batch, 3, SIDE, SIDE)
-        seconds: dict[str, list[float]] = {name: [] for name in names}
         with torch.inference_mode():
-            for repetition in range(repetitions + 1):
-                for name, run in built.items():
-                    started = time.perf_counter()
-                    run(x)
-                    if repetition:
-                        seconds[name].append(time.perf_counter() - started)
-        rates += [Rate(name, batch, _rates(batch, seconds[name]), _peak(name, batch)) for name in names]
+            seconds = take_turns({name: partial(run, x) for name, run in built.items()}, repetitions)
+        for name in names:
+            # a compiler's memory is not the network's own
+            peak = 0.0 if name.startswith("compile") else in_fresh_process(_peak, name, batch)
+            rates.append(Rate(name, batch, _rates(batch, seconds[name]), peak))
     return rates
 
 
-def time_training(batch: int, repetitions: int) -> dict[str, tuple[float, float, float]]:
-    """Images/s of a training step with auxiliary heads: our loop's, and a plain one over the same network."""
+def time_training(batch: int, repetitions: int) -> dict[str, Quartiles]:
+    """Measure the images/s of a training step with auxiliary heads, in our loop and in a plain one."""
     from detector.training.loop import Loop, Task
     from detector.training.optimisation import TrainingConfig
 
@@ -158,18 +153,11 @@ def time_training(batch: int, repetitions: int) -> dict[str, tuple[float, float,
         "plain loop, our network": plain_step(networks[1]),
         "plain loop, plain network": plain_step(plain_copy(networks[2])),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for repetition in range(repetitions + 1):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            if repetition:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: _rates(batch, times) for name, times in seconds.items()}
+    return {name: _rates(batch, seconds) for name, seconds in take_turns(steps, repetitions).items()}
 
 
 class _Fixed:
-    """What the loop asks of a `Task` for one step."""
+    """The part of a `Task` that one step of the loop needs."""
 
     criterion, unit, batches_per_epoch = "", "images", 1_000_000
 
@@ -181,18 +169,14 @@ class _Fixed:
 
 
 def matrix_rate(side: int = 2048, repetitions: int = 9) -> float:
-    """What the machine's matrix product reaches, in G multiply-adds/s: the limit of all of them without tricks."""
+    """Measure the machine's matrix product, which limits all contestants, in G multiply-adds/s."""
     a = torch.randn(side, side)
-    seconds = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - started)
-    return side**3 / statistics.median(seconds) / 1e9
+    _, median, _ = quartiles(take_turns({"": lambda: a @ a}, repetitions)[""])
+    return side**3 / median / 1e9
 
 
 def format_rates(rates: Sequence[Rate], limit: float) -> str:
-    """A line per batch and contestant; limit in G multiply-adds/s."""
+    """Format a line per batch and contestant; the limit is in G multiply-adds/s."""
     per_image = sum(row.multiply_adds for row in count(GoogLeNet())) / 1e9
     rows: list[tuple[str, ...]] = [("network", "batch", "images/s", "quartiles", "of sgemm", "process MB")]
     for rate in rates:
@@ -204,20 +188,11 @@ def format_rates(rates: Sequence[Rate], limit: float) -> str:
     return "\n".join([*columns(rows), f"sgemm: {limit:.0f} G multiply-adds/s; an image: {per_image:.2f} G"])
 
 
-def _rates(batch: int, seconds: Sequence[float]) -> tuple[float, float, float]:
-    # Inclusive: of few rounds the default method gives quartiles beyond what was measured, even below 0.
-    low, median, high = statistics.quantiles([batch / value for value in seconds], n=4, method="inclusive")
-    return low, median, high
+def _rates(batch: int, seconds: Sequence[float]) -> Quartiles:
+    return quartiles([batch / value for value in seconds])
 
 
 def _peak(name: str, batch: int) -> float:
-    if name.startswith("compile"):  # its compiler's memory is not its own
-        return 0.0
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_process, name, batch).result()
-
-
-def _process(name: str, batch: int) -> float:
     run = build_contestant(name)
     x = torch.randn(batch, 3, SIDE, SIDE)
     with torch.inference_mode():
@@ -227,21 +202,15 @@ def _process(name: str, batch: int) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, measure, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure and print; return the exit code."""
+    from detector.commands.arguments import at_least, start
+
+    parser = benchmark_parser("network_speed", __doc__, EXAMPLES)
     parser.add_argument("--networks", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, help="(default: all)")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 64], help="(default: 1 16 64)")
-    parser.add_argument("--repetitions", type=int, default=7, help="timed calls of each (default: %(default)s)")
+    parser.add_argument("--batches", nargs="+", type=at_least(1), default=[1, 16, 64], help="(default: 1 16 64)")
+    parser.add_argument("--repetitions", type=at_least(2), default=7, help="timed calls of each (default: %(default)s)")
     parser.add_argument("--training", action="store_true", help="time a training step of 32 images instead")
-    options = parser.parse_args(arguments)
-    if min(options.batches) < 1 or options.repetitions < 2:
-        parser.error("batches count from 1, repetitions from 2")
-
-    from detector.commands.run import run
-
-    return run("network_speed", lambda: _work(options), stopped="nothing is kept of a benchmark", printed_only=True)
+    return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
 def _work(options: argparse.Namespace) -> None:

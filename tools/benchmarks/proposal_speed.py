@@ -13,9 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -23,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from opencv_search import MODES, SEARCHES
 from tqdm import tqdm
+from turns import STOPPED, benchmark_parser, in_fresh_process
 
 from detector.config import MISSING, config_to_dict
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
-from detector.data.image import Image
+from detector.data.image import Image, read_image
 from detector.measuring import Quartiles, peak_memory, quartiles
 from detector.table import columns
 from proposals.files import write_whole
@@ -48,7 +47,7 @@ examples:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One of the methods that are timed.
+    """A method that is timed.
 
     Attributes:
         proposals: Settings of the proposals.
@@ -66,14 +65,14 @@ class Contestant:
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """A benchmark.
+    """Settings of a benchmark.
 
     Attributes:
-        data: photographs and objects.
-        contestants: by the name to print; the others are compared with the first.
-        images: the first so many of the data set; 0 takes all.
-        memory_images: photographs that a fresh process of each contestant works on for its peak memory; 0 skips that.
-        megapixels: sizes of the growth table; the first photograph is enlarged to them.
+        data: Photographs and objects.
+        contestants: Methods by the name to print; the others are compared with the first.
+        images: Number of images, the first ones of the data set; 0 takes all.
+        memory_images: Number of images on which the peak memory of each contestant is measured; 0 skips that.
+        megapixels: Sizes of the growth table, to which the first photograph is resized.
     """
 
     data: DataConfig
@@ -96,16 +95,16 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a contestant did.
+    """Speed, boxes and memory of one contestant.
 
     Attributes:
-        seconds: per image.
-        speed: the first contestant's seconds on an image over this one's.
-        boxes: mean per image.
-        recall: of objects that are not difficult or crowd, at IoU 0.5; NaN without any.
-        mabo: mean over classes of the mean best overlap.
-        memory: peak resident memory of a fresh process after its images, and before them, MB; None where skipped.
-        growth: seconds by megapixels of an image that is not resized.
+        seconds: Quartiles of the seconds per image.
+        speed: Quartiles of the first contestant's seconds on an image over this one's.
+        boxes: Mean number of boxes per image.
+        recall: Recall at IoU 0.5 of the objects that are not difficult or crowd; NaN without any.
+        mabo: Mean over classes of the mean best overlap.
+        memory: Peak resident memory of a fresh process after its images, and before them, MB; None where skipped.
+        growth: Seconds by megapixels of an image that is not resized.
     """
 
     seconds: Quartiles
@@ -121,8 +120,8 @@ def run_benchmark(dataset: Dataset, config: BenchmarkConfig) -> dict[str, Timing
     """Time the contestants.
 
     Raises:
-        ImportError: a contestant needs what is not installed.
-        ImageError: a photograph cannot be read.
+        ImportError: A contestant needs a library that is not installed.
+        ImageError: A photograph cannot be read.
     """
     records = dataset.records[: config.images or None]
     names = list(config.contestants)
@@ -147,21 +146,21 @@ def run_benchmark(dataset: Dataset, config: BenchmarkConfig) -> dict[str, Timing
     for name, contestant in config.contestants.items():
         best = np.concatenate(overlaps[name])
         abo = average_best_overlap(best, labels, len(dataset.classes))
-        memory = _memory([record.path for record in records[: config.memory_images]], contestant)
+        paths = [record.path for record in records[: config.memory_images]]
         result[name] = Timing(
             seconds=quartiles(seconds[name]),
             speed=quartiles(first / seconds[name]),
             boxes=float(np.mean(boxes[name])),
             recall=recall(best),
             mabo=float(np.nanmean(abo)) if len(best) else math.nan,
-            memory=memory if config.memory_images else None,
+            memory=in_fresh_process(_peak, paths, contestant) if paths else None,
             growth=_growth(records[0].read(), contestant, config.megapixels),
         )
     return result
 
 
 def format_benchmark(dataset: Dataset, config: BenchmarkConfig, rows: Mapping[str, Timing]) -> str:
-    """A table of a line per contestant, and one of seconds by image size where that was asked for."""
+    """Format a line per contestant, and a table of seconds by image size where some contestant has one."""
     lines = [("contestant", "threads", "s/image", "quartiles", "speed", "quartiles", "boxes", "recall", "MABO", "MB")]
     for name, row in rows.items():
         lines.append(
@@ -214,17 +213,8 @@ def _run(image: Image, contestant: Contestant) -> tuple[NDArray[np.float32], flo
     return boxes, time.perf_counter() - started
 
 
-def _memory(paths: Sequence[Path], contestant: Contestant) -> tuple[float, float]:
-    """Peak memory of a fresh process after and before its work, MB."""
-    if not paths:
-        return 0.0, 0.0
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        return executor.submit(_peak, paths, contestant).result()
-
-
 def _peak(paths: Sequence[Path], contestant: Contestant) -> tuple[float, float]:
-    from detector.data.image import read_image
-
+    """Return the peak memory of this process after and before its work, MB."""
     images = [read_image(path) for path in paths]
     before = peak_memory()
     for image in images:
@@ -247,25 +237,21 @@ def _growth(image: Image, contestant: Contestant, megapixels: Sequence[float]) -
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, measure, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure, print and write; return the exit code."""
+    from detector.commands.arguments import start
+
+    parser = benchmark_parser("proposal_speed", __doc__, EXAMPLES)
     parser.add_argument("--config", required=True, help="YAML file of a benchmark, or the name of a preset")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers to this file too")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
-    options = parser.parse_intermixed_args(arguments)
-
-    from detector.commands.run import run
-
-    return run("proposal_speed", lambda: _work(options), stopped="nothing is kept of a benchmark")
+    return start(parser, arguments, _work, stopped=STOPPED)
 
 
 def _work(options: argparse.Namespace) -> int:
     from detector.commands.opencv import check_opencv
 
     check_opencv()
-    from detector.commands.run import say
+    from detector.commands.run import say_unread, warn
     from detector.commands.targets import check_target
     from detector.config import load_config
     from detector.data import open_dataset
@@ -274,16 +260,13 @@ def _work(options: argparse.Namespace) -> int:
     config = load_config(BenchmarkConfig, options.config, options.overrides)
     check_target(options.json, "a benchmark", [options.config])
     dataset = open_dataset(config.data)
-    for warning in dataset.warnings:
-        say("proposal_speed", f"warning: {warning}")
+    warn("proposal_speed", dataset.warnings)
     chosen, unread = readable_part(replace(dataset, records=dataset.records[: config.images or None]))
     rows = run_benchmark(chosen, config)
     if options.json:
         write_benchmark(options.json, chosen, config, rows)
     print(format_benchmark(chosen, config, rows))
-    for line in unread:
-        say("proposal_speed", f"{line}; left out")
-    return 1 if unread else 0
+    return say_unread("proposal_speed", unread, "they are left out")
 
 
 if __name__ == "__main__":

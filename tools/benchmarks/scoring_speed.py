@@ -1,4 +1,4 @@
-"""Time evaluators on a made-up data set of any size: ours by each protocol, pycocotools, hotcoco; seconds and memory.
+"""Time evaluators on a synthetic data set of any size: ours by each protocol, pycocotools, hotcoco; seconds and memory.
 
 Each runs in a fresh process on the same detections, one after the other, so that its peak memory is its own.
 """
@@ -11,13 +11,13 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from turns import STOPPED, benchmark_parser, in_fresh_process
 
 from detector.data.ground_truth import ClassTable
 from detector.data.ilsvrc import det_classes
@@ -26,9 +26,9 @@ from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.matching import match
 from detector.evaluation.protocols import evaluate_ilsvrc, evaluate_voc
 from detector.evaluation.reading import read_results
-from detector.evaluation.results import DetectionTable
+from detector.evaluation.results import DetectionTable, Evaluation
 from detector.evaluation.truth import ILSVRC, Truth
-from detector.evaluation.writing import write_coco, write_ilsvrc
+from detector.evaluation.writing import write_results
 from detector.measuring import peak_memory
 from detector.table import columns
 
@@ -40,13 +40,13 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an evaluator took.
+    """Seconds and memory of an evaluator, and its result.
 
     Attributes:
-        seconds: median of the repetitions, after loading.
-        memory: peak of its process, MB.
-        loaded: the same before it began, with the data in memory.
-        value: the mean AP that it found; None where it only reads.
+        seconds: Median of the repetitions, after loading.
+        memory: Peak memory of its process, MB.
+        loaded: Peak memory before it began, with the data in memory, MB.
+        value: Its mean AP; None where it only reads.
     """
 
     seconds: float
@@ -56,7 +56,7 @@ class Cost:
 
 
 def make_case(images: int, detections: int, seed: int = 0) -> tuple[Truth, DetectionTable]:
-    """About three objects an image, of the 200 classes; detections half near an object, half anywhere."""
+    """Make about three objects per image, of the 200 classes, and detections: half near an object, half anywhere."""
     generator = np.random.default_rng(seed)
     classes = det_classes()
     count = generator.poisson(2.8, images)
@@ -68,7 +68,7 @@ def make_case(images: int, detections: int, seed: int = 0) -> tuple[Truth, Detec
     flags = np.zeros(objects, np.bool_)
     names = tuple(str(number) for number in range(1, images + 1))
     truth = Truth(
-        name="made up",
+        name="synthetic",
         classes=ClassTable(classes.names, classes.wnids, classes.ids),
         image_ids=names,
         paths=tuple(Path(f"{name}.JPEG") for name in names),
@@ -106,25 +106,25 @@ def make_case(images: int, detections: int, seed: int = 0) -> tuple[Truth, Detec
 def run_scoring_benchmark(images: int, detections: int, repetitions: int, peers: bool) -> dict[str, Cost]:
     """Time each evaluator; peers that are not installed are left out."""
     contestants: dict[str, Callable[..., Cost]] = {
-        "ours, ILSVRC (relaxed and plain)": _ours_ilsvrc,
-        "ours, VOC area": _ours_voc,
-        "ours, interval of 1,000 resamples": _ours_interval,
-        "ours, reading ILSVRC's text": _ours_text,
-        "ours, reading COCO's JSON": _ours_json,
+        "ours, ILSVRC (relaxed and plain)": partial(_evaluate, evaluate_ilsvrc),
+        "ours, VOC area": partial(_evaluate, evaluate_voc),
+        "ours, interval of 1,000 resamples": _interval,
+        "ours, reading ILSVRC's text": partial(_read, "found.txt"),
+        "ours, reading COCO's JSON": partial(_read, "found.json"),
     }
     if peers:
-        contestants |= {"hotcoco, IoU 0.5": _hotcoco, "pycocotools, IoU 0.5": _pycocotools}
+        contestants["hotcoco, IoU 0.5"] = partial(_peer, "hotcoco")
+        contestants["pycocotools, IoU 0.5"] = partial(_peer, "pycocotools")
     result = {}
     for name, contestant in contestants.items():
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-            turns = 1 if contestant is _pycocotools else repetitions
-            with contextlib.suppress(ImportError):
-                result[name] = executor.submit(contestant, images, detections, turns).result()
+        turns = 1 if name.startswith("pycocotools") else repetitions
+        with contextlib.suppress(ImportError):
+            result[name] = in_fresh_process(contestant, images, detections, turns)
     return result
 
 
 def format_scoring(images: int, detections: int, rows: dict[str, Cost]) -> str:
-    """A table of a line per evaluator."""
+    """Format a line per evaluator."""
     lines = [("evaluator", "seconds", "peak MB", "MB with the data loaded", "mean AP")]
     for name, cost in rows.items():
         value = "-" if cost.value is None else f"{cost.value:.6f}"
@@ -142,19 +142,15 @@ def _timed(action: Callable[[], float | None], repetitions: int) -> Cost:
     return Cost(float(np.median(seconds)), peak_memory(), loaded, value)
 
 
-def _ours_ilsvrc(images: int, detections: int, repetitions: int) -> Cost:
-    evaluate_ilsvrc(*make_case(20, 100))  # its compiled code is loaded
+def _evaluate(
+    evaluator: Callable[[Truth, DetectionTable], Evaluation], images: int, detections: int, repetitions: int
+) -> Cost:
+    evaluator(*make_case(20, 100))  # its compiled code is loaded
     case = make_case(images, detections)
-    return _timed(lambda: evaluate_ilsvrc(*case).mean_ap, repetitions)
+    return _timed(lambda: evaluator(*case).mean_ap, repetitions)
 
 
-def _ours_voc(images: int, detections: int, repetitions: int) -> Cost:
-    evaluate_voc(*make_case(20, 100))
-    case = make_case(images, detections)
-    return _timed(lambda: evaluate_voc(*case).mean_ap, repetitions)
-
-
-def _ours_interval(images: int, detections: int, repetitions: int) -> Cost:
+def _interval(images: int, detections: int, repetitions: int) -> Cost:
     truth, table = make_case(20, 100)
     bootstrap(truth, match(truth, table, "voc"), table, resamples=2)
     truth, table = make_case(images, detections)
@@ -162,19 +158,11 @@ def _ours_interval(images: int, detections: int, repetitions: int) -> Cost:
     return _timed(lambda: bootstrap(truth, matches, table).value, repetitions)
 
 
-def _ours_text(images: int, detections: int, repetitions: int) -> Cost:
-    return _read(images, detections, repetitions, "found.txt")
-
-
-def _ours_json(images: int, detections: int, repetitions: int) -> Cost:
-    return _read(images, detections, repetitions, "found.json")
-
-
-def _read(images: int, detections: int, repetitions: int, name: str) -> Cost:
+def _read(name: str, images: int, detections: int, repetitions: int) -> Cost:
     truth, table = make_case(images, detections)
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
-        (write_coco if name.endswith("json") else write_ilsvrc)(path, truth, table)
+        write_results(path, truth, table)
         del table
 
         def read() -> None:
@@ -183,16 +171,8 @@ def _read(images: int, detections: int, repetitions: int, name: str) -> Cost:
         return _timed(read, repetitions)
 
 
-def _pycocotools(images: int, detections: int, repetitions: int) -> Cost:
-    return _peer("pycocotools", images, detections, repetitions)
-
-
-def _hotcoco(images: int, detections: int, repetitions: int) -> Cost:
-    return _peer("hotcoco", images, detections, repetitions)
-
-
 def _peer(backend: str, images: int, detections: int, repetitions: int) -> Cost:
-    """COCO's evaluation at one overlap and one range of areas."""
+    """Time COCO's evaluation at one IoU and one range of areas."""
     truth, table = make_case(images, detections)
     coco_class, evaluator_class = coco.classes_of(backend)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -214,32 +194,19 @@ def _peer(backend: str, images: int, detections: int, repetitions: int) -> Cost:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, measure, print; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=_positive, default=10_000, help="(default: %(default)s)")
-    parser.add_argument("--detections", type=_positive, default=1_000_000, help="(default: %(default)s)")
-    parser.add_argument(
-        "--repetitions", type=_positive, default=3, help="of all but pycocotools (default: %(default)s)"
-    )
+    """Measure and print; return the exit code."""
+    from detector.commands.arguments import at_least, start
+
+    parser = benchmark_parser("scoring_speed", __doc__, EXAMPLES)
+    for name, default in (("--images", 10_000), ("--detections", 1_000_000), ("--repetitions", 3)):
+        parser.add_argument(name, type=at_least(1), default=default, help="(default: %(default)s)")
     parser.add_argument("--no-peers", action="store_true", help="leave pycocotools and hotcoco out")
-    options = parser.parse_args(arguments)
-
-    from detector.commands.run import run
-
-    return run("scoring_speed", lambda: _work(options), stopped="nothing is kept of a benchmark", printed_only=True)
+    return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
 def _work(options: argparse.Namespace) -> None:
     rows = run_scoring_benchmark(options.images, options.detections, options.repetitions, peers=not options.no_peers)
     print(format_scoring(options.images, options.detections, rows))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""What the benchmarks share: contestants taking turns, fresh processes, their command lines."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STOPPED = "nothing is kept of a benchmark"
+
+
+def benchmark_parser(name: str, text: str | None, examples: str) -> argparse.ArgumentParser:
+    """Make the parser of a benchmark, for `detector.commands.arguments.start`."""
+    parser = argparse.ArgumentParser(
+        description=text, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=name, settings=False, print_config=False)
+    return parser
+
+
+def take_turns(contestants: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+    """Return the seconds of each call of each contestant; a first round is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for repetition in range(repetitions + 1):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            if repetition:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a process that has done nothing else, so that its peak memory is the function's own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        return executor.submit(function, *args, **kwargs).result()
