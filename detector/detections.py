@@ -145,9 +145,11 @@ class Detections:
         """
         import PIL.Image
 
-        from detector.drawing import draw_detections
+        from detector.drawing import draw_boxes
 
-        return PIL.Image.fromarray(draw_detections(image, self))
+        worst_first = self[np.argsort(self.scores, kind="stable")]
+        texts = [f"{one.name} {one.score:.2f}" for one in worst_first]
+        return PIL.Image.fromarray(draw_boxes(image, worst_first.boxes, worst_first.labels.tolist(), texts))
 
     def to_coco(
         self, image_id: int | str, category_ids: Sequence[int] | Mapping[str, int] | None = None

@@ -1,7 +1,7 @@
-"""Detections drawn on their image: a coloured frame per object with its class and score.
+"""Boxes drawn on an image: a coloured frame per object with a text such as "cat 0.97".
 
-In: an image and its Detections.  Out: a new image of the same shape. Lines and letters scale with the image, a class
-has the same colour in every image, and the best detection lies on top.
+In: an image, boxes [D, 4] px, labels [D], D texts.  Out: a new image of the same shape. Lines and letters scale with
+the image, and a class has the same colour in every image.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.image import Image, ImageSource, read_image
-from detector.detections import Detections
+from proposals.boxes import Boxes
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_detections(image: ImageSource, detections: Detections) -> Image:
-    """Copy an image and draw a frame and a label such as "cat 0.97" for each detection, the best last.
+def draw_boxes(image: ImageSource, boxes: Boxes, labels: Sequence[int], texts: Sequence[str]) -> Image:
+    """Copy an image and draw a frame and a text for each box, the last on top.
 
     Args:
         image: The image, as read_image takes it; an array stays unchanged.
-        detections: D detections in the image's pixels; boxes are cut at the image's edge.
+        boxes: [D, 4] px; they are cut at the image's edge.
+        labels: D classes, which decide the colours.
+        texts: D texts.
 
     Returns:
         [H, W, 3] uint8 RGB.
@@ -37,13 +39,12 @@ def draw_detections(image: ImageSource, detections: Detections) -> Image:
     result = rgb.copy() if isinstance(image, np.ndarray) else rgb
     height, width = result.shape[:2]
     limit = np.array([width - 1, height - 1, width - 1, height - 1])
-    worst_first = detections[np.argsort(detections.scores, kind="stable")]
-    frames = np.clip(np.rint(worst_first.boxes) - [0, 0, 1, 1], 0, limit).astype(int).tolist()
+    frames = np.clip(np.rint(boxes) - [0, 0, 1, 1], 0, limit).astype(int).tolist()
     thickness = max(1, round(min(height, width) / 200))
-    for frame, one in zip(frames, worst_first, strict=True):
-        cv2.rectangle(result, frame[:2], frame[2:], class_colour(one.label), thickness)
-    for frame, one in zip(frames, worst_first, strict=True):
-        _draw_label(result, f"{one.name} {one.score:.2f}", frame, class_colour(one.label), thickness)
+    for frame, label in zip(frames, labels, strict=True):
+        cv2.rectangle(result, frame[:2], frame[2:], class_colour(label), thickness)
+    for frame, label, text in zip(frames, labels, texts, strict=True):
+        _draw_label(result, text, frame, class_colour(label), thickness)
     return result
 
 

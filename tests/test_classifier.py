@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from foreign_weights import to_caffe, to_torchvision
 from safetensors.torch import save_file
 
 from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, load_checkpoint, save_checkpoint
@@ -25,7 +26,7 @@ from detector.classification.ensemble import (
 )
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
-from detector.network.pretrained import CAFFE_INPUT, TORCHVISION_VARIANT, to_caffe, to_torchvision
+from detector.network.pretrained import CAFFE_INPUT, TORCHVISION_VARIANT
 
 Main = Callable[[list[str]], int]
 

@@ -15,7 +15,6 @@ import pytest
 
 from detector.data.image import ImageError, read_image
 from detector.detections import Detection, Detections
-from detector.drawing import draw_detections
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "chelsea.jpg"
 NAMES = ("dog", "cat", "cow")
@@ -138,7 +137,7 @@ def sources(path: Path) -> dict[str, Any]:
 
 
 def test_plot_takes_every_form_of_an_image() -> None:
-    expected = draw_detections(read_image(EXAMPLE), found())
+    expected = np.asarray(found().plot(read_image(EXAMPLE)))
     assert (expected != read_image(EXAMPLE)).any()
     for name, source in sources(EXAMPLE).items():
         drawn = found().plot(source)

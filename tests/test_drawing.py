@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detector.detections import Detections
-from detector.drawing import class_colour, draw_detections
+from detector.drawing import class_colour
 
 NAMES = ("cat", "dog", "person")
 GREY = 77
@@ -19,6 +19,10 @@ def grey(height: int, width: int) -> np.ndarray:
 
 def one(box: tuple[float, ...], score: float = 0.97, label: int = 0, names: tuple[str, ...] = NAMES) -> Detections:
     return Detections(np.array([box], dtype=np.float64), np.array([score]), np.array([label]), names)
+
+
+def draw_detections(image: np.ndarray, found: Detections) -> np.ndarray:
+    return np.asarray(found.plot(image))
 
 
 def painted(image: np.ndarray) -> np.ndarray:

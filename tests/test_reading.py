@@ -215,7 +215,7 @@ def test_truncated_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (gzip.compress(b"[]"), "gzip"),
+        (gzip.compress(b"[]", mtime=0), "gzip"),
         (b"PK\x03\x04rest", "zip"),
         ("[]".encode("utf-16"), "UTF-16"),
         (b'[{"image_id": ' + b"9" * 5000 + b"}]", "digits"),
