@@ -8,12 +8,12 @@ pools have no padding and round up (caffe). torchvision googlenet.py differs in 
 `norm`. `width` makes the paper's "wider" model (§5: no details; 1.25 is ours) and cheaper ones; `inception="naive"` is
 figure 2a, which shows what the 1×1 reductions are for (§4).
 
+Configuration, modules and network stand in this one file so that a reader meets them in order.
 Shapes in comments are for 224 × 224.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,30 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector.network.initialisation import CLASSIFIER_STD, initialise
 from detector.network.lrn import LocalResponseNorm
 from proposals.errors import UserError
 
 SMALLEST_INPUT = 32  # px; five halvings leave one pixel
 AUXILIARY_WEIGHT = 0.3  # §5
-CLASSIFIER_STD = 1 / 1024  # that of the auxiliary classifiers; caffe's file does not give the main one's
-GAUSSIAN_2014 = {
-    # Standard deviations that the first BVLC caffe bvlc_googlenet (2014-12) lists and, with its other filler, ignores.
-    "conv1": 0.1,
-    "depthwise": 0.1,  # not in the file, which has the dense conv1
-    "conv2_reduce": 0.1,
-    "conv2": 0.03,
-    "branch1": 0.03,
-    "branch2_reduce": 0.09,
-    "branch2": 0.03,
-    "branch3_reduce": 0.2,
-    "branch3": 0.03,
-    "branch4": 0.1,
-    "reduce": 0.08,
-    "fc1": 0.02,
-    "fc2": CLASSIFIER_STD,
-    "fc": CLASSIFIER_STD,
-}
-
 
 CHOICES: dict[str, tuple[object, ...]] = {
     "branch3_kernel": (5, 3),
@@ -303,7 +285,10 @@ class GoogLeNet(nn.Module):
         heads = config.auxiliary_heads
         self.auxiliary1 = AuxiliaryHead(inner["inception_4a"], config) if heads > 0 else None
         self.auxiliary2 = AuxiliaryHead(inner["inception_4d"], config) if heads > 1 else None
-        initialise(self)
+        rule = config.initialisation
+        if rule == "auto":
+            rule = "torchvision" if batch else "gaussian2014"
+        initialise(self, rule)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -415,34 +400,6 @@ def check_input(x: Tensor) -> None:
             f"GoogLeNet needs images [N, 3, H, W] of at least {SMALLEST_INPUT} × {SMALLEST_INPUT} px, "
             f"got {list(x.shape)}"
         )
-
-
-def initialise(network: GoogLeNet) -> None:
-    """Draw fresh weights from torch's global generator by the rule of the config's `initialisation`.
-
-    gaussian2014: the standard deviations of `GAUSSIAN_2014`, biases 0.2, classifiers' 0.
-    xavier: uniform within sqrt(3 / inputs), with the same biases (the solver BVLC trained with).
-    torchvision: Gaussian of 0.01 (its cut at ±2 is 200 deviations away), biases 0.
-    Batch normalisation always begins with scale 1 and shift 0.
-    """
-    choice = network.config.initialisation
-    if choice == "auto":
-        choice = "torchvision" if network.config.norm == "batch" else "gaussian2014"
-    for name, module in network.named_modules():
-        if module is network.regression:  # no box moves before the layer is fitted
-            nn.init.zeros_(network.regression.weight)
-            nn.init.zeros_(network.regression.bias)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            row = name.removesuffix(".conv").rpartition(".")[2]
-            if choice == "torchvision":
-                nn.init.normal_(module.weight, std=0.01)
-            elif choice == "xavier":
-                bound = math.sqrt(3 / module.weight[0].numel())
-                nn.init.uniform_(module.weight, -bound, bound)
-            else:
-                nn.init.normal_(module.weight, std=GAUSSIAN_2014[row])
-            if module.bias is not None:
-                nn.init.constant_(module.bias, 0.0 if choice == "torchvision" or row in ("fc", "fc2") else 0.2)
 
 
 def training_loss(outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
