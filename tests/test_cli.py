@@ -732,8 +732,9 @@ def test_train_ends_with_the_next_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train([f"regression_windows={windows}"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("epoch 0  val_loss ")
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert "train_classifier: epoch 0  val_loss " in captured.err
     assert lines[-1] == f"done: python tools/detect.py image.jpg models=[runs/toy/best.safetensors]{ending}"
     noise(workplace / "image.jpg")
     assert tool("detect")(lines[-1].split()[3:]) == 0

@@ -103,8 +103,11 @@ def test_commands(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         schema = options.schema if isinstance(options.schema, str) else options.schema(options)
         if schema and hasattr(options, "overrides"):
             module, _, name = schema.partition(":")
-            if options.config or options.overrides:
-                load_config(getattr(import_module(module), name), options.config, options.overrides)
+            overrides = list(options.overrides)
+            if name == "ImagesConfig":  # its folder is the command's first word
+                overrides.append(f"root={options.source[0]}")
+            if options.config or overrides:
+                load_config(getattr(import_module(module), name), options.config, overrides)
 
 
 def test_the_readme_is_short() -> None:
