@@ -497,7 +497,10 @@ def test_a_stopped_run_goes_on(
         (["rows.both.models=[]"], "overrides: models must name at least one region classifier"),
         (["row.both=1"], "overrides: no key 'row.both'. Did you mean 'rows'?"),
         (["rows.both.suppression.limit=0"], "overrides: suppression.limit must be at least 1, not 0"),
-        (["data.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
+        (
+            ["data.root=nowhere"],
+            "no data set folder 'nowhere'; set data.root=DIR, in a training train.root and val.root",
+        ),
         (["min_iou=0"], "min_iou must be in (0, 1], not 0.0"),
     ],
 )

@@ -182,7 +182,10 @@ def test_no_boxes_at_all(tree):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
+        (
+            ["data.root=nowhere"],
+            "no data set folder 'nowhere'; set data.root=DIR, in a training train.root and val.root",
+        ),
         (["workers=-1"], "workers must not be negative, but is -1"),
         (["stores.superpixels x1=x"], "settings and stores share the name 'superpixels x1'"),
         (["stores.mine=nowhere"], "nowhere: no finished proposals here (no such folder)"),

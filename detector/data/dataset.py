@@ -96,7 +96,7 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
     """
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
-        raise DataError(f"no data set folder {config.root!r}; set data.root=DIR")
+        raise DataError(f"no data set folder {config.root!r}; set data.root=DIR, in a training train.root and val.root")
     refuse_foreign(config)
     match config.kind:
         case DatasetKind.voc:
