@@ -71,7 +71,7 @@ def to_onnx(network: GoogLeNet, size: int = 224) -> bytes:
         if isinstance(module, LocalResponseNorm):
             network.set_submodule(name, _OneOperatorNorm())
     program = torch.onnx.export(
-        _WithOffsets(network) if network.regression else network,
+        _WithOffsets(network).eval() if network.regression else network,
         (torch.zeros(2, 3, size, size),),
         input_names=["images"],
         output_names=["logits", "offsets"] if network.regression else ["logits"],
