@@ -106,8 +106,9 @@ class SharedMember:
     def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
         """Score the boxes of an image, see Member."""
         with timed(seconds, "network"), torch.inference_mode():
-            look = self._network.look(image, boxes)  # maps that do not fit are an error: fewer boxes would not help
-            return scores_of(self._batch.over(len(boxes), lambda part: look(boxes[part])), self.offsets)
+            # Maps that do not fit the memory are an error: fewer boxes would not help.
+            heads = self._network.run_trunk(image, boxes)
+            return scores_of(self._batch.over(len(boxes), lambda part: heads(boxes[part])), self.offsets)
 
 
 def build_members(

@@ -457,10 +457,10 @@ def test_a_map_that_does_not_fit_costs_no_batch(
             detector.score(image, BOXES)
     assert len(tried) == 1
     sizes = []
-    look = SharedNetwork.look
+    run_trunk = SharedNetwork.run_trunk
 
     def counted(self: SharedNetwork, *arguments: Any) -> Callable[[NDArray[np.float32]], Heads]:
-        logits = look(self, *arguments)
+        logits = run_trunk(self, *arguments)
 
         def counting(boxes: NDArray[np.float32]) -> Heads:
             sizes.append(len(boxes))
@@ -468,7 +468,7 @@ def test_a_map_that_does_not_fit_costs_no_batch(
 
         return counting
 
-    monkeypatch.setattr(SharedNetwork, "look", counted)
+    monkeypatch.setattr(SharedNetwork, "run_trunk", counted)
     found = detector.score(image, np.tile(BOXES, (20, 1))).scores.probabilities
     np.testing.assert_allclose(found[:4], expected, atol=1e-5)
     assert sizes == [64, 16]

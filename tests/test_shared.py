@@ -214,12 +214,12 @@ def test_too_little_memory_halves_the_batch(
     boxes = np.tile(BOXES, (20, 1))
     expected = Detector([classifier], DetectorConfig(batch=1)).score(image, boxes).scores.probabilities
     asked = []
-    look = SharedNetwork.look
+    run_trunk = SharedNetwork.run_trunk
 
     def crowded(
         self: SharedNetwork, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> Callable[[NDArray[np.float32]], Heads]:
-        logits = look(self, image, boxes)
+        logits = run_trunk(self, image, boxes)
 
         def few(boxes: NDArray[np.float32]) -> Heads:
             asked.append(len(boxes))
@@ -229,7 +229,7 @@ def test_too_little_memory_halves_the_batch(
 
         return few
 
-    monkeypatch.setattr(SharedNetwork, "look", crowded)
+    monkeypatch.setattr(SharedNetwork, "run_trunk", crowded)
     detector = Detector([classifier], DetectorConfig(batch=8))
     np.testing.assert_allclose(detector.score(image, boxes).scores.probabilities, expected, atol=1e-4)
     assert asked == [64, 32, 16, 16, 16, 16, 16, 16, 4]

@@ -216,7 +216,7 @@ class SharedNetwork:
         self.network = fold_batch_norm(copy.deepcopy(network).eval()).to(device)
         self.network.trunk.to(precision)
 
-    def look(self, image: Image, boxes: Boxes) -> Callable[[Boxes], Heads]:
+    def run_trunk(self, image: Image, boxes: Boxes) -> Callable[[Boxes], Heads]:
         """Run the trunk on an image, once for each level of the pyramid that one of the boxes is cut from.
 
         Args:

@@ -1,6 +1,6 @@
-"""Time whole detectors stage by stage, taking turns on each photograph, beside a straightforward R-CNN.
+"""Time whole detectors stage by stage, taking turns on each image, beside a straightforward R-CNN.
 
-In: photographs, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory.
+In: images, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory.
 The straightforward R-CNN is a first implementation: 2,000 boxes of selective search at R-CNN's scale (ours, which
 favours it), each cut out and resized by OpenCV, batches of 64 through the same layers and weights in eager float32,
 channels first, with `F.local_response_norm`, torchvision's NMS class by class.
@@ -55,7 +55,7 @@ class Timing:
         regions: Mean number of regions per image.
         stages: Median seconds per image in each of STAGES.
         total: Quartiles of the seconds per image.
-        peak: Peak memory of a process that only detects in the first photograph, MB, Python and PyTorch included.
+        peak: Peak memory of a process that only detects in the first image, MB, Python and PyTorch included.
     """
 
     regions: float
@@ -65,11 +65,11 @@ class Timing:
 
 
 def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int) -> dict[str, Timing]:
-    """Time every contestant on every photograph, taking turns; the first round is not timed.
+    """Time every contestant on every image, taking turns; the first round is not timed.
 
     Args:
         names: Presets or files of detectors, and "straightforward".
-        paths: The photographs.
+        paths: The images.
         repetitions: Number of timed rounds.
 
     Raises:

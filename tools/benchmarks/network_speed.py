@@ -4,7 +4,7 @@
     bfloat16       the same in bfloat16, but for the classifier: faster where the processor multiplies that
     plain          the same layers and weights with F.local_response_norm, channels first: a first implementation
     compile        torch.compile of the plain one
-    compile-ours, compile-bfloat16   torch.compile of ours, in both precisions: backend=compile of a detector
+    compile-ours, compile-bfloat16   torch.compile of ours, in both precisions
     onnxruntime    the ONNX export
     torchvision    its googlenet: batch normalisation, 3×3 for 5×5, no local response normalisation; another network
 

@@ -1,4 +1,4 @@
-"""Time proposal methods against each other on the same photographs, in one process, taking turns image by image.
+"""Time proposal methods against each other on the same images, in one process, taking turns image by image.
 
 In: a data set and contestants.  Out: seconds per image, how many times as fast as the first contestant (pair by pair on
 each image), boxes, recall and MABO; peak memory of a process of each; seconds by image size. Medians and quartiles: the
@@ -68,11 +68,11 @@ class BenchmarkConfig:
     """Settings of a benchmark.
 
     Attributes:
-        data: Photographs and objects.
+        data: Images and objects.
         contestants: Methods by the name to print; the others are compared with the first.
         images: Number of images, the first ones of the data set; 0 takes all.
         memory_images: Number of images on which the peak memory of each contestant is measured; 0 skips that.
-        megapixels: Sizes of the growth table, to which the first photograph is resized.
+        megapixels: Sizes of the growth table, to which the first image is resized.
     """
 
     data: DataConfig
@@ -121,7 +121,7 @@ def run_benchmark(dataset: Dataset, config: BenchmarkConfig) -> dict[str, Timing
 
     Raises:
         ImportError: A contestant needs a library that is not installed.
-        ImageError: A photograph cannot be read.
+        ImageError: A image cannot be read.
     """
     records = dataset.records[: config.images or None]
     names = list(config.contestants)
