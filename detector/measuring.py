@@ -1,16 +1,26 @@
-"""Summaries of measurements: quartiles of values, and the peak memory of this process."""
+"""Measurements and their summaries: seconds by stage, quartiles of values, the peak memory of this process."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 Quartiles = tuple[float, float, float]
 """Lower quartile, median, upper quartile."""
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time that the block takes to seconds[stage]."""
+    started = perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + perf_counter() - started
 
 
 def quartiles(values: Sequence[float] | NDArray[np.float64]) -> Quartiles:

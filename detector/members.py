@@ -1,22 +1,20 @@
-"""Members of an ensemble: image and boxes -> RegionScores, from warped regions or regions cut from maps.
+"""Members of an ensemble: images and boxes -> RegionScores, from warped regions or regions cut from maps.
 
-Networks with the same input share one warp of it. A batch for which the device has no memory is halved, then and
-for all later images.
+Networks with the same input share one warp of it. Batches cross images. A batch for which the device has no memory is
+halved, then and for all later images.
 
 N boxes, K classes, S side of a region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from time import perf_counter
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from detector.checkpoint import RegionClassifier
-from detector.data.image import Image
 from detector.device import choose_precision, free_cached_memory, out_of_memory
 from detector.network.backends import build_backend
 from detector.network.googlenet import Heads
@@ -25,7 +23,7 @@ from detector.regions.maps import SharedNetwork
 from detector.regions.warp import warp
 from detector.scores import RegionScores
 from detector.settings import DetectorConfig
-from proposals.boxes import Boxes
+from detector.views import View, pieces, timed_together
 
 Result = TypeVar("Result")
 
@@ -35,7 +33,7 @@ CUTS = 8  # a region cut from maps costs a twelfth of a warped one: this many ti
 
 
 class Member(Protocol):
-    """Scorer of the regions of an image, one part of an ensemble.
+    """Scorer of the regions of images, one part of an ensemble.
 
     Attributes:
         networks: Number of networks whose mean the scores are.
@@ -43,8 +41,12 @@ class Member(Protocol):
 
     networks: int
 
-    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
-        """Score the boxes [N, 4] px of an image; time spent is added to seconds["warp"] and seconds["network"]."""
+    def score(self, views: Sequence[View]) -> RegionScores:
+        """Score the boxes of images, at least one in each.
+
+        Returns:
+            Scores of all boxes, image after image. Time and work are added to the views.
+        """
         ...
 
 
@@ -68,18 +70,23 @@ class WarpedMember:
             for one in classifiers
         ]
 
-    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
-        """Score the boxes of an image, see Member."""
+    def score(self, views: Sequence[View]) -> RegionScores:
+        """Score the boxes of images, see Member."""
+        for view in views:
+            view.count("regions_warped", len(view))
+            view.count("network_passes", len(view) * self.networks)
 
         def run(part: slice) -> list[Heads]:
-            with timed(seconds, "warp"):
-                regions = warp(image, boxes[part], self.regions, self.convention.mean)  # [B, S, S, 3]
+            some = [view for _, view in pieces(views, part)]
+            with timed_together(some, "warp"):
+                warped = [warp(view.image, view.boxes, self.regions, self.convention.mean) for view in some]
+                regions = np.concatenate(warped) if len(warped) > 1 else warped[0]  # [B, S, S, 3]
                 x = network_input(regions, self.convention, self.device)  # [B, 3, S, S]
-            with timed(seconds, "network"), torch.inference_mode():
+            with timed_together(some, "network"), torch.inference_mode():
                 return [network(x) for network in self._run]
 
-        batches = self._batch.over(len(boxes), run)
-        with timed(seconds, "network"):
+        batches = self._batch.over(sum(map(len, views)), run)
+        with timed_together(views, "network"):
             return RegionScores.mean([scores_of(heads, self.offsets) for heads in zip(*batches, strict=True)])
 
 
@@ -103,12 +110,25 @@ class SharedMember:
             classifier.network, classifier.convention, classifier.regions, classifier.shared, device, precision
         )
 
-    def score(self, image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
-        """Score the boxes of an image, see Member."""
-        with timed(seconds, "network"), torch.inference_mode():
-            # Maps that do not fit the memory are an error: fewer boxes would not help.
-            heads = self._network.run_trunk(image, boxes)
-            return scores_of(self._batch.over(len(boxes), lambda part: heads(boxes[part])), self.offsets)
+    def score(self, views: Sequence[View]) -> RegionScores:
+        """Score the boxes of images, see Member."""
+        network = self._network
+        for view in views:
+            view.count("regions_cut", len(view))
+        with torch.inference_mode():
+            with timed_together(views, "trunk"):
+                # Maps that do not fit the memory are an error: fewer boxes would not help.
+                maps = network.trunk(views)
+
+            def run(part: slice) -> Heads:
+                some = pieces(views, part)
+                with timed_together([view for _, view in some], "regions"):
+                    cut = [network.cut(maps[index], view.boxes) for index, view in some]
+                    return network.heads(torch.cat(cut) if len(cut) > 1 else cut[0])  # of [B, C, G, G]
+
+            batches = self._batch.over(sum(map(len, views)), run)
+            with timed_together(views, "regions"):
+                return scores_of(batches, self.offsets)
 
 
 def build_members(
@@ -169,11 +189,3 @@ class Batch:
                 self.size = (length + 1) // 2
                 free_cached_memory(self.device)
         return results
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time that the block takes to seconds[stage]."""
-    started = perf_counter()
-    yield
-    seconds[stage] = seconds.get(stage, 0.0) + perf_counter() - started

@@ -28,12 +28,13 @@ from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, ImageError, ImageSource, read_image
 from detector.detections import Detections
 from detector.device import choose_device
-from detector.members import timed
+from detector.measuring import timed
 from detector.multibox import load_source
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer
 from detector.settings import DetectorConfig, SuppressionConfig
 from detector.suppression import suppress
+from detector.views import View
 from proposals.boxes import Boxes, floating
 from proposals.errors import UserError
 from proposals.merging import propose
@@ -52,7 +53,8 @@ class ScoredImage:
         scores: Mean over the members, of each proposal.
         suppression: The preset's thresholds.
         names: The K class names.
-        seconds: Time spent in each stage so far: proposals, warp, network, suppression.
+        seconds: Time spent so far, by stage (detector.views.STAGES).
+        counts: Work done: regions_cut, regions_warped, network_passes, trunk_pixels (detector.views.View).
     """
 
     image: Image
@@ -61,6 +63,7 @@ class ScoredImage:
     suppression: SuppressionConfig
     names: tuple[str, ...]
     seconds: dict[str, float]
+    counts: dict[str, int]
 
     @cached_property
     def class_boxes(self) -> Boxes:
@@ -213,14 +216,7 @@ class Detector:
         >>> len(scored.detections(min_score=0.01)) > len(scored.detections(min_score=0.01, max_iou=0.1))
         True
         """
-        pixels = read_image(image)
-        seconds: dict[str, float] = {}
-        if boxes is None:
-            with timed(seconds, "proposals"):
-                boxes = self._propose(pixels, image)
-        boxes = floating(np.asarray(boxes))  # [N, 4]
-        scores = self._scorer(pixels, boxes, seconds)
-        return ScoredImage(pixels, boxes, scores, self.config.suppression, self.classes.names, seconds)
+        return self._score([self._view(image, boxes)])[0]
 
     def stream(
         self, paths: Iterable[str | Path], *, on_error: Callable[[Path, Exception], None] | None = None
@@ -252,6 +248,23 @@ class Detector:
                     _LOG.warning("%s", error if isinstance(error, ImageError) else f"{path}: {error}")
                 continue
             yield path, found
+
+    def _view(self, image: ImageSource, boxes: Boxes | None = None) -> View:
+        """Read an image, and propose boxes unless some are given."""
+        pixels = read_image(image)
+        seconds: dict[str, float] = {}
+        if boxes is None:
+            with timed(seconds, "proposals"):
+                boxes = self._propose(pixels, image)
+        return View(pixels, floating(np.asarray(boxes)), seconds)
+
+    def _score(self, views: Sequence[View]) -> list[ScoredImage]:
+        """Score images together."""
+        suppression, names = self.config.suppression, self.classes.names
+        return [
+            ScoredImage(view.image, view.boxes, scores, suppression, names, view.seconds, view.counts)
+            for view, scores in zip(views, self._scorer(views), strict=True)
+        ]
 
     def _propose(self, pixels: Image, source: ImageSource) -> Boxes:
         """Boxes [N, 4] px of all the sources that the config names; a store of own boxes knows an image by its file."""

@@ -1,6 +1,6 @@
 """Boxes -> RegionScores: the mean of an ensemble, on request only of regions that its first member passes.
 
-In: image [H, W, 3] uint8 RGB, boxes [N, 4] px.  Out: RegionScores of the N boxes.
+In: images [H, W, 3] uint8 RGB, boxes [N, 4] px in each.  Out: RegionScores of each image's N boxes.
 The paper's entry averages the softmax of six GoogLeNets over every region (§8). Most regions are background. In the
 cascade, which is ours, the first member rejects those, and the other members score only the remaining regions.
 The cascade is a heuristic. One member's score bounds the mean of six only to within 5/6, so no region can be dropped
@@ -11,19 +11,20 @@ N boxes, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from detector.checkpoint import CheckpointError, RegionClassifier
-from detector.data.image import Image
 from detector.invocation import command
 from detector.members import Member, build_members
 from detector.scores import RegionScores
 from detector.settings import CascadeConfig, DetectorConfig
-from proposals.boxes import Boxes, check_boxes, mirrored
+from detector.views import View
+from proposals.boxes import check_boxes
 
 
 class RegionScorer:
@@ -53,48 +54,48 @@ class RegionScorer:
         self._first = build_members(classifiers[:first], config, device)
         self._others = build_members(classifiers[first:], config, device)
 
-    def __call__(self, image: Image, boxes: Boxes, seconds: dict[str, float] | None = None) -> RegionScores:
-        """Score the boxes of an image; time spent is added to seconds["warp"] and seconds["network"].
+    def __call__(self, views: Sequence[View]) -> list[RegionScores]:
+        """Score the boxes of images, in batches that cross images; time and work are added to the views.
 
         Raises:
-            ValueError: A box is not finite, has no area or lies outside the image.
+            ValueError: A box is not finite, has no area or lies outside its image.
         """
-        check_boxes(boxes, image.shape[1], image.shape[0])
-        seconds = {} if seconds is None else seconds
-        if len(boxes) == 0:
-            return RegionScores.empty(self.classes, offsets=self.config.regression)
-        first = self._mean(self._first, image, boxes, seconds)
+        for view in views:
+            check_boxes(view.boxes, view.image.shape[1], view.image.shape[0])
+        first = self._mean(self._first, views)
+        if not self._others:
+            return first
+        passing = [passes(scores, self.config.cascade) for scores in first]
+        others = self._mean(self._others, [view[rows] for view, rows in zip(views, passing, strict=True)])
         count = sum(member.networks for member in self._others)
+        return [cascaded(*each, count) for each in zip(first, passing, others, strict=True)]
 
-        def others(rows: NDArray[np.int64]) -> RegionScores:
-            return self._mean(self._others, image, boxes[rows], seconds)
-
-        return cascaded(first, others, count, self.config.cascade)
-
-    def _mean(self, members: Sequence[Member], image: Image, boxes: Boxes, seconds: dict[str, float]) -> RegionScores:
+    def _mean(self, members: Sequence[Member], views: Sequence[View]) -> list[RegionScores]:
         """Mean over the members, and with `mirror` over each region and its mirror image."""
-        scores = [member.score(image, boxes, seconds) for member in members]
+        shown = [view for view in views if len(view)]
+        if not shown:
+            return [RegionScores.empty(self.classes, offsets=self.config.regression)] * len(views)
+        scores = [member.score(shown) for member in members]
         if self.config.mirror:
-            flipped, moved = np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])
-            scores += [member.score(flipped, moved, seconds).mirrored() for member in members]
-        return RegionScores.mean(scores, [member.networks for member in members] * (1 + self.config.mirror))
+            mirrored = [view.mirrored() for view in shown]
+            scores += [member.score(mirrored).mirrored() for member in members]
+        mean = RegionScores.mean(scores, [member.networks for member in members] * (1 + self.config.mirror))
+        ends = accumulate(map(len, views))
+        return [mean[end - len(view) : end] for view, end in zip(views, ends, strict=True)]
 
 
-def cascaded(
-    first: RegionScores, others: Callable[[NDArray[np.int64]], RegionScores], count: int, config: CascadeConfig
-) -> RegionScores:
-    """Average an ensemble; regions that the first member rejects keep its scores.
+def cascaded(first: RegionScores, passing: NDArray[np.int64], others: RegionScores, count: int) -> RegionScores:
+    """Average an ensemble over an image's regions; regions that the first member rejects keep its scores.
 
     Args:
         first: The first member's scores of N regions.
-        others: Function that returns the other members' mean scores of the regions at some positions.
-        count: Number of other members.
-        config: The condition for a region to pass.
+        passing: Positions of the regions that pass, see `passes`.
+        others: The other members' mean scores of those.
+        count: Number of other members, at least 1.
     """
-    passing = passes(first, config) if count else np.zeros(0, np.int64)
     if len(passing) == 0:
         return first
-    return first.updated(passing, RegionScores.mean([first[passing], others(passing)], [1, count]))
+    return first.updated(passing, RegionScores.mean([first[passing], others], [1, count]))
 
 
 def passes(scores: RegionScores, config: CascadeConfig) -> NDArray[np.int64]:

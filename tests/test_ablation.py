@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -22,7 +21,6 @@ from detector.config import ConfigError, config_to_dict, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
 from detector.data.ilsvrc import det_classes
-from detector.data.image import Image
 from detector.evaluation import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.bootstrap import Interval
 from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_table
@@ -51,7 +49,7 @@ from detector.scores import RegionScores
 from detector.scoring import RegionScorer
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from detector.suppression import suppress
-from proposals.boxes import Boxes
+from detector.views import View
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
 
@@ -127,9 +125,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of boxes that classifiers were asked to score, image by image."""
     score, counts = RegionScorer.__call__, list[int]()
 
-    def counted(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> RegionScores:
-        counts.append(len(boxes))
-        return score(self, image, boxes, *rest)
+    def counted(self: RegionScorer, views: Sequence[View]) -> list[RegionScores]:
+        counts.extend(map(len, views))
+        return score(self, views)
 
     monkeypatch.setattr(RegionScorer, "__call__", counted)
     return counts
@@ -463,11 +461,11 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     score, counts = RegionScorer.__call__, list[int]()
 
-    def stop_at_the_second(self: RegionScorer, image: Image, boxes: Boxes, *rest: Any) -> RegionScores:
-        counts.append(len(boxes))
+    def stop_at_the_second(self: RegionScorer, views: Sequence[View]) -> list[RegionScores]:
+        counts.extend(map(len, views))
         if len(counts) == 2:
             raise KeyboardInterrupt
-        return score(self, image, boxes, *rest)
+        return score(self, views)
 
     one = ["rows.both.models=" + json.dumps(config.rows["first"].models)]
     monkeypatch.setattr(RegionScorer, "__call__", stop_at_the_second)

@@ -21,7 +21,7 @@ LAYERS = (
     "config device settings data",
     "drawing detections suppression",
     "evaluation report",
-    "network regions scores",
+    "views network regions scores",
     "checkpoint class_order members scoring multibox classification",
     "pipeline extraction",
     "experiments",

@@ -457,18 +457,13 @@ def test_a_map_that_does_not_fit_costs_no_batch(
             detector.score(image, BOXES)
     assert len(tried) == 1
     sizes = []
-    run_trunk = SharedNetwork.run_trunk
+    heads = SharedNetwork.heads
 
-    def counted(self: SharedNetwork, *arguments: Any) -> Callable[[NDArray[np.float32]], Heads]:
-        logits = run_trunk(self, *arguments)
+    def counted(self: SharedNetwork, features: Tensor) -> Heads:
+        sizes.append(len(features))
+        return heads(self, features)
 
-        def counting(boxes: NDArray[np.float32]) -> Heads:
-            sizes.append(len(boxes))
-            return logits(boxes)
-
-        return counting
-
-    monkeypatch.setattr(SharedNetwork, "run_trunk", counted)
+    monkeypatch.setattr(SharedNetwork, "heads", counted)
     found = detector.score(image, np.tile(BOXES, (20, 1))).scores.probabilities
     np.testing.assert_allclose(found[:4], expected, atol=1e-5)
     assert sizes == [64, 16]

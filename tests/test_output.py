@@ -30,7 +30,8 @@ from proposals.errors import UserError
 
 CLASSES = ClassTable(("cat", "naïve dog"), ("n02121808", None), (1, 2))
 IMAGE = np.full((60, 80, 3), 90, np.uint8)
-SECONDS = {"proposals": 0.25, "warp": 0.125, "network": 1.5, "suppression": 0.001}
+SECONDS = {"proposals": 0.25, "trunk": 0.5, "regions": 0.375, "warp": 0.125, "network": 0.625, "suppression": 0.001}
+COUNTS = {"regions_cut": 3, "trunk_pixels": 25_600}
 
 
 def make_scored(count: int, regions: int = 3, image: Image = IMAGE) -> ScoredImage:
@@ -38,7 +39,7 @@ def make_scored(count: int, regions: int = 3, image: Image = IMAGE) -> ScoredIma
     boxes = np.array([[1, 2, 30.25, 40], [5, 6, 70, 50.126], [0, 0, 80, 60]], np.float32)[:regions]
     scores = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.9, 0.05, 0.05]], np.float32)[:regions]
     thresholds = SuppressionConfig(min_score=0.0 if count else 0.99, limit=max(count, 1))
-    return ScoredImage(image, boxes, RegionScores(scores), thresholds, CLASSES.names, dict(SECONDS))
+    return ScoredImage(image, boxes, RegionScores(scores), thresholds, CLASSES.names, dict(SECONDS), COUNTS)
 
 
 def make_both(count: int, regions: int = 3) -> tuple[ScoredImage, Detections]:
@@ -110,7 +111,8 @@ def test_paths_that_only_differ_in_where_their_folders_end() -> None:
 def test_the_table_of_an_image() -> None:
     lines = format_run(Path("photos/a.jpg"), *make_both(2)).splitlines()
     assert lines[0] == (
-        "photos/a.jpg  80×60, 3 regions, 1.88 s (proposals 0.25, warp 0.12, network 1.50, suppression 0.00)"
+        "photos/a.jpg  80×60, 3 regions, 1.88 s (proposals 0.25, trunk 0.50, regions 0.38, warp 0.12, "
+        "network 0.62, suppression 0.00)"
     )
     assert lines[1].split() == ["class", "score", "x1", "y1", "x2", "y2"]
     assert lines[2].split() == ["naïve", "dog", "0.700", "1", "2", "30", "40"]

@@ -214,22 +214,15 @@ def test_too_little_memory_halves_the_batch(
     boxes = np.tile(BOXES, (20, 1))
     expected = Detector([classifier], DetectorConfig(batch=1)).score(image, boxes).scores.probabilities
     asked = []
-    run_trunk = SharedNetwork.run_trunk
+    heads = SharedNetwork.heads
 
-    def crowded(
-        self: SharedNetwork, image: NDArray[np.uint8], boxes: NDArray[np.float32]
-    ) -> Callable[[NDArray[np.float32]], Heads]:
-        logits = run_trunk(self, image, boxes)
+    def crowded(self: SharedNetwork, features: Tensor) -> Heads:
+        asked.append(len(features))
+        if len(features) > 20:
+            raise torch.OutOfMemoryError
+        return heads(self, features)
 
-        def few(boxes: NDArray[np.float32]) -> Heads:
-            asked.append(len(boxes))
-            if len(boxes) > 20:
-                raise torch.OutOfMemoryError
-            return logits(boxes)
-
-        return few
-
-    monkeypatch.setattr(SharedNetwork, "run_trunk", crowded)
+    monkeypatch.setattr(SharedNetwork, "heads", crowded)
     detector = Detector([classifier], DetectorConfig(batch=8))
     np.testing.assert_allclose(detector.score(image, boxes).scores.probabilities, expected, atol=1e-4)
     assert asked == [64, 32, 16, 16, 16, 16, 16, 16, 4]

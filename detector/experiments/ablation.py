@@ -40,7 +40,8 @@ from detector.scores import RegionScores
 from detector.scoring import RegionScorer, cascaded, passes
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from detector.suppression import suppress
-from proposals.boxes import Boxes, mirrored
+from detector.views import View
+from proposals.boxes import Boxes
 from proposals.files import write_whole
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
@@ -283,10 +284,10 @@ class _Member:
 
     def score(self, record: Record, mirror: bool, boxes: Boxes) -> RegionScores:
         """Score the boxes in the image, or their mirror images in the mirrored image."""
-        image = record.read()
+        view = View(record.read(), boxes)
         if not mirror:
-            return self.scorer(image, boxes)
-        return self.scorer(np.ascontiguousarray(image[:, ::-1]), mirrored(boxes, image.shape[1])).mirrored()
+            return self.scorer([view])[0]
+        return self.scorer([view.mirrored()])[0].mirrored()
 
     def score_all(self, dataset: Dataset, stores: Sequence[ProposalStore], mirror: bool) -> None:
         """Score all boxes of the proposal stores that have no score yet."""
@@ -327,4 +328,7 @@ def _recombine(
 def _ensemble(each: Sequence[RegionScores], config: CascadeConfig) -> RegionScores:
     """Combine the members' scores as the detector's cascade does."""
     first, *others = each
-    return cascaded(first, lambda rows: RegionScores.mean([one[rows] for one in others]), len(others), config)
+    if not others:
+        return first
+    passing = passes(first, config)
+    return cascaded(first, passing, RegionScores.mean([one[passing] for one in others]), len(others))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from detector.network.googlenet import GoogLeNet, Heads
 from detector.network.input import InputConvention, network_input
 from detector.regions.warp import RegionConfig, context_windows
 from detector.threads import spread
+from detector.views import View
 from proposals.boxes import Boxes, check_boxes
 from proposals.compiling import compiled
 from proposals.settings import settings_hash
@@ -190,6 +191,19 @@ def _weights(start: Tensor, stop: Tensor, grid: int, length: int) -> Tensor:
     return (1 - away).clamp(min=0) * inside[:, :, None]
 
 
+@dataclass(frozen=True, eq=False)
+class ImageMaps:
+    """The trunk's maps of an image.
+
+    Attributes:
+        size: Height and width of the image, px.
+        levels: Level of the pyramid -> the map [1, C, h, w] float32, and the scale of that level in x and y.
+    """
+
+    size: tuple[int, int]
+    levels: dict[int, tuple[Tensor, tuple[float, float]]]
+
+
 class SharedNetwork:
     """A network whose trunk sees whole images and whose last modules see regions, ready to score.
 
@@ -216,29 +230,39 @@ class SharedNetwork:
         self.network = fold_batch_norm(copy.deepcopy(network).eval()).to(device)
         self.network.trunk.to(precision)
 
-    def run_trunk(self, image: Image, boxes: Boxes) -> Callable[[Boxes], Heads]:
-        """Run the trunk on an image, once for each level of the pyramid that one of the boxes is cut from.
+    def trunk(self, views: Sequence[View]) -> list[ImageMaps]:
+        """Run the trunk on images, once for each level of the pyramid that one of an image's boxes is cut from.
+
+        Images that have the same size at a level pass together. The pixels seen are added to the views' trunk_pixels.
 
         Args:
-            image: [H, W, 3] uint8 RGB.
-            boxes: [N, 4] px, all boxes that will be scored.
+            views: Images, and all boxes that will be cut from their maps.
 
         Returns:
-            A function from some of the boxes [M, 4] to their logits [M, K + 1] and box offsets [M, K, 4].
+            The maps of each image.
         """
-        height, width, _ = image.shape
-        maps = {}
-        levels = choose_level(context_windows(boxes, self.regions), (height, width), self.config)
-        for level in np.unique(levels).tolist():
-            shown, scale = resize_to_area(image, self.config.pyramid[level])
-            x = network_input(shown[None], self.convention, self.device).to(self.precision)
-            maps[level] = self.network.trunk_slice(None, FIRST_REGION_LAYER)(x).float(), scale
+        found = [ImageMaps((view.image.shape[0], view.image.shape[1]), {}) for view in views]
+        alike: dict[tuple[int, tuple[int, ...]], list[tuple[int, Image, tuple[float, float]]]] = {}
+        for index, view in enumerate(views):
+            levels = choose_level(context_windows(view.boxes, self.regions), found[index].size, self.config)
+            for level in np.unique(levels).tolist():
+                shown, scale = resize_to_area(view.image, self.config.pyramid[level])
+                view.count("trunk_pixels", shown.shape[0] * shown.shape[1])
+                alike.setdefault((level, shown.shape), []).append((index, shown, scale))
+        for (level, _), images in alike.items():
+            x = network_input(np.stack([shown for _, shown, _ in images]), self.convention, self.device)
+            features = self.network.trunk_slice(None, FIRST_REGION_LAYER)(x.to(self.precision)).float()
+            for (index, _, scale), own in zip(images, torch.split(features, 1), strict=True):
+                found[index].levels[level] = own, scale
+        return found
 
-        def heads(some: Boxes) -> Heads:
-            features = cut_regions(maps.__getitem__, some, (height, width), self.regions, self.config)  # [M, C, G, G]
-            return self.network.heads(self.network.trunk_slice(FIRST_REGION_LAYER)(features.to(self.precision)))
+    def cut(self, maps: ImageMaps, boxes: Boxes) -> Tensor:
+        """Cut some of an image's boxes [M, 4] px from its maps -> [M, C, G, G] float32."""
+        return cut_regions(maps.levels.__getitem__, boxes, maps.size, self.regions, self.config)
 
-        return heads
+    def heads(self, features: Tensor) -> Heads:
+        """Run the last modules on regions: [M, C, G, G] -> logits [M, K + 1] and box offsets [M, K, 4]."""
+        return self.network.heads(self.network.trunk_slice(FIRST_REGION_LAYER)(features.to(self.precision)))
 
 
 @compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})

@@ -27,10 +27,10 @@ from turns import STOPPED, benchmark_parser, in_fresh_process
 from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.data.image import Image, ImageError, read_image
 from detector.device import keep_freed_memory
-from detector.measuring import Quartiles, peak_memory, quartiles
-from detector.members import timed
+from detector.measuring import Quartiles, peak_memory, quartiles, timed
 from detector.pipeline import Detector
 from detector.table import columns
+from detector.views import STAGES
 from proposals.merging import propose
 from proposals.settings import ProposalConfig
 
@@ -40,7 +40,6 @@ EXAMPLES = """examples:
 """
 
 STRAIGHTFORWARD = "straightforward"
-STAGES = ("proposals", "warp", "network", "suppression")
 BOXES, BATCH, MIN_SCORE, MAX_IOU = 2000, 64, 0.001, 0.3
 
 Detect = Callable[[Image], tuple[int, dict[str, float]]]
