@@ -8,19 +8,23 @@ N boxes, K classes, S side of a region.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from detector.checkpoint import RegionClassifier
 from detector.device import choose_precision, free_cached_memory, out_of_memory
 from detector.network.backends import build_backend
 from detector.network.googlenet import Heads
 from detector.network.input import network_input
-from detector.regions.maps import SharedNetwork
+from detector.regions.maps import ImageMaps, SharedNetwork
 from detector.regions.warp import warp
+from detector.rejection import RejectionModel
 from detector.scores import RegionScores
 from detector.settings import DetectorConfig
 from detector.views import View, pieces, timed_together
@@ -97,13 +101,22 @@ class SharedMember:
         classifier: A region classifier with `shared` settings.
         config: Batch size, precision and box regression.
         device: Where the network runs.
+        rejection: Layer that rejects regions before they are cut; None cuts and scores them all.
     """
 
     networks = 1
 
-    def __init__(self, classifier: RegionClassifier, config: DetectorConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        classifier: RegionClassifier,
+        config: DetectorConfig,
+        device: torch.device,
+        rejection: RejectionModel | None = None,
+    ) -> None:
         assert classifier.shared is not None
-        self.offsets = config.regression
+        self.offsets, self.classes = config.regression, len(classifier.classes)
+        self._layer = copy.deepcopy(rejection.layer).to(device) if rejection else None
+        self._threshold = rejection.threshold if rejection else 0.0
         self._batch = Batch(CUTS * batch_size(config, device), device)
         precision = choose_precision(config.precision, device)
         self._network = SharedNetwork(
@@ -111,35 +124,62 @@ class SharedMember:
         )
 
     def score(self, views: Sequence[View]) -> RegionScores:
-        """Score the boxes of images, see Member."""
+        """Score the boxes of images, see Member; those that the layer rejects are certain to be background."""
         network = self._network
-        for view in views:
-            view.count("regions_cut", len(view))
         with torch.inference_mode():
             with timed_together(views, "trunk"):
                 # Maps that do not fit the memory are an error: fewer boxes would not help.
                 maps = network.trunk(views)
+            with timed_together(views, "rejection"):
+                passing = self._passing(views, maps)
+            kept = [view[np.flatnonzero(rows)] for view, rows in zip(views, passing, strict=True)]
+            for view in kept:
+                view.count("regions_cut", len(view))
 
             def run(part: slice) -> Heads:
-                some = pieces(views, part)
+                some = pieces(kept, part)
                 with timed_together([view for _, view in some], "regions"):
                     cut = [network.cut(maps[index], view.boxes) for index, view in some]
                     return network.heads(torch.cat(cut) if len(cut) > 1 else cut[0])  # of [B, C, G, G]
 
-            batches = self._batch.over(sum(map(len, views)), run)
+            batches = self._batch.over(sum(map(len, kept)), run)
             with timed_together(views, "regions"):
-                return scores_of(batches, self.offsets)
+                all_passing = np.concatenate(passing)
+                scores = RegionScores.background(len(all_passing), self.classes, offsets=self.offsets)
+                return scores.updated(all_passing, scores_of(batches, self.offsets)) if batches else scores
+
+    def _passing(self, views: Sequence[View], maps: Sequence[ImageMaps]) -> list[NDArray[np.bool_]]:
+        """Return which boxes of each view the layer does not reject, copied from the device once."""
+        if self._layer is None:
+            return [np.ones(len(view), np.bool_) for view in views]
+        network = self._network
+        logits = [
+            self._layer(one.levels.__getitem__, view.boxes, one.size, network.regions, network.config)
+            for view, one in zip(views, maps, strict=True)
+        ]
+        passing = torch.cat(logits).sigmoid().cpu().numpy() >= self._threshold
+        return np.split(passing, list(accumulate(map(len, views)))[:-1])
 
 
 def build_members(
-    classifiers: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device
+    classifiers: Sequence[RegionClassifier],
+    config: DetectorConfig,
+    device: torch.device,
+    rejection: RejectionModel | None = None,
 ) -> list[Member]:
-    """Make the classifiers ready to score; those that need the same warped squares become one member."""
+    """Make the classifiers ready to score; those that need the same warped squares become one member.
+
+    Args:
+        classifiers: The networks.
+        config: Batch size, backend, precision and box regression.
+        device: Where they run.
+        rejection: Rejection layer of the first classifier, which then cuts its regions from maps.
+    """
     members: list[Member] = []
     warped: dict[tuple[object, object], list[RegionClassifier]] = {}
-    for one in classifiers:
+    for index, one in enumerate(classifiers):
         if one.shared:
-            members.append(SharedMember(one, config, device))
+            members.append(SharedMember(one, config, device, rejection if index == 0 else None))
         else:
             warped.setdefault((one.regions, one.convention), []).append(one)
     return members + [WarpedMember(group, config, device) for group in warped.values()]

@@ -30,6 +30,7 @@ from detector.detections import Detections
 from detector.device import choose_device
 from detector.measuring import timed
 from detector.multibox import load_source
+from detector.rejection import find_rejection
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer
 from detector.settings import DetectorConfig, SuppressionConfig
@@ -110,8 +111,8 @@ class Detector:
 
     Raises:
         ValueError: There is no member.
-        CheckpointError: The members' classes differ, a member lacks what the config asks for, or MultiBox's weights are
-            missing.
+        CheckpointError: The members' classes differ, a member lacks what the config asks for, or MultiBox's weights or
+            the rejection layer are missing.
         DeviceError: The device lacks the backend or the precision.
         SourceError, StoreError: A source of own boxes does not exist.
         ImportError: The config asks for onnxruntime, which is not installed.
@@ -137,7 +138,8 @@ class Detector:
             )
             for number, member in enumerate(members, 1)
         ]
-        self._scorer = RegionScorer(self.members, config, self.device)
+        rejection = find_rejection(config, self.members[0])
+        self._scorer = RegionScorer(self.members, config, self.device, rejection)
         self._multibox = (
             load_source(config.proposals.multibox, self.device) if config.proposals.multibox.weights else None
         )

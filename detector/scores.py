@@ -52,8 +52,14 @@ class RegionScores:
     @classmethod
     def empty(cls, classes: int, *, offsets: bool) -> RegionScores:
         """Return the scores of no region."""
-        none = np.zeros((0, classes, 4), np.float32) if offsets else None
-        return cls(np.zeros((0, classes + 1), np.float32), none)
+        return cls.background(0, classes, offsets=offsets)
+
+    @classmethod
+    def background(cls, count: int, classes: int, *, offsets: bool) -> RegionScores:
+        """Return the scores of regions that are certain to be background."""
+        probabilities = np.zeros((count, classes + 1), np.float32)
+        probabilities[:, 0] = 1
+        return cls(probabilities, np.zeros((count, classes, 4), np.float32) if offsets else None)
 
     @staticmethod
     def mean(parts: Sequence[RegionScores], weights: Sequence[int] | None = None) -> RegionScores:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.invocation import command
 from detector.members import Member, build_members
+from detector.rejection import RejectionModel
 from detector.scores import RegionScores
 from detector.settings import CascadeConfig, DetectorConfig
 from detector.views import View
@@ -34,6 +35,7 @@ class RegionScorer:
         classifiers: At least one, all with the same classes.
         config: Batch size, backend, precision, box regression, mirrored regions and cascade.
         device: Where the networks run.
+        rejection: Rejection layer of the first classifier; None lets it score all regions.
 
     Raises:
         CheckpointError: The config asks for box regression, and a classifier has none.
@@ -41,7 +43,13 @@ class RegionScorer:
         ImportError: The config asks for onnxruntime, which is not installed.
     """
 
-    def __init__(self, classifiers: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        classifiers: Sequence[RegionClassifier],
+        config: DetectorConfig,
+        device: torch.device,
+        rejection: RejectionModel | None = None,
+    ) -> None:
         self.classes, self.config = len(classifiers[0].classes), config
         without = [number for number, one in enumerate(classifiers, 1) if not one.network.config.regression_cells]
         if config.regression and without:
@@ -51,7 +59,7 @@ class RegionScorer:
                 "or take regression=false"
             )
         first = 1 if config.cascade.applies else len(classifiers)
-        self._first = build_members(classifiers[:first], config, device)
+        self._first = build_members(classifiers[:first], config, device, rejection)
         self._others = build_members(classifiers[first:], config, device)
 
     def __call__(self, views: Sequence[View]) -> list[RegionScores]:

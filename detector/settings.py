@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from proposals.settings import PRECISIONS, ProposalConfig, settings_hash
 
 BACKENDS = ("torch", "onnxruntime")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,27 @@ class SuppressionConfig:
             raise ValueError(f"suppression.soft_sigma must be 0 or above, not {self.soft_sigma}")
         if self.limit < 1:
             raise ValueError(f"suppression.limit must be at least 1, not {self.limit}")
+
+
+@dataclass(frozen=True)
+class RejectionConfig:
+    """Which regions are rejected on the maps of the first model, before it scores them; by default none.
+
+    Attributes:
+        weights: The rejection layer of the first model, which cuts its regions from maps: a file; auto for
+            MODEL.rejection.safetensors beside that model's file, where fit_cascade writes it, or none if there is none;
+            empty for none. A layer works with one model alone, or with a cascade, and without `mirror`; auto takes none
+            elsewhere.
+        threshold: Probability of any object, by the layer, below which a region is rejected, in [0, 1). null: the one
+            that was chosen when the layer was fitted.
+    """
+
+    weights: str = ""
+    threshold: float | None = None  # ours
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ValueError(f"rejection.threshold must be in [0, 1), not {self.threshold}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,7 @@ class DetectorConfig:
         regression: Move each class's box by the classifiers' box-regression layers; every classifier must have one. The
             paper has none.
         mirror: Score the mirror image of each region too and take the mean, at twice the cost. The paper mentions none.
+        rejection: Which regions the first model does not score.
         cascade: Which regions the members after the first score too.
         batch: Number of warped regions scored at a time. null: 8 on a CPU; on a GPU 256, or what its memory holds.
         backend: What runs the networks: torch, or onnxruntime, an optional extra that computes in float32 on a CPU.
@@ -84,6 +107,7 @@ class DetectorConfig:
     suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
     regression: bool = False
     mirror: bool = False
+    rejection: RejectionConfig = field(default_factory=RejectionConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
     batch: int | None = None  # on a CPU 16 and 32 are no faster in whole detectors, and take more memory
     backend: str = "torch"
@@ -98,8 +122,17 @@ class DetectorConfig:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.rejection.weights not in ("", AUTO) and not self.may_reject:
+            raise ValueError(
+                "rejection.weights needs mirror=false, and with several models a cascade (cascade.threshold above 0)"
+            )
         if self.backend == "onnxruntime" and self.precision == "bfloat16":
             raise ValueError("backend=onnxruntime computes in float32; leave out precision=bfloat16")
+
+    @property
+    def may_reject(self) -> bool:
+        """Whether a region that the first model does not score is scored by no other either."""
+        return not self.mirror and (len(self.models) == 1 or self.cascade.applies)
 
     def __hash__(self) -> int:
         return settings_hash(self)

@@ -20,8 +20,9 @@ from detector.data.image import Image
 from detector.measuring import timed
 from proposals.boxes import Boxes, mirrored
 
-STAGES = ("proposals", "trunk", "regions", "warp", "network", "suppression")
-"""Names in `seconds`: boxes proposed; maps of whole images made by a trunk; regions cut from them and scored; regions
+STAGES = ("proposals", "trunk", "rejection", "regions", "warp", "network", "suppression")
+"""Names in `seconds`: boxes proposed; maps of whole images made by a trunk; regions rejected on
+them; regions cut from them and scored; regions
 warped; warped regions scored; scores turned into detections. Where a GPU computes, the stage that waits for a result
 holds the time of the work queued before it."""
 

@@ -22,7 +22,7 @@ LAYERS = (
     "drawing detections suppression",
     "evaluation report",
     "views network regions scores",
-    "checkpoint class_order members scoring multibox classification",
+    "checkpoint class_order rejection members scoring multibox classification",
     "pipeline extraction",
     "experiments",
     "training",
