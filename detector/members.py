@@ -119,13 +119,13 @@ class SharedMember:
         self._threshold = rejection.threshold if rejection else 0.0
         self._batch = Batch(CUTS * batch_size(config, device), device)
         precision = choose_precision(config.precision, device)
-        self._network = SharedNetwork(
+        self.network = SharedNetwork(
             classifier.network, classifier.convention, classifier.regions, classifier.shared, device, precision
         )
 
     def score(self, views: Sequence[View]) -> RegionScores:
         """Score the boxes of images, see Member; those that the layer rejects are certain to be background."""
-        network = self._network
+        network = self.network
         with torch.inference_mode():
             with timed_together(views, "trunk"):
                 # Maps that do not fit the memory are an error: fewer boxes would not help.
@@ -152,7 +152,7 @@ class SharedMember:
         """Return which boxes of each view the layer does not reject, copied from the device once."""
         if self._layer is None:
             return [np.ones(len(view), np.bool_) for view in views]
-        network = self._network
+        network = self.network
         logits = [
             self._layer(one.levels.__getitem__, view.boxes, one.size, network.regions, network.config)
             for view, one in zip(views, maps, strict=True)

@@ -138,8 +138,8 @@ class Detector:
             )
             for number, member in enumerate(members, 1)
         ]
-        rejection = find_rejection(config, self.members[0])
-        self._scorer = RegionScorer(self.members, config, self.device, rejection)
+        self.rejection = find_rejection(config, self.members[0])
+        self._scorer = RegionScorer(self.members, config, self.device, self.rejection)
         self._multibox = (
             load_source(config.proposals.multibox, self.device) if config.proposals.multibox.weights else None
         )
@@ -218,7 +218,7 @@ class Detector:
         >>> len(scored.detections(min_score=0.01)) > len(scored.detections(min_score=0.01, max_iou=0.1))
         True
         """
-        return self._score([self._view(image, boxes)])[0]
+        return self._score([self.view(image, boxes)])[0]
 
     def stream(
         self, paths: Iterable[str | Path], *, on_error: Callable[[Path, Exception], None] | None = None
@@ -251,7 +251,7 @@ class Detector:
                 continue
             yield path, found
 
-    def _view(self, image: ImageSource, boxes: Boxes | None = None) -> View:
+    def view(self, image: ImageSource, boxes: Boxes | None = None) -> View:
         """Read an image, and propose boxes unless some are given."""
         pixels = read_image(image)
         seconds: dict[str, float] = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from detector.checkpoint import (
     CheckpointError,
@@ -25,7 +26,6 @@ from detector.checkpoint import (
     write_weights,
 )
 from detector.invocation import command
-from detector.network.googlenet import GoogLeNet
 from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
 from detector.settings import AUTO, DetectorConfig
 
@@ -55,7 +55,7 @@ class RejectionModel:
     provenance: dict[str, str] = field(default_factory=dict)
 
 
-def fingerprint(network: GoogLeNet) -> str:
+def fingerprint(network: nn.Module) -> str:
     """Return the SHA-256 of a network's weights in float16, which copies in half and full precision share.
 
     Box regression and auxiliary heads do not count: they change no map and no probability.

@@ -77,6 +77,11 @@ class RegionScores:
         probabilities = np.tensordot(shares, [part.probabilities for part in parts], 1)
         return RegionScores(probabilities, np.tensordot(shares, offsets, 1) if offsets else None)
 
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return int(self.probabilities.shape[1]) - 1
+
     def __len__(self) -> int:
         return len(self.probabilities)
 

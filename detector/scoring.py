@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ from detector.members import Member, build_members
 from detector.rejection import RejectionModel
 from detector.scores import RegionScores
 from detector.settings import CascadeConfig, DetectorConfig
+from detector.suppression import class_nms
 from detector.views import View
-from proposals.boxes import check_boxes
+from proposals.boxes import Boxes, check_boxes
 
 
 class RegionScorer:
@@ -73,8 +75,8 @@ class RegionScorer:
         first = self._mean(self._first, views)
         if not self._others:
             return first
-        passing = [passes(scores, self.config.cascade) for scores in first]
-        others = self._mean(self._others, [view[rows] for view, rows in zip(views, passing, strict=True)])
+        passing = [passes(scores, view.boxes, self.config.cascade) for scores, view in zip(first, views, strict=True)]
+        others = self._mean(self._others, [view[one.scored] for view, one in zip(views, passing, strict=True)])
         count = sum(member.networks for member in self._others)
         return [cascaded(*each, count) for each in zip(first, passing, others, strict=True)]
 
@@ -92,30 +94,57 @@ class RegionScorer:
         return [mean[end - len(view) : end] for view, end in zip(views, ends, strict=True)]
 
 
-def cascaded(first: RegionScores, passing: NDArray[np.int64], others: RegionScores, count: int) -> RegionScores:
+class Passing(NamedTuple):
+    """The regions of an image that the cascade does not leave to the first member.
+
+    Attributes:
+        scored: Positions of the regions that the other members score too, ascending.
+        copies: Positions of their near-copies, which become background.
+    """
+
+    scored: NDArray[np.int64]
+    copies: NDArray[np.int64]
+
+
+def cascaded(first: RegionScores, passing: Passing, others: RegionScores, count: int) -> RegionScores:
     """Average an ensemble over an image's regions; regions that the first member rejects keep its scores.
 
     Args:
         first: The first member's scores of N regions.
-        passing: Positions of the regions that pass, see `passes`.
-        others: The other members' mean scores of those.
+        passing: The regions that pass, see `passes`.
+        others: The other members' mean scores of those that are scored.
         count: Number of other members, at least 1.
     """
-    if len(passing) == 0:
+    if len(passing.scored) == 0:
         return first
-    return first.updated(passing, RegionScores.mean([first[passing], others], [1, count]))
+    result = first.updated(passing.scored, RegionScores.mean([first[passing.scored], others], [1, count]))
+    if len(passing.copies) == 0:
+        return result
+    nothing = RegionScores.background(len(passing.copies), first.classes, offsets=first.offsets is not None)
+    return result.updated(passing.copies, nothing)
 
 
-def passes(scores: RegionScores, config: CascadeConfig) -> NDArray[np.int64]:
-    """Return the positions of the regions that the other members score too.
+def passes(scores: RegionScores, boxes: Boxes, config: CascadeConfig) -> Passing:
+    """Choose the regions that the other members score too.
+
+    A near-copy may not keep the first member's scores: alone they are often higher than the mean, so that the copy
+    would win over the region that all members have scored.
 
     Args:
         scores: The first member's scores.
-        config: Probability of any object above which a region passes, and the number that passes in any case.
+        boxes: [N, 4] px, the regions.
+        config: Probability of any object above which a region passes, the number that passes in any case, and the
+            overlap that makes near-copies.
     """
+    none = np.zeros(0, np.int64)
     if not config.applies:
-        return np.arange(len(scores))
+        return Passing(np.arange(len(scores)), none)
     objects = 1 - scores.probabilities[:, 0]
-    passing = objects > config.threshold
-    passing[np.argsort(-objects, kind="stable")[: config.best]] = True
-    return np.flatnonzero(passing)
+    above = objects > config.threshold
+    above[np.argsort(-objects, kind="stable")[: config.best]] = True
+    passing = np.flatnonzero(above)
+    if config.near == 1 or len(passing) == 0:
+        return Passing(passing, none)
+    kept, _ = class_nms(boxes[passing, None], objects[passing, None], -1.0, config.near)
+    scored = passing[np.sort(kept)]
+    return Passing(scored, np.setdiff1d(passing, scored))

@@ -66,16 +66,21 @@ class CascadeConfig:
     Attributes:
         threshold: The first member's probability of any object above which a region passes, in [0, 1). 0 lets all pass.
         best: Number of regions per image that pass in any case, those where that probability is highest.
+        near: IoU, in (0, 1], above which a region that passes is dropped for a better one that passes too, as judged by
+            the first member. 1 drops none.
     """
 
     threshold: float = 0.0
     best: int = 0
+    near: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
             raise ValueError(f"cascade.threshold must be in [0, 1), not {self.threshold}")
         if self.best < 0:
             raise ValueError(f"cascade.best must not be negative, but is {self.best}")
+        if not 0 < self.near <= 1:
+            raise ValueError(f"cascade.near must be in (0, 1], not {self.near}")
 
     @property
     def applies(self) -> bool:

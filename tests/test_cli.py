@@ -28,6 +28,7 @@ from detector.experiments.evaluation_run import EvaluationConfig
 from detector.pipeline import Detector, ScoredImage
 from detector.regions.warp import RegionConfig
 from detector.settings import DetectorConfig
+from detector.training.cascade import CascadeFitConfig
 from detector.training.images import ImageTrainingConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.regions import FineTuneConfig
@@ -123,6 +124,7 @@ def test_the_packages_are_imported_without_torch() -> None:
         ("voc07_test", EvaluationConfig),
         ("ilsvrc_val2", EvaluationConfig),
         ("ablation_voc", AblationConfig),
+        ("cascade_voc0712", CascadeFitConfig),
     ],
 )
 def test_shipped_configs_load_and_name_their_command(name: str, schema: type[object]) -> None:
@@ -132,6 +134,7 @@ def test_shipped_configs_load_and_name_their_command(name: str, schema: type[obj
         EvaluationConfig: "eval_map",
         MultiBoxTrainingConfig: "train_multibox",
         AblationConfig: "ablate",
+        CascadeFitConfig: "fit_cascade",
     }
     assert (
         f"# python tools/{commands.get(schema, 'train_classifier')}.py"
@@ -298,6 +301,9 @@ GARBAGE_NAMES = (*GARBAGE, "folder", "nowhere", "x" * 300, "two\nlines", os.fsde
         ("train_multibox", "--config @"),
         ("train_multibox", "--config multibox_voc train.root=@"),
         ("ablate", "--config @"),
+        ("fit_cascade", "--config @"),
+        ("fit_cascade", "train.root=@"),
+        ("fit_cascade", "detector.models=[@]"),
         ("eval_proposals", "--config @"),
         ("eval_proposals", "--config proposals_voc data.root=@"),
         ("eval_proposals", "--config proposals_voc stores.mine=@"),

@@ -24,6 +24,7 @@ from detector.extraction import ExtractionConfig
 from detector.invocation import command, distributed
 from detector.network.googlenet import GoogLeNetConfig
 from detector.settings import DetectorConfig
+from detector.training.cascade import CascadeFitConfig
 from detector.training.images import ImageTrainingConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.regions import FineTuneConfig
@@ -38,6 +39,7 @@ SCHEMAS: dict[str, tuple[type, list[str]]] = {
     "eval_proposals": (CoverageConfig, ["workers=3"]),
     "extract_proposals": (ExtractionConfig, ["workers=3"]),
     "ablate": (AblationConfig, ["data.split=val100"]),
+    "fit_cascade": (CascadeFitConfig, ["images=9"]),
 }
 
 DEFAULTS = {
@@ -45,6 +47,7 @@ DEFAULTS = {
     "eval_proposals": "proposals_voc",
     "extract_proposals": None,
     "ablate": "ablation_voc",
+    "fit_cascade": "cascade_voc0712",
 }
 
 

@@ -125,13 +125,28 @@ def test_what_does_not_fit_is_refused(
 def test_what_passes_the_first_member(config: CascadeConfig, expected: list[int]) -> None:
     background = np.array([0.9, 0.3, 0.5, 0.1], np.float32)
     first = RegionScores(np.stack([background, 1 - background], axis=1))
-    assert passes(first, config).tolist() == expected
     others = RegionScores(np.tile(np.array([0.4, 0.6], np.float32), (4, 1)))
-    passing = passes(first, config)
-    found = cascaded(first, passing, others[passing], 2).probabilities
+    passing = passes(first, random_boxes(4), config)
+    assert (passing.scored.tolist(), passing.copies.tolist()) == (expected, [])
+    found = cascaded(first, passing, others[passing.scored], 2).probabilities
     for row in range(4):
         weight = 2 if row in expected else 0
         np.testing.assert_allclose(found[row, 1], (1 - background[row] + weight * 0.6) / (1 + weight), atol=1e-6)
+
+
+def test_near_copies_of_a_better_region_become_background() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [50, 0, 60, 10], [50, 0, 60, 9.9]])
+    objects = np.array([0.8, 0.9, 0.7, 0.6, 0.1], np.float32)  # 1 is the best; IoU 0.9 with 0, 0.89 with 2
+    first = RegionScores(np.stack([1 - objects, objects], axis=1), np.ones((5, 1, 4), np.float32))
+    assert passes(first, boxes, CascadeConfig(0.5, near=0.895)).scored.tolist() == [1, 2, 3]
+    passing = passes(first, boxes, CascadeConfig(0.5, near=0.85))
+    assert (passing.scored.tolist(), passing.copies.tolist()) == ([1, 3], [0, 2])  # 4 does not pass, and copies nothing
+    others = RegionScores(np.array([[0.5, 0.5]] * 2, np.float32), np.zeros((2, 1, 4), np.float32))
+    found = cascaded(first, passing, others, 1)
+    np.testing.assert_allclose(found.probabilities[:, 1], [0, 0.7, 0, 0.55, 0.1], atol=1e-6)
+    assert found.offsets is not None
+    np.testing.assert_allclose(found.offsets[:, 0, 0], [0, 0.5, 0, 0.5, 1])
+    assert passes(first, boxes, CascadeConfig(0.5, best=5, near=0.85)).scored.tolist() == [1, 3]
 
 
 def test_members_that_see_the_same_squares_share_them(toy_checkpoint: Path) -> None:

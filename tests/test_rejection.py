@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 from torchvision.ops import roi_align
 
 from detector import Detector, DetectorConfig
@@ -22,7 +21,7 @@ from detector.members import SharedMember
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.regions.maps import FIRST_REGION_LAYER, ImageMaps, SharedConfig, map_coordinates
-from detector.regions.rejection import RejectionLayerConfig, RejectionLayer
+from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
 from detector.regions.warp import RegionConfig, context_windows
 from detector.rejection import RejectionModel, fingerprint, load_rejection, save_rejection
 from detector.settings import RejectionConfig
@@ -107,7 +106,7 @@ def test_a_layer_of_other_weights_is_refused(
 ) -> None:
     path = tmp_path / "layer.safetensors"
     save_rejection(path, replace(model, fingerprint="0" * 64))
-    with pytest.raises(CheckpointError, match=r"layer\.safetensors.*other weights than toy.*fit-cascade"):
+    with pytest.raises(CheckpointError, match=r"layer\.safetensors.*other weights than toy.*fit.cascade"):
         load_rejection(path, classifier, "toy")
     with pytest.raises(CheckpointError, match="no rejection layer nothing"):
         load_rejection(Path("nothing"), classifier, "toy")
@@ -122,7 +121,7 @@ def test_a_member_scores_what_the_layer_passes_and_calls_the_rest_background(
 ) -> None:
     config = DetectorConfig(batch=1, precision="float32")
     plain = SharedMember(classifier, config, CPU)
-    (maps,) = plain._network.trunk([View(image, BOXES)])
+    (maps,) = plain.network.trunk([View(image, BOXES)])
     with torch.inference_mode():
         logits = model.layer(maps.levels.__getitem__, BOXES, maps.size, REGIONS, SHARED)
     objects = logits.sigmoid().numpy()

@@ -20,6 +20,7 @@ COMMANDS = (
     "extract_proposals",
     "eval_proposals",
     "ablate",
+    "fit_cascade",
     "classify",
     "eval_classifier",
     "describe_model",

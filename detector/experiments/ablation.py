@@ -315,20 +315,20 @@ def _recombine(
         boxes = proposals.get(record.image_id, content).boxes
         stored, times = zip(*(member.stored(content, boxes, row.mirror) for member in members), strict=True)
         scores = _ensemble(
-            stored if row.regression else [RegionScores(one.probabilities) for one in stored], row.cascade
+            stored if row.regression else [RegionScores(one.probabilities) for one in stored], boxes, row.cascade
         )
         class_boxes = scores.boxes(boxes, record.width, record.height)
         found[record.image_id] = suppress(class_boxes, scores.probabilities, row.suppression)
         counts.append(len(boxes))
-        passing = len(passes(stored[0], row.cascade))
+        passing = len(passes(stored[0], boxes, row.cascade).scored)
         seconds.append(proposals.seconds(content) + len(boxes) * times[0] + passing * sum(times[1:]))
     return DetectionTable.from_images(truth, found), statistics.fmean(counts), statistics.median(seconds)
 
 
-def _ensemble(each: Sequence[RegionScores], config: CascadeConfig) -> RegionScores:
+def _ensemble(each: Sequence[RegionScores], boxes: Boxes, config: CascadeConfig) -> RegionScores:
     """Combine the members' scores as the detector's cascade does."""
     first, *others = each
     if not others:
         return first
-    passing = passes(first, config)
-    return cascaded(first, passing, RegionScores.mean([one[passing] for one in others]), len(others))
+    passing = passes(first, boxes, config)
+    return cascaded(first, passing, RegionScores.mean([one[passing.scored] for one in others]), len(others))

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from detector.checkpoint import find_checkpoint
@@ -33,7 +32,7 @@ from detector.experiments.stages import UNKNOWN, Fate, Trace, append_fates, fate
 from detector.extraction import dataset_proposals, settings_of
 from detector.pipeline import Detector, ScoredImage
 from detector.progress import progress
-from detector.settings import DetectorConfig
+from detector.rejection import fingerprint
 from proposals.boxes import Boxes
 from proposals.errors import UserError
 from proposals.store import StoreError
@@ -60,9 +59,9 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
     dataset = open_dataset(config.data)
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
-    labels = _labels_in(dataset, detector)
+    labels = labels_in(dataset, detector)
     digests = digests_of([record.path for record in dataset.records])
-    settings = _decisive(config.detector, detector.device, dataset, digests)
+    settings = _decisive(detector, dataset, digests)
     check_journals([config.journal, *map(config.oracle, ORACLES)], settings, [config.fates])
     uncut = replace(config.detector.proposals, max_boxes=0)  # the limit is a stage of its own
     proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0, digests=digests)
@@ -90,7 +89,7 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
             scored = detector.score(image, boxes[: config.detector.proposals.max_boxes or len(boxes)])
             found = scored.detections()
             _record_stages(config, detector, record, boxes, scored, labels, oracles)
-            journal.append(record.image_id, _relabelled(found, labels))  # last: its images are in the other files too
+            journal.append(record.image_id, relabelled(found, labels))  # last: its images are in the other files too
             regions += len(scored.boxes)
             seconds.update(scored.seconds)
     if unread is not None:
@@ -101,15 +100,15 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
     return config.journal
 
 
-def _decisive(
-    config: DetectorConfig, device: torch.device, dataset: Dataset, digests: Sequence[str]
-) -> dict[str, object]:
+def _decisive(detector: Detector, dataset: Dataset, digests: Sequence[str]) -> dict[str, object]:
     """Collect what determines a run's detections: contents instead of file names, nothing of how it is computed."""
-    detector = config_to_dict(config)
+    config, rejection = detector.config, detector.rejection
+    settings = config_to_dict(config)
     for name in ("models", "batch", "backend", "proposals"):
-        del detector[name]
+        del settings[name]
     # "auto" differs between machines.
-    detector["precision"] = str(choose_precision(config.precision, device)).removeprefix("torch.")
+    settings["precision"] = str(choose_precision(config.precision, detector.device)).removeprefix("torch.")
+    settings["rejection"] = [fingerprint(rejection.layer), rejection.threshold] if rejection else None
     proposals = settings_of(config.proposals)  # includes the contents of MultiBox's weights and of stores
     proposals["own"] = sorted(proposals["own"])
     proposals["multibox"] = {key: value for key, value in proposals["multibox"].items() if key != "weights"}
@@ -118,12 +117,12 @@ def _decisive(
             "images": {record.image_id: sha[:16] for record, sha in zip(dataset.records, digests, strict=True)},
             "boxes": boxes_digest(dataset),
         },
-        "detector": detector | {"proposals": proposals},
+        "detector": settings | {"proposals": proposals},
         "weights": [hashlib.sha256(find_checkpoint(name).read_bytes()).hexdigest() for name in config.models],
     }
 
 
-def _labels_in(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
+def labels_in(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
     """Map the detector's classes to the data set's labels, [K], -1 where it has no such class; report differences.
 
     Raises:
@@ -145,7 +144,8 @@ def _labels_in(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
     return labels
 
 
-def _relabelled(found: Detections, labels: NDArray[np.int64]) -> Detections:
+def relabelled(found: Detections, labels: NDArray[np.int64]) -> Detections:
+    """Return the detections of the classes that the data set has, with its labels (see labels_in)."""
     known = found[labels[found.labels] >= 0]
     return Detections(known.boxes, known.scores, labels[known.labels])
 
@@ -175,7 +175,7 @@ def _record_stages(
     }
     for stage, journal in oracles.items():
         if record.image_id not in journal.done:
-            journal.append(record.image_id, _relabelled(perfect[stage], labels))
+            journal.append(record.image_id, relabelled(perfect[stage], labels))
     found = fates(trace, objects, own_labels, config.min_iou)
     found = [replace(fate, label=int(labels[fate.label])) for fate in found]
     others = zip(record.labels[unknown].tolist(), record.boxes[unknown].tolist(), strict=True)

@@ -25,7 +25,7 @@ from proposals.store import digest
 Score = Callable[[Boxes], RegionScores]
 """A function that scores boxes [N, 4] px."""
 
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class ScoreStore:
@@ -84,7 +84,7 @@ class ScoreStore:
             with np.load(path) as file:
                 scores = RegionScores(file["probabilities"], file.get("offsets"))
                 return file["boxes"], scores, float(file["seconds"])
-        except _UNREADABLE:  # absent or damaged: its boxes are scored again
+        except UNREADABLE:  # absent or damaged: its boxes are scored again
             return np.zeros((0, 4), np.float32), None, 0.0
 
     def _write(self, path: Path, boxes: NDArray[np.float32], scores: RegionScores, seconds: float) -> None:

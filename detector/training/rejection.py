@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detector.progress import progress
 from detector.regions.maps import ImageMaps, SharedConfig
-from detector.regions.rejection import RejectionLayerConfig, RejectionLayer
+from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
 from detector.regions.warp import RegionConfig
 from proposals.boxes import Boxes
 

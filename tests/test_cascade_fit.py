@@ -1,0 +1,123 @@
+"""The fit of a cascade on made-up images: what is written, what is chosen, that nothing is computed twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detector import Detector
+from detector.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from detector.config import load_config
+from detector.data.dataset import DataConfig, DatasetKind
+from detector.evaluation.entry import evaluate
+from detector.evaluation.truth_files import read_truth
+from detector.regions.maps import SharedConfig
+from detector.regions.rejection import RejectionLayerConfig
+from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
+from detector.training import cascade
+from detector.training.cascade import CascadeFitConfig, Choice, fit_cascade, format_choices
+from proposals.settings import ProposalConfig
+
+
+@pytest.fixture
+def config(toy_checkpoint: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CascadeFitConfig:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cascade, "REJECTIONS", (0.2, 0.9999))
+    monkeypatch.setattr(cascade, "CASCADES", (CascadeConfig(0.1, 5), CascadeConfig(0.1, 5, 0.7)))
+    torch.manual_seed(1)
+    shared = replace(load_checkpoint(toy_checkpoint), shared=SharedConfig(pyramid=[96, 128], region=64, grid=4))
+    save_checkpoint(tmp_path / "shared.safetensors", shared)
+    detector = DetectorConfig(
+        models=[str(tmp_path / "shared.safetensors"), str(toy_checkpoint)],
+        proposals=ProposalConfig(max_boxes=30),
+        suppression=SuppressionConfig(soft_sigma=0.3),
+        precision="float32",
+    )
+    data = [DataConfig(DatasetKind.voc, str(shapes), split, ["square", "disc"]) for split in ("train", "val")]
+    layer = RejectionLayerConfig(channels=4, grid=2, hidden=4)
+    return CascadeFitConfig(detector, *data, layer=layer, epochs=2, tolerance=1.0)
+
+
+def test_what_is_written_is_what_was_chosen(config: CascadeFitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(config, tolerance=0.0)
+    fitted = fit_cascade(config, "cpu")
+    assert [choice.rejection for choice in fitted.choices[:3]] == [0, 0.2, 0.9999]
+    assert fitted.choices[2].cut == 0
+    chosen = load_config(DetectorConfig, fitted.detector)
+    assert chosen.cascade == fitted.chosen.cascade
+    assert chosen.rejection.weights == str(fitted.layer)
+
+    # The same numbers as a detector of these settings, for every alternative.
+    truth = read_truth(config.val)
+    for choice in fitted.choices:
+        assert choice.cascade is not None
+        settings = replace(
+            chosen,
+            cascade=choice.cascade,
+            rejection=replace(chosen.rejection, threshold=choice.rejection),
+            suppression=replace(chosen.suppression, min_score=cascade.LOWEST),
+        )
+        detector = Detector.load(settings, device="cpu")
+        scored = [detector.score(path) for path in truth.paths]
+        found = {name: one.detections() for name, one in zip(truth.image_ids, scored, strict=True)}
+        assert evaluate(truth, found).mean_ap == pytest.approx(choice.mean_ap, abs=1e-9)
+        assert np.mean([one.counts["regions_cut"] for one in scored]) == choice.cut
+        assert np.mean([one.counts.get("regions_warped", 0) for one in scored]) == choice.warped
+
+    # A second call finds all that was computed.
+    def fails(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(cascade.np, "savez", fails)
+    again = fit_cascade(config, "cpu")
+    assert again.choices == fitted.choices
+    assert format_choices(again.choices, again.chosen) == (config.folder / "front.txt").read_text().rstrip("\n")
+
+
+def test_the_cheapest_within_the_tolerance() -> None:
+    choices = [Choice(t, None, cut, 0, ap) for t, cut, ap in ((0, 100, 0.5), (0.1, 50, 0.49), (0.2, 20, 0.48))]
+    for tolerance, expected in ((0.0, 0), (0.0101, 0.1), (0.05, 0.2)):
+        assert cascade._cheapest(choices, tolerance, lambda one: one.cut).rejection == expected
+
+
+def test_one_model_needs_no_cascade(config: CascadeFitConfig) -> None:
+    alone = replace(config, detector=replace(config.detector, models=config.detector.models[:1]))
+    fitted = fit_cascade(alone, "cpu")
+    assert {choice.cascade for choice in fitted.choices} == {None}
+    assert fitted.chosen.rejection == 0.9999  # the tolerance allows everything
+    assert load_config(DetectorConfig, fitted.detector).cascade == CascadeConfig()
+
+
+def test_new_weights_are_scored_anew(config: CascadeFitConfig, toy_checkpoint: Path) -> None:
+    before = fit_cascade(config, "cpu")
+    path = Path(config.detector.models[0])
+    other = load_checkpoint(path)
+    with torch.no_grad():
+        other.network.fc.weight.mul_(-3)
+    save_checkpoint(path, other)
+    with pytest.raises(CheckpointError, match="other weights"):
+        Detector.load(str(before.detector))
+    fit_cascade(config, "cpu")
+    Detector.load(str(before.detector))
+    assert len(list(config.folder.glob("maps-*"))) == 2
+
+
+def test_a_first_model_of_warped_regions_is_refused(config: CascadeFitConfig) -> None:
+    with pytest.raises(ValueError, match="warps its regions"):
+        fit_cascade(replace(config, detector=replace(config.detector, models=config.detector.models[1:])), "cpu")
+
+
+def test_an_unreadable_image_is_named(config: CascadeFitConfig, shapes: Path, tmp_path: Path) -> None:
+    import shutil
+
+    root = tmp_path / "copy"
+    shutil.copytree(shapes, root)
+    (root / "JPEGImages/val1.png").write_bytes(b"no image")
+    unread: list[str] = []
+    fit_cascade(replace(config, val=replace(config.val, root=str(root))), "cpu", unread)
+    assert len(unread) == 1
+    assert "val1.png" in unread[0]
