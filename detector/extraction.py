@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from detector.cores import usable_cores
 from detector.data.content import digests_of
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
@@ -49,7 +50,7 @@ class ExtractionConfig:
     Attributes:
         data: The data set. None where the command names image files instead.
         proposals: Settings of the proposals.
-        workers: Number of processes. 0 uses one per processor core.
+        workers: Number of processes. 0 uses one per core that this process may use.
         cache: Folder of the stores of whole data sets, which training and evaluation search too.
         exhaustive: Whether to skip images that are not fully annotated; training uses proposals of no others.
     """
@@ -80,7 +81,7 @@ def extract(
         images: Paths, keyed by name.
         config: Settings of the proposals.
         folder: Folder of the store, new or unfinished.
-        workers: Number of processes. 0 uses one per processor core.
+        workers: Number of processes. 0 uses one per core that this process may use.
         shard: Number of the shard, from 1, and number of shards.
         label: Text in front of the progress bar.
 
@@ -141,7 +142,7 @@ def dataset_proposals(
         dataset: The images.
         config: Settings of the proposals.
         cache: The cache folder.
-        workers: Number of processes. 0 uses one per processor core.
+        workers: Number of processes. 0 uses one per core that this process may use.
         digests: Result of digests_of for the images, if the caller has it.
 
     Raises:
@@ -255,8 +256,7 @@ def _outcomes(images: Mapping[str, Path], config: ProposalConfig, workers: int) 
 
     The workers are at most four images each ahead of the consumer.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or cores
+    count = workers or usable_cores()
     todo = iter(images.items())
     pending: dict[Future[Outcome | str], str] = {}
     with one_opencv_thread(), ProcessPoolExecutor(count, initializer=_start_worker) as executor:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from detector.cores import usable_cores
+
 Array = NDArray[Any]
 Kernel = Callable[..., None]
 
@@ -35,4 +37,4 @@ def spread(kernel: Kernel, arrays: list[Array]) -> None:
 @lru_cache(maxsize=1)
 def _workers(process: int) -> ThreadPoolExecutor:
     """Return this process's thread pool; a forked child does not inherit threads and gets its own."""
-    return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), thread_name_prefix="kernels")
+    return ThreadPoolExecutor(max(usable_cores(), torch.get_num_threads()), thread_name_prefix="kernels")

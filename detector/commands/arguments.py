@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from detector.commands.threads import set_threads, wait_passively
 from detector.invocation import command, distributed
 
 _SETTING = re.compile(r"[A-Za-z_][\w.-]*\s*=")
@@ -37,6 +38,7 @@ def command_parser(name: str, text: str | None, examples: str, notes: str = "") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name, schema="", config=None, settings=False, print_config=False)
+    add_threads(parser)
     return parser
 
 
@@ -89,6 +91,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add --threads, which `start` applies."""
+    text = "threads of torch, OpenCV and the kernels (default: one per core that this process may use)"
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help=text)
+
+
 def start(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
@@ -98,7 +106,7 @@ def start(
     check: Check | None = None,
     printed_only: bool = False,
 ) -> int:
-    """Parse a command line and do the work in the frame (run.py); return the exit code.
+    """Parse a command line and do the work in the frame (run.py), with its threads chosen; return the exit code.
 
     Args:
         parser: From `command_parser`.
@@ -109,6 +117,8 @@ def start(
         printed_only: Whether the printed lines are the only result, see `run`.
     """
     options = parse(parser, arguments)
+    wait_passively()
+    set_threads(getattr(options, "threads", None))
     if options.settings or options.print_config:
         from detector.commands.settings import show_settings
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from detector.cores import usable_cores
 from detector.data.ground_truth import Dataset
 from detector.data.labelled_images import LabelledImages
 from proposals.store import digest
@@ -19,7 +20,7 @@ from proposals.store import digest
 
 def digests_of(paths: Sequence[Path]) -> list[str]:
     """Return the digest of each file; an empty text for files that cannot be read, which their reader reports."""
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
+    with ThreadPoolExecutor(usable_cores()) as executor:
         return list(executor.map(_digest_of_file, paths))
 
 

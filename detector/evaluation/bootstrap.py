@@ -16,7 +16,6 @@ mean of 0.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.cores import usable_cores
 from detector.evaluation.average import AREA, Floats, ranked_by_class
 from detector.evaluation.matching import HIT, Matches
 from detector.evaluation.results import DetectionTable
@@ -176,7 +176,7 @@ def _class_ap(
     rows, bounds = ranked_by_class(matches, detections)
     ranked = matches.status[rows] == HIT, detections.image_index[rows], bounds
     objects = truth.image_index[matches.counted], truth.labels[matches.counted]
-    threads = min(len(weights), os.cpu_count() or 1)
+    threads = min(len(weights), usable_cores())
     with ThreadPoolExecutor(threads) as executor:
         parts = executor.map(partial(_weighted_ap, *ranked, *objects, points), np.array_split(weights, threads))
         return np.concatenate(list(parts))

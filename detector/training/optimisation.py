@@ -87,7 +87,7 @@ class TrainingConfig(OptimisationConfig):
     Attributes:
         name: Name of the run, whose folder is runs/<name>.
         seed: Seed of the order of the examples, of sampling and of dropout.
-        workers: Data-loading processes per training process.
+        workers: Data-loading processes per training process, of one thread each; 0 loads in the training process.
         precision: Number format of the layers: "float32", "bfloat16", or "auto", which is bfloat16 where the device
             multiplies it faster. Weights and averages are always float32.
         save_minutes: Longest time between two saves of the state that --resume auto continues from, minutes; the end

@@ -16,13 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from turns import STOPPED, benchmark_parser, busy_machine, in_fresh_process  # first: chooses how threads wait
+
+# isort: split
 import cv2
 import numpy as np
 import torch
 from network_speed import plain_copy
 from torchvision.ops import nms
 from tqdm import tqdm
-from turns import STOPPED, benchmark_parser, in_fresh_process
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.data.image import Image, ImageError, read_image
@@ -37,6 +39,7 @@ from proposals.settings import ProposalConfig
 EXAMPLES = """examples:
   python tools/benchmarks/detector_speed.py examples
   python tools/benchmarks/detector_speed.py photo.jpg --detectors default mine.yaml --repetitions 5
+  python tools/benchmarks/detector_speed.py examples --detectors fast default --busy 2
 """
 
 STRAIGHTFORWARD = "straightforward"
@@ -55,21 +58,25 @@ class Timing:
         stages: Median seconds per image in each of STAGES.
         total: Quartiles of the seconds per image.
         peak: Peak memory of a process that only detects in the first image, MB, Python and PyTorch included.
+        busy: Quartiles of the seconds beside busy processes, in units of the same image's quiet seconds just before;
+            None where that was not measured.
     """
 
     regions: float
     stages: dict[str, float]
     total: Quartiles
     peak: float
+    busy: Quartiles | None = None
 
 
-def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int) -> dict[str, Timing]:
+def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int, busy: int = 0) -> dict[str, Timing]:
     """Time every contestant on every image, taking turns; the first round is not timed.
 
     Args:
         names: Presets or files of detectors, and "straightforward".
         paths: The images.
         repetitions: Number of timed rounds.
+        busy: Number of processes beside which each detection is timed once more; 0 leaves that out.
 
     Raises:
         ConfigError, CheckpointError, ImageError: One line each, for the user.
@@ -78,30 +85,45 @@ def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int
     images = [read_image(path) for path in paths]
     built = {name: _build(name) for name in names}
     runs: dict[str, list[tuple[int, dict[str, float], float]]] = {name: [] for name in names}
+    ratios: dict[str, list[float]] = {name: [] for name in names}
     rounds = [(number, image) for number in range(repetitions + 1) for image in images]
     for number, image in tqdm(rounds, unit="image", dynamic_ncols=True):
         for name, detect in built.items():
             started = time.perf_counter()
             regions, seconds = detect(image)
-            if number:
-                runs[name].append((regions, seconds, time.perf_counter() - started))
+            quiet = time.perf_counter() - started
+            if not number:
+                continue
+            runs[name].append((regions, seconds, quiet))
+            if busy:
+                with busy_machine(busy):
+                    started = time.perf_counter()
+                    detect(image)
+                    ratios[name].append((time.perf_counter() - started) / quiet)
     result = {}
     for name, rows in runs.items():
         stages = {stage: statistics.median(seconds.get(stage, 0.0) for _, seconds, _ in rows) for stage in STAGES}
         count = statistics.fmean(regions for regions, *_ in rows)
         total = quartiles([total for *_, total in rows])
-        result[name] = Timing(count, stages, total, in_fresh_process(_peak, name, paths[0]))
+        peak = in_fresh_process(_peak, name, paths[0])
+        result[name] = Timing(count, stages, total, peak, quartiles(ratios[name]) if busy else None)
     return result
 
 
 def format_timings(timings: dict[str, Timing]) -> str:
     """Format a line per contestant."""
-    rows: list[tuple[str, ...]] = [("detector", "regions", *STAGES, "seconds", "quartiles", "process MB")]
+    busy = any(timing.busy for timing in timings.values())
+    head = ("detector", "regions", *STAGES, "seconds", "quartiles", "process MB")
+    rows: list[tuple[str, ...]] = [(*head, "busy/quiet", "quartiles") if busy else head]
     for name, timing in timings.items():
         low, median, high = timing.total
         stages = (f"{timing.stages[stage]:.2f}" for stage in STAGES)
         spread = f"{low:.2f}-{high:.2f}"
-        rows.append((name, f"{timing.regions:,.0f}", *stages, f"{median:.2f}", spread, f"{timing.peak:,.0f}"))
+        row = (name, f"{timing.regions:,.0f}", *stages, f"{median:.2f}", spread, f"{timing.peak:,.0f}")
+        if timing.busy:
+            low, median, high = timing.busy
+            row += (f"{median:.2f}", f"{low:.2f}-{high:.2f}")
+        rows.append(row)
     return "\n".join(columns(rows))
 
 
@@ -160,13 +182,16 @@ def _peak(name: str, path: Path) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; return the exit code."""
-    from detector.commands.arguments import at_least, start
+    from detector.commands.arguments import add_threads, at_least, start
 
     parser = benchmark_parser("detector_speed", __doc__, EXAMPLES)
+    add_threads(parser)
     parser.add_argument("source", nargs="+", type=Path, help="image files and folders")
     names = ["fast", "default", "straightforward"]
     parser.add_argument("--detectors", nargs="+", default=names, help=f"presets or files (default: {' '.join(names)})")
     parser.add_argument("--repetitions", type=at_least(1), default=3, help="timed rounds (default: %(default)s)")
+    text = "processes beside which each detection is timed once more (default: %(default)s)"
+    parser.add_argument("--busy", type=at_least(0), default=0, metavar="N", help=text)
     return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
@@ -189,7 +214,7 @@ def _work(options: argparse.Namespace) -> int:
         say("detector_speed", line)
     if not paths:
         raise ImageError("no image can be read")
-    print(format_timings(time_detectors(options.detectors, paths, options.repetitions)))
+    print(format_timings(time_detectors(options.detectors, paths, options.repetitions, options.busy)))
     return 1 if failures else 0
 
 

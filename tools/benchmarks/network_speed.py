@@ -22,9 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from turns import STOPPED, benchmark_parser, in_fresh_process, take_turns  # first: chooses how threads wait
+
+# isort: split
 import torch
 from torch import Tensor, nn
-from turns import STOPPED, benchmark_parser, in_fresh_process, take_turns
 
 from detector.device import keep_freed_memory
 from detector.measuring import Quartiles, peak_memory, quartiles
@@ -203,9 +205,10 @@ def _peak(name: str, batch: int) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; return the exit code."""
-    from detector.commands.arguments import at_least, start
+    from detector.commands.arguments import add_threads, at_least, start
 
     parser = benchmark_parser("network_speed", __doc__, EXAMPLES)
+    add_threads(parser)
     parser.add_argument("--networks", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, help="(default: all)")
     parser.add_argument("--batches", nargs="+", type=at_least(1), default=[1, 16, 64], help="(default: 1 16 64)")
     parser.add_argument("--repetitions", type=at_least(2), default=7, help="timed calls of each (default: %(default)s)")

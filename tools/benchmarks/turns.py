@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
+
+from detector.commands.threads import set_threads, wait_passively
+
+wait_passively()  # here, because the benchmarks load torch before they read their command line
+set_threads()
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 STOPPED = "nothing is kept of a benchmark"
+
+# Ends with its parent, however that ends: the pipe to its input closes. Ctrl-C is the parent's.
+BUSY = """
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+print("busy", flush=True)
+while True: pass
+"""
 
 
 def benchmark_parser(name: str, text: str | None, examples: str) -> argparse.ArgumentParser:
@@ -40,3 +57,21 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     """Call a function in a process that has done nothing else, so that its peak memory is the function's own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         return executor.submit(function, *args, **kwargs).result()
+
+
+@contextmanager
+def busy_machine(count: int) -> Iterator[None]:
+    """Run `count` processes that each keep one core busy, from the beginning of the block to its end."""
+    with ExitStack() as stack:
+        processes = []
+        for _ in range(count):
+            process = subprocess.Popen(
+                [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(process)  # waits
+            stack.callback(process.kill)
+            processes.append(process)
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield
