@@ -142,6 +142,7 @@ def passes(scores: RegionScores, boxes: Boxes, config: CascadeConfig) -> Passing
     objects = 1 - scores.probabilities[:, 0]
     above = objects > config.threshold
     above[np.argsort(-objects, kind="stable")[: config.best]] = True
+    above &= objects > 0  # what early rejection dropped is scored by none
     passing = np.flatnonzero(above)
     if config.near == 1 or len(passing) == 0:
         return Passing(passing, none)

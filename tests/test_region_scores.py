@@ -149,6 +149,11 @@ def test_near_copies_of_a_better_region_become_background() -> None:
     assert passes(first, boxes, CascadeConfig(0.5, best=5, near=0.85)).scored.tolist() == [1, 3]
 
 
+def test_rejected_regions_are_not_among_the_best() -> None:
+    first = RegionScores.background(4, 1, offsets=False).updated(np.array([2]), RegionScores(np.float32([[0.9, 0.1]])))
+    assert passes(first, random_boxes(4), CascadeConfig(0.5, best=3)).scored.tolist() == [2]
+
+
 def test_members_that_see_the_same_squares_share_them(toy_checkpoint: Path) -> None:
     one = load_checkpoint(toy_checkpoint)
     other = dataclasses.replace(one, regions=dataclasses.replace(one.regions, context=9))

@@ -65,10 +65,10 @@ REJECTIONS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12)
 CASCADES = tuple(
     CascadeConfig(threshold, best, near)
     for threshold in (0.1, 0.2, 0.3, 0.5)
-    for best in (0, 30, 100)
+    for best in (0, 30)
     for near in (1.0, 0.85, 0.8, 0.75, 0.7)
 )
-WIDEST = CascadeConfig(0.1, 100)
+WIDEST = CascadeConfig(0.1, 30)
 HELD_OUT = 8  # every eighth image of train measures the layer
 
 
@@ -99,7 +99,7 @@ class CascadeFitConfig:
     epochs: int = 6
     learning_rate: float = 0.002
     protocol: Protocol = Protocol.voc
-    tolerance: float = 0.002
+    tolerance: float = 0.0015
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -264,14 +264,26 @@ class Scored:
 
     def cascade(self, threshold: float, config: CascadeConfig | None, count: int) -> tuple[RegionScores, int, int]:
         """Combine the scores as the detector would; also return the numbers of regions cut and warped."""
-        kept = self.layer >= threshold
-        background = RegionScores.background(len(kept), self.first.classes, offsets=self.first.offsets is not None)
-        first = background.updated(kept, self.first[kept])
+        first, cut = kept_scores(self.first, self.layer, threshold), int((self.layer >= threshold).sum())
         if config is None:
-            return first, int(kept.sum()), 0
+            return first, cut, 0
         passing = passes(first, self.boxes, config)
         others = self.others[np.searchsorted(self.rows, passing.scored)]
-        return cascaded(first, passing, others, count), int(kept.sum()), len(passing.scored)
+        return cascaded(first, passing, others, count), cut, len(passing.scored)
+
+
+def kept_scores(scores: RegionScores, layer: NDArray[np.float32], threshold: float) -> RegionScores:
+    """Return the first model's scores as early rejection leaves them: below the threshold a region is background."""
+    kept = layer >= threshold
+    background = RegionScores.background(len(kept), scores.classes, offsets=scores.offsets is not None)
+    return background.updated(kept, scores[kept])
+
+
+def reach(scores: RegionScores, layer: NDArray[np.float32], boxes: Boxes) -> NDArray[np.int64]:
+    """Return the positions of all regions that pass in any of the alternatives, ascending."""
+    thresholds = (0.0, *REJECTIONS)
+    each = [passes(kept_scores(scores, layer, threshold), boxes, WIDEST).scored for threshold in thresholds]
+    return np.unique(np.concatenate(each))
 
 
 def _score_val(
@@ -291,7 +303,7 @@ def _score_val(
             logits = model.layer(maps.levels.__getitem__, view.boxes, maps.size, network.regions, network.config)
         arrays = {"boxes": view.boxes, "size": np.array(maps.size), "layer": logits.sigmoid().cpu().numpy()}
         arrays |= _arrays("first", own)
-        rows = passes(own, view.boxes, WIDEST).scored if others else np.zeros(0, np.int64)
+        rows = reach(own, arrays["layer"], view.boxes) if others else np.zeros(0, np.int64)
         mean = RegionScores.mean([one.score([view[rows]]) for one in others], weights) if len(rows) else own[rows]
         return arrays | {"rows": rows} | _arrays("others", mean)
 
