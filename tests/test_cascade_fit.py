@@ -19,7 +19,7 @@ from detector.regions.maps import SharedConfig
 from detector.regions.rejection import RejectionLayerConfig
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from detector.training import cascade
-from detector.training.cascade import CascadeFitConfig, Choice, fit_cascade, format_choices
+from detector.training.cascade import CascadeFitConfig, fit_cascade, format_choices
 from proposals.settings import ProposalConfig
 
 
@@ -39,14 +39,23 @@ def config(toy_checkpoint: Path, shapes: Path, tmp_path: Path, monkeypatch: pyte
     )
     data = [DataConfig(DatasetKind.voc, str(shapes), split, ["square", "disc"]) for split in ("train", "val")]
     layer = RejectionLayerConfig(channels=4, grid=2, hidden=4)
-    return CascadeFitConfig(detector, *data, layer=layer, epochs=2, tolerance=1.0)
+    return CascadeFitConfig(detector, *data, layer=layer, epochs=2, rejection_loss=1.0, cascade_loss=1.0)
 
 
 def test_what_is_written_is_what_was_chosen(config: CascadeFitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(config, tolerance=0.0)
+    config = replace(config, rejection_loss=0.0, cascade_loss=0.0)
     fitted = fit_cascade(config, "cpu")
-    assert [choice.rejection for choice in fitted.choices[:3]] == [0, 0.2, 0.9999]
+    assert [(choice.rejection, choice.cascade) for choice in fitted.choices[:3]] == [
+        (0, None),
+        (0.2, None),
+        (0.9999, None),
+    ]
     assert fitted.choices[2].cut == 0
+    of_the_cascade = fitted.choices[3:]
+    assert {choice.rejection for choice in of_the_cascade} == {fitted.chosen.rejection}
+    assert fitted.chosen.mean_ap >= of_the_cascade[0].mean_ap
+    allowed = replace(config, name="allowed", rejection_loss=1.0, cascade_loss=1.0)
+    assert fit_cascade(allowed, "cpu").chosen.cut == 0
     chosen = load_config(DetectorConfig, fitted.detector)
     assert chosen.cascade == fitted.chosen.cascade
     assert chosen.rejection.weights == str(fitted.layer)
@@ -54,10 +63,10 @@ def test_what_is_written_is_what_was_chosen(config: CascadeFitConfig, monkeypatc
     # The same numbers as a detector of these settings, for every alternative.
     truth = read_truth(config.val)
     for choice in fitted.choices:
-        assert choice.cascade is not None
         settings = replace(
             chosen,
-            cascade=choice.cascade,
+            models=chosen.models if choice.cascade else chosen.models[:1],
+            cascade=choice.cascade or CascadeConfig(),
             rejection=replace(chosen.rejection, threshold=choice.rejection),
             suppression=replace(chosen.suppression, min_score=cascade.LOWEST),
         )
@@ -78,17 +87,11 @@ def test_what_is_written_is_what_was_chosen(config: CascadeFitConfig, monkeypatc
     assert format_choices(again.choices, again.chosen) == (config.folder / "front.txt").read_text().rstrip("\n")
 
 
-def test_the_cheapest_within_the_tolerance() -> None:
-    choices = [Choice(t, None, cut, 0, ap) for t, cut, ap in ((0, 100, 0.5), (0.1, 50, 0.49), (0.2, 20, 0.48))]
-    for tolerance, expected in ((0.0, 0), (0.0101, 0.1), (0.05, 0.2)):
-        assert cascade._cheapest(choices, tolerance, lambda one: one.cut).rejection == expected
-
-
 def test_one_model_needs_no_cascade(config: CascadeFitConfig) -> None:
     alone = replace(config, detector=replace(config.detector, models=config.detector.models[:1]))
     fitted = fit_cascade(alone, "cpu")
     assert {choice.cascade for choice in fitted.choices} == {None}
-    assert fitted.chosen.rejection == 0.9999  # the tolerance allows everything
+    assert fitted.chosen.rejection == 0.9999  # the loss allowed is everything
     assert load_config(DetectorConfig, fitted.detector).cascade == CascadeConfig()
 
 

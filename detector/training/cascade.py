@@ -6,8 +6,8 @@ one command, so that new weights need no other work.
 
 1. The layer learns the first model's object probabilities on images of train (detector.training.rejection).
 2. Val images are scored once: by the first model everywhere, by the others where the widest cascade looks.
-3. From these scores every threshold's mean AP is computed. The largest rejection threshold is taken, and then the
-   cascade that warps the fewest regions, whose mean AP is at most `tolerance` below that of scoring everything.
+3. From these scores every threshold's mean AP is computed. The largest rejection threshold is taken that costs the
+   first model nothing measurable, and then the cascade that warps the fewest regions for nearly the best mean AP.
 
 What was computed for an image is kept in the folder, so that a stopped run continues.
 """
@@ -32,7 +32,9 @@ from detector.data.ground_truth import Dataset, Record
 from detector.data.image import ImageError
 from detector.detections import Detections
 from detector.device import keep_freed_memory
-from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_table
+from detector.evaluation.bootstrap import compare
+from detector.evaluation.matching import Matches, match
+from detector.evaluation.protocols import RULES, Protocol, ScoringConfig, evaluate_table
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth_files import read_truth
 from detector.experiments.detection_run import labels_in, relabelled
@@ -86,7 +88,9 @@ class CascadeFitConfig:
         epochs: Passes over the images of train.
         learning_rate: Highest learning rate of the layer.
         protocol: Rules of scoring: voc, voc07 or ilsvrc.
-        tolerance: Mean AP that rejection may cost, and that the cascade may cost beyond it, in [0, 1].
+        rejection_loss: Mean AP that rejection may cost the first model alone, by the lower limit of the 95 % interval
+            of the paired difference, in [0, 1].
+        cascade_loss: Mean AP that the cascade may cost below that of its widest form, in [0, 1].
         seed: Seed of the draw of images, of the initial weights and of the order.
     """
 
@@ -99,13 +103,14 @@ class CascadeFitConfig:
     epochs: int = 6
     learning_rate: float = 0.002
     protocol: Protocol = Protocol.voc
-    tolerance: float = 0.0015
+    rejection_loss: float = 0.005
+    cascade_loss: float = 0.0015
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_range(self, "[0, inf)", "images")
         check_range(self, "[1, inf)", "epochs")
-        check_range(self, "[0, 1]", "tolerance")
+        check_range(self, "[0, 1]", "rejection_loss", "cascade_loss")
         check_range(self, "(0, inf)", "learning_rate")
         if self.protocol is Protocol.coco:
             raise ValueError("protocol must be voc, voc07 or ilsvrc here")
@@ -323,7 +328,7 @@ def _choose(
     truth, labels = read_truth(config.val), labels_in(val, detector)
     count = len(detector.members) - 1
 
-    def choice(threshold: float, cascade: CascadeConfig | None) -> Choice:
+    def table(threshold: float, cascade: CascadeConfig | None) -> tuple[DetectionTable, float, float]:
         found: dict[str, Detections] = {}
         cut, warped = [], []
         for one in scored:
@@ -333,18 +338,30 @@ def _choose(
             found[one.record.image_id] = relabelled(suppress(boxes, scores.probabilities, suppression), labels)
             cut.append(regions_cut)
             warped.append(regions_warped)
-        table = DetectionTable.from_images(truth, found)
-        mean_ap = evaluate_table(truth, table, ScoringConfig(protocol=config.protocol)).mean_ap
-        return Choice(threshold, cascade, float(np.mean(cut)), float(np.mean(warped)), mean_ap)
+        return DetectionTable.from_images(truth, found), float(np.mean(cut)), float(np.mean(warped))
 
-    widest = WIDEST if count else None
-    choices = [choice(threshold, widest) for threshold in progress((0.0, *REJECTIONS), "rejection", "threshold")]
-    chosen = _cheapest(choices, config.tolerance, lambda one: one.cut)
-    if count:
-        more = [choice(chosen.rejection, cascade) for cascade in progress(CASCADES, "cascade", "threshold")]
-        choices += more
-        chosen = _cheapest([chosen, *more], config.tolerance, lambda one: one.warped)
-    return choices, chosen
+    def choice(threshold: float, cascade: CascadeConfig | None) -> Choice:
+        found, cut, warped = table(threshold, cascade)
+        mean_ap = evaluate_table(truth, found, ScoringConfig(protocol=config.protocol)).mean_ap
+        return Choice(threshold, cascade, cut, warped, mean_ap)
+
+    def matched(threshold: float) -> tuple[Matches, DetectionTable]:
+        found = table(threshold, None)[0]
+        return match(truth, found, rule, 0.5), found
+
+    rule, points = RULES[config.protocol]
+    choices, chosen = [choice(0.0, None)], 0.0
+    everything = matched(0.0)
+    for threshold in progress(REJECTIONS, "rejection", "threshold"):
+        choices.append(choice(threshold, None))
+        if compare(truth, [everything, matched(threshold)], points=points).difference.low >= -config.rejection_loss:
+            chosen = threshold
+    alone = next(one for one in choices if one.rejection == chosen)
+    if not count:
+        return choices, alone
+    more = [choice(chosen, cascade) for cascade in progress((WIDEST, *CASCADES), "cascade", "threshold")]
+    within = [one for one in more if one.mean_ap >= more[0].mean_ap - config.cascade_loss]
+    return choices + more, min(within, key=lambda one: one.warped)
 
 
 def _key(detector: Detector, models: int, *layers: RejectionLayer) -> str:
@@ -352,11 +369,6 @@ def _key(detector: Detector, models: int, *layers: RejectionLayer) -> str:
     prints = [fingerprint(one) for one in (*(member.network for member in detector.members[:models]), *layers)]
     proposals = settings_of(detector.config.proposals)  # includes the contents of MultiBox's weights
     return hashlib.sha256(json.dumps([prints, proposals], sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _cheapest(choices: Sequence[Choice], tolerance: float, cost: Callable[[Choice], float]) -> Choice:
-    """Return the cheapest alternative whose mean AP is at most `tolerance` below that of the first."""
-    return min((one for one in choices if one.mean_ap >= choices[0].mean_ap - tolerance), key=cost)
 
 
 def _kept(
