@@ -159,16 +159,11 @@ def _group(
 ) -> int:
     """Merge regions; returns the end of the regions, or -1 where the arrays are too short for all pairs.
 
-    Args:
-        count: Superpixels n, the first regions; the n - 1 merged ones follow.
-        pairs: Pairs of superpixels, the first edges; those of merged regions follow.
-        sizes, boxes, colour, texture, uses, image_area: As in `similarity`, of all regions.
-        start, degree: Neighbours of region r are pool[start[r] : start[r] + degree[r]].
-        pool: Numbers of regions; `_current` resolves those that have merged since.
-        edges, keys: [E, 2] and [E], two regions and minus their similarity.
-        heap: [E] numbers of edges, the next one on top; edges of regions that have merged since are skipped.
-        successor: Each region's own number; then that of the region that it merged into.
-        seen: [R] -1.
+    The first `count` regions are superpixels, the first `pairs` edges their pairs; merged regions and theirs follow.
+    sizes, boxes, colour and texture are those of all regions. The neighbours of region r are pool[start[r] : start[r] +
+    degree[r]]; `_current` resolves those that have merged since. edges [E, 2] are two regions, keys [E] minus their
+    similarity, heap [E] numbers of edges, the next one on top; edges of regions that have merged since are skipped.
+    successor begins as each region's own number and becomes that of the region that it merged into; seen begins as -1.
     """
     used = 2 * pairs
     for edge in range(pairs):
