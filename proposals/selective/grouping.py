@@ -70,7 +70,7 @@ def _shared(histograms: Any, a: int, b: int) -> Any:
 
 
 @compiled(error_model="numpy")
-def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any, uses: Any, image_area: int) -> float:
+def similarity(a: Any, b: Any, sizes: Any, boxes: Any, colour: Any, texture: Any, uses: Any, image_area: int) -> float:
     """Return the mean of the similarities in use, in [0, 1] (IJCV 2013, §3.2.2). uses: [4] bool for C, T, S, F."""
     total = 0.0
     used = 0
@@ -93,7 +93,7 @@ def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any
 
 
 @compiled()
-def _current(successor: Any, region: int) -> int:
+def _current(successor: Any, region: Any) -> Any:
     """Return the region that contains a region by now."""
     while successor[region] != region:
         successor[region] = successor[successor[region]]
@@ -102,7 +102,7 @@ def _current(successor: Any, region: int) -> int:
 
 
 @compiled()
-def _comes_first(keys: Any, one: int, other: int) -> bool:
+def _comes_first(keys: Any, one: Any, other: Any) -> bool:
     """Whether a pair is the more similar one, of equally similar ones the earlier one; keys are minus similarities."""
     return bool(keys[one] < keys[other] or (keys[one] == keys[other] and one < other))
 
