@@ -109,7 +109,8 @@ def class_soft_nms(
     for label, column in enumerate(scores.T):
         candidates = np.flatnonzero(column > min_score)
         own, values = boxes[candidates, label].astype(np.float64), column[candidates].astype(np.float64)
-        order, values = _soften(own, values, sigma)
+        order, areas = np.arange(len(own)), (own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])
+        _soften(own, areas, order, values, sigma)
         order, values = order[values > min_score], values[values > min_score]
         rows.append(candidates[order])
         labels.append(np.full(len(order), label))
@@ -118,11 +119,9 @@ def class_soft_nms(
 
 
 @compiled(error_model="numpy")
-def _soften(boxes: Any, scores: Any, sigma: float) -> Any:
-    """Boxes [N, 4], scores [N] -> their order [N], best first, and the scores [N] they have when they are taken."""
+def _soften(boxes: Any, areas: Any, order: Any, scores: Any, sigma: float) -> None:
+    """Boxes [N, 4], their areas [N] -> order [N], best first, and the scores [N] that they have when they are taken."""
     total = len(boxes)
-    order = np.arange(total)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for taken in range(total):
         best = taken
         for i in range(taken + 1, total):  # of equal scores the first box
@@ -139,7 +138,6 @@ def _soften(boxes: Any, scores: Any, sigma: float) -> Any:
             if common > 0:
                 overlap = common / (areas[a] + areas[b] - common)
                 scores[i] *= np.exp(-overlap * overlap / sigma)
-    return order, scores
 
 
 @compiled(error_model="numpy")

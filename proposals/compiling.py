@@ -59,7 +59,8 @@ class _Announcer(event.Listener):
         if not _Announcer.announced and started.data.get("dispatcher") in _KERNELS:
             _Announcer.announced = True
             _LOG.warning(
-                "compiling, up to a minute in all; later runs on this machine find it done where they may write"
+                "compiling once for this machine, about 10 seconds in all, on a slow or busy one up to a minute; "
+                "later runs find it done where they may write"
             )
 
     def on_end(self, _: Any) -> None:

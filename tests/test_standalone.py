@@ -93,6 +93,29 @@ def test_compiling_is_announced_once(tmp_path):
     assert second.stderr == ""
 
 
+def test_the_first_detection_compiles_each_kernel_once_and_loads_no_compiler_of_torch(tmp_path):
+    """A kernel compiled for two types or memory layouts doubles the wait; so would the imports of torch._dynamo."""
+    code = (
+        "import collections, sys\n"
+        "import numpy as np\n"
+        "from numba.core import event\n"
+        "from detector import Detector\n"
+        "image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)\n"
+        "with event.install_recorder('numba:compile') as recorder:\n"
+        "    Detector.load('default', overrides=['suppression.min_score=0.001'])(image)\n"
+        "ends = [one.data['dispatcher'].py_func for _, one in recorder.buffer if one.is_end]\n"
+        "names = [f'{one.__module__}.{one.__qualname__}' for one in ends]\n"
+        "counts = collections.Counter(name for name in names if name.startswith(('proposals.', 'detector.')))\n"
+        "print('detector.regions.warp._warp' in counts, 'proposals.selective.grouping._group' in counts)\n"
+        "print({name: count for name, count in counts.items() if count > 1})\n"
+        "print([name for name in names if 'raise_with_shape' in name or 'unicode' in name])\n"
+        "print({'torch._dynamo', 'torchvision', 'albumentations', 'matplotlib'} & set(sys.modules))\n"
+    )
+    done = python(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.stdout == "True True\n{}\n[]\nset()\n", done.stderr
+    assert "compiling once" in done.stderr
+
+
 @pytest.mark.parametrize("package", ["proposals", "detector"])
 def test_exports_are_found_and_listed_without_importing_them(package):
     code = (

@@ -42,8 +42,8 @@ def initialise(network: nn.Module, rule: str) -> None:
             "torchvision": Gaussian of deviation 0.01 (its cut at ±2 is 200 deviations away), biases 0.
     """
     for name, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
+        if not isinstance(module, nn.Conv2d | nn.Linear) or module.weight.is_meta:
+            continue  # torch would load its compiler, for seconds, to draw numbers that have no memory
         row = name.removesuffix(".conv").rpartition(".")[2]
         if row == "regression":
             nn.init.zeros_(module.weight)

@@ -129,23 +129,20 @@ def _forward_rows(x: Array, y: Array) -> None:
 def _forward_rows_bfloat16(x: NDArray[np.uint16], y: NDArray[np.uint16]) -> None:
     """[M, C] -> [M, C]; bits of bfloat16, which are the upper half of a float32's."""
     rows, channels = x.shape
-    bits = np.zeros(channels, np.uint32)
-    values = bits.view(np.float32)
     squares = np.zeros(channels + 2 * _HALF, np.float32)
     for row in range(rows):
         for c in range(channels):
-            bits[c] = np.uint32(x[row, c]) << _SIXTEEN
-        for c in range(channels):
-            squares[c + _HALF] = values[c] * values[c]
+            value = np.uint32(np.uint32(x[row, c]) << _SIXTEEN).view(np.float32)
+            squares[c + _HALF] = value * value
         for c in range(channels):
             total = squares[c]
             for i in range(1, SIZE):
                 total += squares[c + i]
             root = np.sqrt(_ONE + _SHARE * total)
-            values[c] /= root * np.sqrt(root)
-        for c in range(channels):  # to the nearest, of two as near to the even one
-            odd = (bits[c] >> _SIXTEEN) & _BIT
-            y[row, c] = np.uint16((bits[c] + _BELOW_HALF + odd) >> _SIXTEEN)
+            value = np.uint32(np.uint32(x[row, c]) << _SIXTEEN).view(np.float32)
+            bits = np.float32(value / (root * np.sqrt(root))).view(np.uint32)
+            odd = (bits >> _SIXTEEN) & _BIT  # to the nearest, of two as near to the even one
+            y[row, c] = np.uint16((bits + _BELOW_HALF + odd) >> _SIXTEEN)
 
 
 @_compiled

@@ -275,11 +275,11 @@ def _align(plane: Any, windows: Any, result: Any) -> None:
         step_x, step_y = (windows[n, 2] - x1) / grid, (windows[n, 3] - y1) / grid
         for row in range(grid):
             for column in range(grid):
-                cell = result[n, row, column]
                 y = y1 + step_y * (row + np.float32(0.5))
                 x = x1 + step_x * (column + np.float32(0.5))
                 if y < -1 or y > height or x < -1 or x > width:
-                    cell[:] = 0
+                    for channel in range(channels):
+                        result[n, row, column, channel] = 0
                     continue
                 y, x = max(y, np.float32(0)), max(x, np.float32(0))
                 top, left = min(int(y), height - 1), min(int(x), width - 1)
@@ -289,7 +289,7 @@ def _align(plane: Any, windows: Any, result: Any) -> None:
                 a, b = (1 - down) * (1 - along), (1 - down) * along
                 c, d = down * (1 - along), down * along
                 for channel in range(channels):
-                    cell[channel] = (
+                    result[n, row, column, channel] = (
                         a * plane[top, left, channel]
                         + b * plane[top, right, channel]
                         + c * plane[bottom, left, channel]

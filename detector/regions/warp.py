@@ -95,38 +95,42 @@ _compiled = compiled(error_model="numpy")
 def _warp(image: Any, outside: Any, windows: Any, regions: Any) -> None:
     """Image [H, 3 W], a line of the fill [3 S], windows [N, 4] px -> regions [N, S, 3 S]."""
     height, width, size = image.shape[0], image.shape[1] // 3, regions.shape[1]
+    columns, rows = np.empty(size, np.int64), np.empty(size, np.int64)
+    across, down = np.empty((max(width, 2), size), np.float32), np.empty((max(height, 2), size), np.float32)
+    mixed = np.empty(3 * (width + 1), np.float32)
+    line = np.empty(3 * size, np.float32)
     for n in range(len(windows)):
-        left, columns, across = _samples(windows[n, 0], windows[n, 2], size, width)
-        top, rows, down = _samples(windows[n, 1], windows[n, 3], size, height)
+        left, right, taps_x = _samples(windows[n, 0], windows[n, 2], size, width, columns, across)
+        top, bottom, taps_y = _samples(windows[n, 1], windows[n, 3], size, height, rows, down)
         for y in range(size):
             for c in range(3 * size):
                 regions[n, y, c] = outside[c]
-        if len(columns) == 0:
+        if left == right:
             continue
-        begin = columns[0]
-        end = min(columns[-1] + len(across), width)
-        mixed = np.zeros(3 * (end - begin + 1), np.float32)  # one px more: a width of 1 has a second tap too
-        line = np.empty(3 * len(columns), np.float32)
-        columns -= begin
-        for y in range(len(rows)):
-            _mix_rows(image[:, 3 * begin : 3 * end], rows[y], down[:, y], mixed)
-            _mix_columns(mixed, columns, across, line)
-            _round(line, regions[n, top + y, 3 * left : 3 * left + len(line)])
+        begin = columns[left]
+        end = min(columns[right - 1] + taps_x, width)
+        for c in range(3 * (end - begin), 3 * (end - begin + 1)):
+            mixed[c] = 0  # one px more: a width of 1 has a second tap too
+        for y in range(top, bottom):
+            _mix_rows(image, 3 * begin, 3 * end, rows[y], down, y, taps_y, mixed)
+            _mix_columns(mixed, begin, left, right, columns, across, taps_x, line)
+            for c in range(3 * left, 3 * right):
+                regions[n, y, c] = np.uint8(line[c] + np.float32(0.5))
 
 
 @_compiled
-def _samples(start: float, stop: float, size: int, length: int) -> tuple[int, Any, Any]:
-    """The samples of one axis of a window whose centres are inside the image.
+def _samples(start: float, stop: float, size: int, length: int, firsts: Any, shares: Any) -> tuple[int, int, int]:
+    """Place the samples of one axis of a window; those whose centres are inside the image count.
+
+    Writes the first pixel that each of them reads, firsts [size], and the weights of that pixel and the next, shares
+    [taps, size], whose sum is 1 for each sample.
 
     Returns:
-        The number of the first of them; the first pixel that each reads [s]; the weights of that pixel and the next
-        [taps, s], whose sum is 1 for each sample.
+        The numbers of the first sample inside and of the first one behind; taps.
     """
     step = (stop - start) / size  # px of the image from one sample to the next
     area = step > 2
     taps = max(2, min(int(min(step, length)) + 2, length)) if area else 2
-    first = np.zeros(size, np.int64)
-    shares = np.zeros((taps, size), np.float32)
     begin = end = 0
     for s in range(size):
         centre = start + (s + 0.5) * step
@@ -137,45 +141,40 @@ def _samples(start: float, stop: float, size: int, length: int) -> tuple[int, An
         end = s + 1
         near, far = max(start + s * step, 0.0), min(start + (s + 1) * step, length)
         position = min(max(centre - 0.5, 0.0), length - 1)  # in pixels counted from centres; the border is repeated
-        first[s] = max(0, min(int(near if area else position), length - taps))
+        first = max(0, min(int(near if area else position), length - taps))
+        firsts[s] = first
         for tap in range(taps):
-            pixel = first[s] + tap
+            pixel = first + tap
             if area:
-                shares[tap, s] = max(0.0, min(far, pixel + 1) - max(near, pixel)) / (far - near)
+                share = max(0.0, min(far, pixel + 1) - max(near, pixel)) / (far - near)
             else:
-                shares[tap, s] = max(0.0, 1 - abs(position - pixel))
-    return begin, first[begin:end], shares[:, begin:end]
+                share = max(0.0, 1 - abs(position - pixel))
+            shares[tap, s] = share
+    return begin, end, taps
 
 
 @_compiled
-def _mix_rows(image: Any, first: int, shares: Any, mixed: Any) -> None:
-    """The sum of rows of [H, C] by their shares [taps], from row `first` on -> mixed [C and more]."""
-    share, row = shares[0], image[first]
-    for c in range(len(row)):
-        mixed[c] = share * row[c]
-    for tap in range(1, len(shares)):
-        if shares[tap] > 0:  # else there may be no such row
-            share, row = shares[tap], image[first + tap]
-            for c in range(len(row)):
-                mixed[c] += share * row[c]
+def _mix_rows(image: Any, begin: int, end: int, first: int, shares: Any, sample: int, taps: int, mixed: Any) -> None:
+    """The sum of rows of [H, C], from row `first` and value `begin` on, by a sample's shares -> mixed [C and more]."""
+    share = shares[0, sample]
+    for c in range(begin, end):
+        mixed[c - begin] = share * image[first, c]
+    for tap in range(1, taps):
+        share = shares[tap, sample]
+        if share > 0:  # else there may be no such row
+            for c in range(begin, end):
+                mixed[c - begin] += share * image[first + tap, c]
 
 
 @_compiled
-def _mix_columns(mixed: Any, first: Any, shares: Any, line: Any) -> None:
-    """Sums of pixels of mixed [3 W] by their shares [taps, s], from the pixels `first` [s] on -> line [3 s]."""
-    for s in range(len(first)):
-        at, share, next_share = 3 * first[s], shares[0, s], shares[1, s]
+def _mix_columns(mixed: Any, begin: int, left: int, right: int, firsts: Any, shares: Any, taps: int, line: Any) -> None:
+    """Sums of pixels of mixed [3 W], which begins at pixel `begin`, for the samples from left to right -> line."""
+    for s in range(left, right):
+        at, share, next_share = 3 * (firsts[s] - begin), shares[0, s], shares[1, s]
         for c in range(3):
             line[3 * s + c] = share * mixed[at + c] + next_share * mixed[at + 3 + c]
-    for tap in range(2, len(shares)):
-        for s in range(len(first)):
-            at, share = 3 * (first[s] + tap), shares[tap, s]
+    for tap in range(2, taps):
+        for s in range(left, right):
+            at, share = 3 * (firsts[s] - begin + tap), shares[tap, s]
             for c in range(3):
                 line[3 * s + c] += share * mixed[at + c]
-
-
-@_compiled
-def _round(line: Any, region: Any) -> None:
-    """[C] -> [C] uint8."""
-    for c in range(len(line)):
-        region[c] = np.uint8(line[c] + np.float32(0.5))

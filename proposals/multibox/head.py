@@ -73,7 +73,8 @@ class MultiBoxHead(nn.Module):
         self.locations = nn.Linear(config.hidden, 4 * config.priors)
         self.confidences = nn.Linear(config.hidden, config.priors)
         for layer in (self.locations, self.confidences):
-            nn.init.normal_(layer.weight, std=0.01)
+            if not layer.weight.is_meta:  # torch would load its compiler, for seconds, to draw nothing
+                nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
     def set_confidence_prior(self, objects: float) -> None:

@@ -69,13 +69,17 @@ def to_rgb(image: NDArray[Any]) -> Image:
     return np.ascontiguousarray(values)
 
 
-@compiled()
 def to_hsv(image: Image) -> Image:
     """Convert to HSV as MATLAB's rgb2hsv times 255, rounded; [H, W, 3] uint8 RGB -> [H, W, 3] uint8. Grey has hue 0."""
-    height, width, _ = image.shape
-    result = np.empty((height, width, 3), np.uint8)
-    for y in range(height):
-        for x in range(width):
+    result = np.empty_like(image)
+    _to_hsv(image, result)
+    return result
+
+
+@compiled(error_model="numpy")
+def _to_hsv(image: Any, result: Any) -> None:
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
             red, green, blue = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
             value = max(red, green, blue)
             chroma = value - min(red, green, blue)
@@ -92,16 +96,13 @@ def to_hsv(image: Image) -> Image:
             result[y, x, 0] = np.uint8(hue / 6 * 255 + 0.5)
             result[y, x, 1] = np.uint8(chroma / value * 255 + 0.5) if value > 0 else 0
             result[y, x, 2] = value
-    return result
 
 
-@compiled()
-def _to_lab(image: Image, linear: NDArray[np.float32], matrix: NDArray[np.float32]) -> Image:
-    height, width, _ = image.shape
-    result = np.empty((height, width, 3), np.uint8)
-    stretched = np.empty(3, np.float32)
-    for y in range(height):
-        for x in range(width):
+@compiled(error_model="numpy")
+def _to_lab(image: Any, linear: Any, matrix: Any, stretched: Any, result: Any) -> None:
+    """Image [H, W, 3], light of each byte [256], matrix [3, 3], space for three numbers -> result [H, W, 3]."""
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
             red, green, blue = linear[image[y, x, 0]], linear[image[y, x, 1]], linear[image[y, x, 2]]
             for axis in range(3):
                 light = matrix[axis, 0] * red + matrix[axis, 1] * green + matrix[axis, 2] * blue
@@ -109,16 +110,26 @@ def _to_lab(image: Image, linear: NDArray[np.float32], matrix: NDArray[np.float3
                     stretched[axis] = np.cbrt(light)
                 else:
                     stretched[axis] = light * (841 / 108) + 4 / 29
-            lightness = (116 * stretched[1] - 16) * 2.55
-            result[y, x, 0] = np.uint8(min(max(lightness, 0), 255) + 0.5)
-            result[y, x, 1] = np.uint8(min(max(500 * (stretched[0] - stretched[1]) + 128, 0), 255) + 0.5)
-            result[y, x, 2] = np.uint8(min(max(200 * (stretched[1] - stretched[2]) + 128, 0), 255) + 0.5)
-    return result
+            result[y, x, 0] = _byte((116 * stretched[1] - 16) * 2.55)
+            result[y, x, 1] = _byte(500 * (stretched[0] - stretched[1]) + 128)
+            result[y, x, 2] = _byte(200 * (stretched[1] - stretched[2]) + 128)
+
+
+@compiled()
+def _byte(value: float) -> Any:
+    """Round to 0-255."""
+    if value < 0:
+        return np.uint8(0)
+    if value > 255:
+        return np.uint8(255)
+    return np.uint8(value + 0.5)
 
 
 def to_lab(image: Image) -> Image:
     """Convert to L*a*b* as MATLAB's applycform quantises it; [H, W, 3] RGB -> uint8 L * 255 / 100, a + 128, b + 128."""
-    return _to_lab(image, _LINEAR, _XYZ)
+    result = np.empty_like(image)
+    _to_lab(image, _LINEAR, _XYZ, np.empty(3, np.float32), result)
+    return result
 
 
 def to_grey(image: Image) -> Image:

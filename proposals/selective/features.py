@@ -56,7 +56,16 @@ def describe(
         bins: [4, H, W, C] uint8 from texture_bins(image).
         pairs: [m, 2] int32, superpixels that touch.
     """
-    sizes, boxes, colour, texture = _accumulate(image, labels, bins, int(labels.max()) + 1, _COLOUR_BIN)
+    height, width, channels = image.shape
+    count = int(labels.max()) + 1
+    sizes = np.zeros(count, np.int64)
+    boxes = np.tile(np.array([width, height, 0, 0], np.int32), (count, 1))
+    colour_count = np.zeros((count, channels * COLOUR_BINS), np.int32)
+    texture_count = np.zeros((count, channels * DIRECTIONS * TEXTURE_BINS), np.int32)
+    _accumulate(image, labels, bins, _COLOUR_BIN, sizes, boxes, colour_count, texture_count)
+    colour, texture = np.empty(colour_count.shape, np.float32), np.empty(texture_count.shape, np.float32)
+    _normalise(sizes, channels, colour_count, colour)
+    _normalise(sizes, channels * DIRECTIONS, texture_count, texture)
     return Superpixels(sizes, boxes, colour, texture, pairs)
 
 
@@ -81,50 +90,57 @@ def texture_bins(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     border = cv2.BORDER_REPLICATE
     across = np.asarray(cv2.sepFilter2D(values, cv2.CV_32F, derivative, gaussian, borderType=border))
     down = np.asarray(cv2.sepFilter2D(values, cv2.CV_32F, gaussian, derivative, borderType=border))
-    bins: NDArray[np.uint8] = _bin_gradients(across.ravel(), down.ravel(), _TEXTURE_FACTOR)
+    bins = np.empty((ORIENTATIONS, image.size), np.uint8)
+    _bin_gradients(across.ravel(), down.ravel(), _TEXTURE_FACTOR, bins)
     return bins.reshape(ORIENTATIONS, *image.shape)
 
 
 @compiled()
-def _texture_bin(response: Any, orientation: int) -> Any:
-    strength = min(np.int32(abs(response) + np.float32(0.5)), np.int32(TEXTURE_BINS - 1))
-    direction = orientation if response >= 0 else orientation + ORIENTATIONS
-    return np.uint8(TEXTURE_BINS * direction + strength)
+def _texture_bin(response: Any) -> Any:
+    """Bin of a response in orientation 0; those of orientation o are 10 * o further."""
+    strength = np.int32(abs(response) + np.float32(0.5))
+    if strength > TEXTURE_BINS - 1:
+        strength = np.int32(TEXTURE_BINS - 1)
+    return strength if response >= 0 else strength + np.int32(ORIENTATIONS * TEXTURE_BINS)
 
 
 @compiled()
-def _bin_gradients(across: Any, down: Any, factor: Any) -> Any:
-    """Steer the two derivatives to the four orientations and split each into its positive and negative half."""
-    result = np.empty((ORIENTATIONS, len(across)), np.uint8)
+def _bin_gradients(across: Any, down: Any, factor: Any, bins: Any) -> None:
+    """Steer two derivatives [M] to the four orientations, split each into its positive and negative half: [4, M]."""
     diagonal = np.float32(np.sqrt(0.5))
     for index in range(len(across)):
         gx, gy = across[index] * factor, down[index] * factor
-        result[0, index] = _texture_bin(gx, 0)
-        result[1, index] = _texture_bin((gx + gy) * diagonal, 1)
-        result[2, index] = _texture_bin(gy, 2)
-        result[3, index] = _texture_bin((gy - gx) * diagonal, 3)
-    return result
+        bins[0, index] = _texture_bin(gx)
+        bins[1, index] = TEXTURE_BINS + _texture_bin((gx + gy) * diagonal)
+        bins[2, index] = 2 * TEXTURE_BINS + _texture_bin(gy)
+        bins[3, index] = 3 * TEXTURE_BINS + _texture_bin((gy - gx) * diagonal)
 
 
 @compiled()
-def _accumulate(image: Any, labels: Any, bins: Any, count: int, colour_bin: Any) -> Any:
-    """Accumulate sizes, boxes and both histograms in one pass over the pixels."""
+def _accumulate(
+    image: Any,
+    labels: Any,
+    bins: Any,
+    colour_bin: Any,
+    sizes: Any,
+    boxes: Any,
+    colour_count: Any,
+    texture_count: Any,
+) -> None:
+    """Accumulate sizes, boxes and both histograms, which begin empty, in one pass over the pixels."""
     height, width, channels = image.shape
-    colour_size, texture_size = channels * COLOUR_BINS, channels * DIRECTIONS * TEXTURE_BINS
-    sizes = np.zeros(count, np.int64)
-    boxes = np.empty((count, 4), np.int32)
-    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = width, height, 0, 0
-    colour_count = np.zeros((count, colour_size), np.int32)
-    texture_count = np.zeros((count, texture_size), np.int32)
     for y in range(height):
         start = 0
         for x in range(width):
             region = labels[y, x]
             if x + 1 == width or labels[y, x + 1] != region:  # a run of equal labels ends
                 sizes[region] += x + 1 - start
-                boxes[region, 0] = min(boxes[region, 0], start)
-                boxes[region, 1] = min(boxes[region, 1], y)
-                boxes[region, 2] = max(boxes[region, 2], x + 1)
+                if start < boxes[region, 0]:
+                    boxes[region, 0] = start
+                if y < boxes[region, 1]:
+                    boxes[region, 1] = y
+                if x + 1 > boxes[region, 2]:
+                    boxes[region, 2] = x + 1
                 boxes[region, 3] = y + 1
                 start = x + 1
             for channel in range(channels):
@@ -132,14 +148,18 @@ def _accumulate(image: Any, labels: Any, bins: Any, count: int, colour_bin: Any)
                 for orientation in range(ORIENTATIONS):
                     bin_ = bins[orientation, y, x, channel]
                     texture_count[region, channel * (DIRECTIONS * TEXTURE_BINS) + bin_] += 1
-    colour = np.empty((count, colour_size), np.float32)
-    texture = np.empty((count, texture_size), np.float32)
-    for region in range(count):
+    for region in range(len(sizes)):
         for direction in range(channels * DIRECTIONS):  # pixels counted in the opposite one have no response here
             counted = 0
             for bin_ in range(direction * TEXTURE_BINS, (direction + 1) * TEXTURE_BINS):
                 counted += texture_count[region, bin_]
             texture_count[region, direction * TEXTURE_BINS] += sizes[region] - counted
-        colour[region] = colour_count[region] / np.float32(channels * sizes[region])
-        texture[region] = texture_count[region] / np.float32(channels * DIRECTIONS * sizes[region])
-    return sizes, boxes, colour, texture
+
+
+@compiled(error_model="numpy")
+def _normalise(sizes: Any, times: int, counts: Any, shares: Any) -> None:
+    """Counts [n, B] of pixels that are counted several times each -> shares [n, B], whose rows sum to 1."""
+    for region in range(len(sizes)):
+        total = np.float32(times * sizes[region])
+        for bin_ in range(counts.shape[1]):
+            shares[region, bin_] = counts[region, bin_] / total

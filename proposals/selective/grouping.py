@@ -5,7 +5,6 @@ In: the superpixels of one segmentation, the similarities to use.  Out: the boxe
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 import numpy as np
@@ -35,38 +34,66 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
     if not similarities or not set(similarities) <= set(SIMILARITIES):
         raise ValueError(f"similarities must be some of {SIMILARITIES!r}, not {similarities!r}")
     uses = np.array([letter in similarities for letter in SIMILARITIES])
-    return _group(*superpixels, uses, image_area)
+    pairs = superpixels.pairs
+    count = len(superpixels.sizes)
+    total = 2 * count - 1
+    sizes, boxes, colour, texture = (_longer(array, total) for array in superpixels[:4])
+    degree = np.bincount(pairs.ravel(), minlength=total)
+    start = np.cumsum(degree) - degree
+    seen = np.full(total, -1, np.int32)
+    room = 2 * len(pairs)  # for pairs that arise by merging
+    while True:
+        edges = _longer(pairs, len(pairs) + room)
+        pool, heap = np.empty(2 * len(pairs) + room, np.int32), np.empty(len(edges), np.int32)
+        arrays = start.copy(), degree.copy(), pool, edges, np.empty(len(edges)), heap, np.arange(total), seen.copy()
+        end = _group(count, len(pairs), sizes, boxes, colour, texture, uses, image_area, *arrays)
+        if end >= 0:
+            return boxes[count:end].copy()
+        room *= 2  # as after a centre that takes in one leaf after the other
+
+
+def _longer(array: NDArray[Any], length: int) -> NDArray[Any]:
+    """Copy an array to the beginning of one of that length."""
+    result = np.empty((length, *array.shape[1:]), array.dtype)
+    result[: len(array)] = array
+    return result
 
 
 @compiled(fastmath={"reassoc", "nsz"})
-def _shared(first: Any, second: Any) -> Any:
-    """Compute a histogram intersection; reassociation lets the sum run in vector registers."""
+def _shared(histograms: Any, a: int, b: int) -> Any:
+    """Compute the intersection of two histograms; reassociation lets the sum run in vector registers."""
     total = np.float32(0)
-    for index in range(len(first)):
-        total += min(first[index], second[index])
+    for bin_ in range(histograms.shape[1]):
+        one, other = histograms[a, bin_], histograms[b, bin_]
+        total += other if other < one else one
     return total
 
 
-@compiled()
-def similarity(a: int, b: int, sizes: Any, boxes: Any, colour: Any, texture: Any, uses: Any, image_area: int) -> float:
+@compiled(error_model="numpy")
+def similarity(a: Any, b: Any, sizes: Any, boxes: Any, colour: Any, texture: Any, uses: Any, image_area: int) -> float:
     """Return the mean of the similarities in use, in [0, 1] (IJCV 2013, §3.2.2). uses: [4] bool for C, T, S, F."""
     total = 0.0
+    used = 0
     if uses[0]:
-        total += _shared(colour[a], colour[b])
+        total += _shared(colour, a, b)
+        used += 1
     if uses[1]:
-        total += _shared(texture[a], texture[b])
+        total += _shared(texture, a, b)
+        used += 1
     both = sizes[a] + sizes[b]
     if uses[2]:
         total += 1 - both / image_area
+        used += 1
     if uses[3]:
         width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
         height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
         total += 1 - (np.int64(width) * height - both) / image_area
-    return float(total / uses.sum())
+        used += 1
+    return total / used
 
 
 @compiled()
-def _current(successor: Any, region: int) -> int:
+def _current(successor: Any, region: Any) -> Any:
     """Return the region that contains a region by now."""
     while successor[region] != region:
         successor[region] = successor[successor[region]]
@@ -75,74 +102,116 @@ def _current(successor: Any, region: int) -> int:
 
 
 @compiled()
+def _comes_first(keys: Any, one: Any, other: Any) -> bool:
+    """Whether a pair is the more similar one, of equally similar ones the earlier one; keys are minus similarities."""
+    return bool(keys[one] < keys[other] or (keys[one] == keys[other] and one < other))
+
+
+@compiled()
+def _push(heap: Any, size: int, keys: Any, pair: int) -> None:
+    """Add a pair to a heap of `size` pairs."""
+    at = size
+    while at > 0:
+        above = (at - 1) >> 1
+        if not _comes_first(keys, pair, np.int64(heap[above])):
+            break
+        heap[at] = heap[above]
+        at = above
+    heap[at] = pair
+
+
+@compiled()
+def _drop_top(heap: Any, size: int, keys: Any) -> None:
+    """Remove the first pair of a heap that keeps `size` others."""
+    last = np.int64(heap[size])
+    at = 0
+    while True:
+        below = 2 * at + 1
+        if below >= size:
+            break
+        if below + 1 < size and _comes_first(keys, np.int64(heap[below + 1]), np.int64(heap[below])):
+            below += 1
+        if not _comes_first(keys, np.int64(heap[below]), last):
+            break
+        heap[at] = heap[below]
+        at = below
+    heap[at] = last
+
+
+@compiled()
 def _group(
-    sizes0: Any, boxes0: Any, colour0: Any, texture0: Any, pairs: Any, uses: Any, image_area: int
-) -> NDArray[np.int32]:
-    count = len(sizes0)
-    total = 2 * count - 1
-    sizes = np.empty(total, np.int64)
-    boxes = np.empty((total, 4), np.int32)
-    colour = np.empty((total, colour0.shape[1]), np.float32)
-    texture = np.empty((total, texture0.shape[1]), np.float32)
-    sizes[:count], boxes[:count], colour[:count], texture[:count] = sizes0, boxes0, colour0, texture0
+    count: int,
+    pairs: int,
+    sizes: Any,
+    boxes: Any,
+    colour: Any,
+    texture: Any,
+    uses: Any,
+    image_area: int,
+    start: Any,
+    degree: Any,
+    pool: Any,
+    edges: Any,
+    keys: Any,
+    heap: Any,
+    successor: Any,
+    seen: Any,
+) -> int:
+    """Merge regions; returns the end of the regions, or -1 where the arrays are too short for all pairs.
 
-    # Neighbours of region r: pool[start[r] : start[r] + degree[r]]; _current resolves those that have merged since.
-    start = np.zeros(total, np.int64)
-    degree = np.zeros(total, np.int64)
-    for pair in pairs:
-        degree[pair[0]] += 1
-        degree[pair[1]] += 1
-    start[1:count] = np.cumsum(degree[: count - 1])
-    pool = np.empty(4 * len(pairs), np.int32)
-    filled = start.copy()
-    for pair in pairs:
-        pool[filled[pair[0]]] = pair[1]
-        filled[pair[0]] += 1
-        pool[filled[pair[1]]] = pair[0]
-        filled[pair[1]] += 1
-    used = 2 * len(pairs)
-
-    # The most similar pair is on top, the earliest of equal ones; pairs of regions that have merged since are skipped.
-    heap = []
-    for number, (a, b) in enumerate(pairs.astype(np.int64)):
-        heap.append((-similarity(a, b, sizes, boxes, colour, texture, uses, image_area), number, a, b))
-    heapq.heapify(heap)
-    found = len(heap)
-
-    successor = np.arange(total)
-    seen = np.full(total, -1, np.int32)
+    The first `count` regions are superpixels, the first `pairs` edges their pairs; merged regions and theirs follow.
+    sizes, boxes, colour and texture are those of all regions. The neighbours of region r are pool[start[r] : start[r] +
+    degree[r]]; `_current` resolves those that have merged since. edges [E, 2] are two regions, keys [E] minus their
+    similarity, heap [E] numbers of edges, the next one on top; edges of regions that have merged since are skipped.
+    successor begins as each region's own number and becomes that of the region that it merged into; seen begins as -1.
+    """
+    used = 2 * pairs
+    for edge in range(pairs):
+        for side in range(2):
+            region = edges[edge, side]
+            pool[start[region] + seen[region] + 1] = edges[edge, 1 - side]
+            seen[region] += 1
+        a, b = np.int64(edges[edge, 0]), np.int64(edges[edge, 1])
+        keys[edge] = -similarity(a, b, sizes, boxes, colour, texture, uses, image_area)
+        _push(heap, edge, keys, edge)
+    found = waiting = pairs
     new = count
-    while heap:
-        _, _, a, b = heapq.heappop(heap)
+    while waiting > 0:
+        a, b = np.int64(edges[heap[0], 0]), np.int64(edges[heap[0], 1])
+        waiting -= 1
+        _drop_top(heap, waiting, keys)
         if successor[a] != a or successor[b] != b:
             continue
+        if found + degree[a] + degree[b] > len(edges):
+            return -1
         sizes[new] = sizes[a] + sizes[b]
         share_a = np.float32(sizes[a] / sizes[new])
         share_b = np.float32(sizes[b] / sizes[new])
-        colour[new] = share_a * colour[a] + share_b * colour[b]
-        texture[new] = share_a * texture[a] + share_b * texture[b]
+        for bin_ in range(colour.shape[1]):
+            colour[new, bin_] = share_a * colour[a, bin_] + share_b * colour[b, bin_]
+        for bin_ in range(texture.shape[1]):
+            texture[new, bin_] = share_a * texture[a, bin_] + share_b * texture[b, bin_]
         boxes[new, 0] = min(boxes[a, 0], boxes[b, 0])
         boxes[new, 1] = min(boxes[a, 1], boxes[b, 1])
         boxes[new, 2] = max(boxes[a, 2], boxes[b, 2])
         boxes[new, 3] = max(boxes[a, 3], boxes[b, 3])
         successor[a] = successor[b] = new
-
-        needed = used + degree[a] + degree[b]
-        if needed > len(pool):
-            pool = np.concatenate((pool, np.empty(needed, np.int32)))
         start[new] = used
         seen[new] = new
-        for part in (a, b):
+        for side in range(2):
+            part = b if side else a
             for position in range(start[part], start[part] + degree[part]):
-                neighbour = _current(successor, pool[position])
+                neighbour = _current(successor, np.int64(pool[position]))
                 if seen[neighbour] == new:
                     continue
                 seen[neighbour] = new
                 pool[used] = neighbour
                 used += 1
-                key = -similarity(new, neighbour, sizes, boxes, colour, texture, uses, image_area)
-                heapq.heappush(heap, (key, found, np.int64(neighbour), new))
+                edges[found, 0], edges[found, 1] = neighbour, new
+                keys[found] = -similarity(new, neighbour, sizes, boxes, colour, texture, uses, image_area)
+                _push(heap, waiting, keys, found)
+                waiting += 1
                 found += 1
         degree[new] = used - start[new]
         new += 1
-    return boxes[count:new].copy()
+    return new

@@ -93,7 +93,14 @@ def merge_nodes(graph: Graph, k: float, min_size: int) -> NDArray[np.int32]:
     """
     if k < graph.k:
         raise ValueError(f"the graph serves k from {graph.k} up, not {k}")
-    return _merge(graph.sizes, graph.internal, graph.first, graph.second, graph.weights, np.float32(k), min_size)
+    count, threshold = len(graph.sizes), np.float32(k)
+    sizes = graph.sizes.copy()
+    limit = (graph.internal + threshold / sizes).astype(np.float32)
+    parent, number = np.arange(count, dtype=np.int32), np.full(count, -1, np.int32)
+    superpixels, rejected = np.empty(count, np.int32), np.empty(len(graph.weights), np.int32)
+    edges = graph.first, graph.second, graph.weights
+    _merge(sizes, limit, *edges, threshold, min_size, parent, rejected, number, superpixels)
+    return superpixels
 
 
 def touching(graph: Graph, superpixels: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -106,17 +113,7 @@ def touching(graph: Graph, superpixels: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.stack(np.divmod(keys, count), axis=1).astype(np.int32)
 
 
-@compiled()
-def _distance(image: Any, y: int, x: int, to_y: int, to_x: int) -> Any:
-    square = np.float32(0)
-    for channel in range(image.shape[2]):
-        difference = image[y, x, channel] - image[to_y, to_x, channel]
-        square += difference * difference
-    return np.sqrt(square)
-
-
-@compiled()
-def sorted_edges(image: Any, diagonals: bool) -> Any:
+def sorted_edges(image: NDArray[np.float32], diagonals: bool) -> NDArray[np.uint64]:
     """Sort the edges between neighbouring pixels by weight, equal ones in raster order; [H, W, C] -> [E] uint64.
 
     The upper half of an edge is its weight, the bits of a float32; the lower half is 4 * pixel + direction, where
@@ -126,34 +123,37 @@ def sorted_edges(image: Any, diagonals: bool) -> Any:
     count = 2 * height * width - height - width
     if diagonals:
         count += 2 * (height - 1) * (width - 1)
-    codes = np.empty(count, np.uint32)
-    weights = np.empty(count, np.float32)
+    edges = np.empty(count, np.uint64)
+    _measure(image, diagonals, *_halves(edges))
+    _sort(edges, np.empty_like(edges), np.zeros((4, 256), np.int64))
+    return edges
+
+
+def _halves(edges: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """Show edges [E] as codes [2 E], of which the even ones count, and weights [2 E], of which the odd ones do."""
+    return edges.view(np.uint32), edges.view(np.float32)
+
+
+@compiled()
+def _measure(image: Any, diagonals: bool, codes: Any, weights: Any) -> None:
+    """Write the halves of all edges in raster order."""
+    height, width, _ = image.shape
     edge = 0
     for y in range(height):
         for x in range(width):
-            code = np.uint32(4 * _pixel(y, x, width))
-            if x + 1 < width:
-                codes[edge] = code
-                weights[edge] = _distance(image, y, x, y, x + 1)
-                edge += 1
-            if y + 1 < height:
-                codes[edge] = code + np.uint32(1)
-                weights[edge] = _distance(image, y, x, y + 1, x)
-                edge += 1
-            if diagonals and x + 1 < width:
-                if y + 1 < height:
-                    codes[edge] = code + np.uint32(2)
-                    weights[edge] = _distance(image, y, x, y + 1, x + 1)
-                    edge += 1
-                if y > 0:
-                    codes[edge] = code + np.uint32(3)
-                    weights[edge] = _distance(image, y, x, y - 1, x + 1)
-                    edge += 1
-    keys = weights.view(np.uint32)
-    edges = np.empty(count, np.uint64)
-    for edge in range(count):
-        edges[edge] = np.uint64(keys[edge]) << np.uint64(32) | np.uint64(codes[edge])
-    return _sort(edges)
+            code = 4 * _pixel(y, x, width)
+            for direction in range(4 if diagonals else 2):
+                to_y = y - 1 if direction == 3 else y + (direction > 0)
+                to_x = x if direction == 1 else x + 1
+                if to_x == width or to_y == height or to_y < 0:
+                    continue
+                square = np.float32(0)
+                for channel in range(image.shape[2]):
+                    difference = image[y, x, channel] - image[to_y, to_x, channel]
+                    square += difference * difference
+                codes[edge] = code + direction
+                weights[edge + 1] = np.sqrt(square)
+                edge += 2
 
 
 @compiled()
@@ -163,24 +163,28 @@ def _pixel(y: int, x: int, width: int) -> int:
 
 
 @compiled()
-def _sort(edges: Any) -> Any:
-    """Sort by weight, stably, by radix: the bits of non-negative float32, read as integers, have the same order."""
+def _sort(edges: Any, other: Any, counts: Any) -> None:
+    """Sort by weight, stably, by radix: the bits of non-negative float32, read as integers, have the same order.
+
+    Edges move to the other array [E] and back with each digit; counts [4, 256] are zeros.
+    """
     byte = np.uint64(255)
-    counts = np.zeros((4, 256), np.int64)
-    for edge in edges:
+    for i in range(len(edges)):
         for digit in range(4):
-            counts[digit, (edge >> np.uint64(32 + 8 * digit)) & byte] += 1
-    other = np.empty_like(edges)
+            counts[digit, (edges[i] >> np.uint64(32 + 8 * digit)) & byte] += 1
     for digit in range(4):
         shift = np.uint64(32 + 8 * digit)
-        end = np.cumsum(counts[digit])
-        start = end - counts[digit]
-        for edge in edges:
-            bucket = (edge >> shift) & byte
-            other[start[bucket]] = edge
+        start = counts[digit]
+        before = 0
+        for bucket in range(256):
+            here = start[bucket]
+            start[bucket] = before
+            before += here
+        for i in range(len(edges)):
+            bucket = (edges[i] >> shift) & byte
+            other[start[bucket]] = edges[i]
             start[bucket] += 1
         edges, other = other, edges
-    return edges
 
 
 @compiled()
@@ -207,46 +211,81 @@ def _join(parent: Any, size: Any, a: Any, b: Any) -> Any:
     return a
 
 
-@compiled()
-def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
-    """Merge while every k from this one up agrees; returns nodes, sizes, internal, first, second, weights of Graph.
-
-    A component closes at its first edge that is rejected or leads to a closed component: what follows depends on k.
-    Until then it equals the plain algorithm's for all these k, since a larger k accepts all that a smaller one accepts.
-    """
-    count = _pixel(height - 1, width - 1, width) // STRIP * STRIP + STRIP
-    steps = np.empty(4 * STRIP, np.int32)  # from a pixel to the next in each direction, by its row in the strip
-    for row in range(STRIP):
-        down = 1 if row + 1 < STRIP else STRIP * (width - 1) + 1
-        up = -1 if row > 0 else -STRIP * (width - 1) - 1
-        steps[4 * row : 4 * row + 4] = STRIP, down, STRIP + down, STRIP + up
-    parent = np.arange(count).astype(np.int32)
-    size = np.ones(count, np.int32)
+def _contract(edges: NDArray[np.uint64], height: int, width: int, k: np.float32) -> tuple[Any, ...]:
+    """Merge while every k from this one up agrees; returns nodes, sizes, internal, first, second, weights of Graph."""
+    count = -(-height // STRIP) * STRIP * width  # of pixels, those of the last strip that lie below the image too
+    parent = np.arange(count, dtype=np.int32)
+    sizes = np.ones(count, np.int32)
     internal = np.zeros(count, np.float32)
     limit = np.full(count, k)  # Int(component) + k / |component|; below any weight once the component is closed
-    weights = (edges >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    first = np.empty(len(edges), np.int32)
-    second = np.empty(len(edges), np.int32)
-    kept = 0
-    for edge in range(len(edges)):
-        code = np.int32(edges[edge] & np.uint64(0xFFFFFFFF))
-        pixel = code >> 2
-        a, b = _find(parent, pixel), _find(parent, pixel + steps[code & (4 * STRIP - 1)])
-        if a == b:
-            continue
-        weight = weights[edge]
-        if weight <= limit[a] and weight <= limit[b]:
-            root = _join(parent, size, a, b)
-            internal[root] = weight
-            limit[root] = weight + k / size[root]
-        else:
-            limit[a] = limit[b] = -1
-            first[kept], second[kept], weights[kept] = a, b, weight
-            kept += 1
+    first, second = np.empty(len(edges), np.int32), np.empty(len(edges), np.int32)
+    weights = np.empty(len(edges), np.float32)
+    kept = _accept(*_halves(edges), _steps(width), k, parent, sizes, internal, limit, first, second, weights)
 
     nodes = np.empty((height, width), np.int32)
     number = np.full(count, -1, np.int32)
     roots = np.empty(count, np.int32)
+    found = _number(parent, number, roots, nodes)
+    roots = roots[:found]
+
+    table = np.full(max(2, 1 << kept.bit_length()), -1, np.int64)  # each edge counted, far fewer pairs are different
+    lightest = _thin(table, number, found, kept, first, second, weights)
+    kept_arrays = (array[:lightest].copy() for array in (first, second, weights))
+    return (nodes, sizes[roots], internal[roots], *kept_arrays)
+
+
+def _steps(width: int) -> NDArray[np.int32]:
+    """Steps from a pixel's number to the next in each direction, by its row in the strip; [4 * STRIP] int32."""
+    steps = np.empty((STRIP, 4), np.int32)
+    for row in range(STRIP):
+        down = 1 if row + 1 < STRIP else STRIP * (width - 1) + 1
+        up = -1 if row > 0 else -STRIP * (width - 1) - 1
+        steps[row] = STRIP, down, STRIP + down, STRIP + up
+    return steps.ravel()
+
+
+@compiled(error_model="numpy")
+def _accept(
+    codes: Any,
+    edge_weights: Any,
+    steps: Any,
+    k: Any,
+    parent: Any,
+    sizes: Any,
+    internal: Any,
+    limit: Any,
+    first: Any,
+    second: Any,
+    weights: Any,
+) -> int:
+    """Merge the components of pixels; returns the number of edges that are kept, written to the last three arrays.
+
+    A component closes at its first edge that is rejected or leads to a closed component: what follows depends on k.
+    Until then it equals the plain algorithm's for all these k, since a larger k accepts all that a smaller one accepts.
+    """
+    kept = 0
+    for edge in range(0, len(codes), 2):
+        code = np.int32(codes[edge])
+        pixel = np.int32(code >> 2)
+        a, b = _find(parent, pixel), _find(parent, np.int32(pixel + steps[code & (4 * STRIP - 1)]))
+        if a == b:
+            continue
+        weight = edge_weights[edge + 1]
+        if weight <= limit[a] and weight <= limit[b]:
+            root = _join(parent, sizes, a, b)
+            internal[root] = weight
+            limit[root] = weight + k / sizes[root]
+        else:
+            limit[a] = limit[b] = -1
+            first[kept], second[kept], weights[kept] = a, b, weight
+            kept += 1
+    return kept
+
+
+@compiled()
+def _number(parent: Any, number: Any, roots: Any, nodes: Any) -> int:
+    """Number the components in raster order: number and roots of each, nodes [H, W]; returns how many there are."""
+    height, width = nodes.shape
     found = 0
     for y in range(height):
         for x in range(width):
@@ -256,59 +295,45 @@ def _contract(edges: Any, height: int, width: int, k: Any) -> Any:
                 roots[found] = root
                 found += 1
             nodes[y, x] = number[root]
-    roots = roots[:found]
+    return found
 
-    table = _empty_table(kept)
+
+@compiled()
+def _thin(table: Any, number: Any, count: int, kept: int, first: Any, second: Any, weights: Any) -> int:
+    """Keep the lightest edge between two of `count` components, which comes first; returns how many there are.
+
+    The table is a set of pairs by open addressing, -1 where it is free.
+    """
+    mask = len(table) - 1
     lightest = 0
     for edge in range(kept):
         a, b = number[first[edge]], number[second[edge]]
-        if _insert(table, a, b, found):
+        key = np.int64(a) * count + b if a < b else np.int64(b) * count + a
+        slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask  # Fibonacci hashing
+        while table[slot] != -1 and table[slot] != key:
+            slot = (slot + 1) & mask
+        if table[slot] == -1:
+            table[slot] = key
             first[lightest], second[lightest], weights[lightest] = a, b, weights[edge]
             lightest += 1
-    return (
-        nodes,
-        size[roots],
-        internal[roots],
-        first[:lightest].copy(),
-        second[:lightest].copy(),
-        weights[:lightest].copy(),
-    )
+    return lightest
 
 
-@compiled()
-def _empty_table(pairs: int) -> Any:
-    """Make a set for up to `pairs` pairs, by open addressing."""
-    slots = 2
-    while slots <= pairs:  # each edge counted, far fewer pairs are different
-        slots *= 2
-    return np.full(slots, -1, np.int64)
-
-
-@compiled()
-def _insert(table: Any, a: int, b: int, count: int) -> bool:
-    """Add an unordered pair of numbers below count; returns whether it is new."""
-    key = np.int64(min(a, b)) * count + max(a, b)
-    mask = len(table) - 1
-    slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask  # Fibonacci hashing
-    while table[slot] != -1:
-        if table[slot] == key:
-            return False
-        slot = (slot + 1) & mask
-    table[slot] = key
-    return True
-
-
-@compiled()
+@compiled(error_model="numpy")
 def _merge(
-    sizes: Any, internal: Any, first: Any, second: Any, weights: Any, k: Any, min_size: int
-) -> NDArray[np.int32]:
-    count = len(sizes)
-    parent = np.arange(count).astype(np.int32)
-    size = sizes.copy()
-    limit = np.empty(count, np.float32)
-    for node in range(count):
-        limit[node] = internal[node] + k / size[node]
-    rejected = np.empty(len(weights), np.int32)
+    size: Any,
+    limit: Any,
+    first: Any,
+    second: Any,
+    weights: Any,
+    k: Any,
+    min_size: int,
+    parent: Any,
+    rejected: Any,
+    number: Any,
+    superpixels: Any,
+) -> None:
+    """Merge nodes [n] by the edges [m]; the arrays are as merge_nodes makes them."""
     rejections = 0
     for edge in range(len(weights)):
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
@@ -321,17 +346,15 @@ def _merge(
         else:
             rejected[rejections] = edge
             rejections += 1
-    for edge in rejected[:rejections]:
+    for rejection in range(rejections):
+        edge = rejected[rejection]
         a, b = _find(parent, first[edge]), _find(parent, second[edge])
         if a != b and (size[a] < min_size or size[b] < min_size):
             _join(parent, size, a, b)
-    superpixels = np.empty(count, np.int32)
-    number = np.full(count, -1, np.int32)
     found = 0
-    for node in range(count):
-        root = _find(parent, node)
+    for node in range(len(superpixels)):
+        root = _find(parent, np.int32(node))
         if number[root] < 0:
             number[root] = found
             found += 1
         superpixels[node] = number[root]
-    return superpixels
