@@ -96,8 +96,8 @@ def _warp(image: Any, outside: Any, windows: Any, regions: Any) -> None:
     """Image [H, 3 W], a line of the fill [3 S], windows [N, 4] px -> regions [N, S, 3 S]."""
     height, width, size = image.shape[0], image.shape[1] // 3, regions.shape[1]
     for n in range(len(windows)):
-        left, columns, across = _samples(windows[n, 0], windows[n, 2], size, width)
-        top, rows, down = _samples(windows[n, 1], windows[n, 3], size, height)
+        left, columns, across = axis_samples(windows[n, 0], windows[n, 2], size, width)
+        top, rows, down = axis_samples(windows[n, 1], windows[n, 3], size, height)
         for y in range(size):
             for c in range(3 * size):
                 regions[n, y, c] = outside[c]
@@ -115,7 +115,7 @@ def _warp(image: Any, outside: Any, windows: Any, regions: Any) -> None:
 
 
 @_compiled
-def _samples(start: float, stop: float, size: int, length: int) -> tuple[int, Any, Any]:
+def axis_samples(start: float, stop: float, size: int, length: int) -> tuple[int, Any, Any]:
     """The samples of one axis of a window whose centres are inside the image.
 
     Returns:
