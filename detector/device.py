@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from proposals.errors import UserError
 from proposals.settings import PRECISIONS
@@ -73,6 +77,12 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
         return torch.autocast(device.type, torch.bfloat16)
     except RuntimeError as error:  # Apple's GPUs before PyTorch 2.5
         raise DeviceError(f"PyTorch {torch.__version__} has no bfloat16 on {device}; set precision=float32") from error
+
+
+def upload(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a device; to CUDA by way of pinned memory, so that nothing waits for the copy."""
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # which torch needs
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def out_of_memory(error: BaseException) -> bool:

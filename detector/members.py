@@ -16,12 +16,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detector.checkpoint import RegionClassifier
-from detector.device import choose_precision, free_cached_memory, out_of_memory
+from detector.device import choose_precision, free_cached_memory, out_of_memory, upload
 from detector.network.backends import build_backend
 from detector.network.googlenet import Heads
 from detector.network.input import network_input
+from detector.regions.device_warp import warp_on_device
 from detector.regions.maps import ImageMaps, SharedNetwork
 from detector.regions.warp import warp
 from detector.rejection import RejectionModel
@@ -68,6 +70,7 @@ class WarpedMember:
         self.device, self.offsets = device, config.regression
         self.regions, self.convention = classifiers[0].regions, classifiers[0].convention
         self._batch = Batch(batch_size(config, device), device)
+        self._on_device = device.type != "cpu"  # regions are warped where the network runs
         size = self.regions.size
         self._run = [
             build_backend(config.backend, one.network, device, size=size, precision=config.precision)
@@ -76,15 +79,24 @@ class WarpedMember:
 
     def score(self, views: Sequence[View]) -> RegionScores:
         """Score the boxes of images, see Member."""
+        fill = self.convention.mean
         for view in views:
             view.count("regions_warped", len(view))
             view.count("network_passes", len(view) * self.networks)
 
+        images = [upload(view.image, self.device).float() for view in views] if self._on_device else []
+
         def run(part: slice) -> list[Heads]:
-            some = [view for _, view in pieces(views, part)]
+            numbered = pieces(views, part)
+            some = [view for _, view in numbered]
             with timed_together(some, "warp"):
-                warped = [warp(view.image, view.boxes, self.regions, self.convention.mean) for view in some]
-                regions = np.concatenate(warped) if len(warped) > 1 else warped[0]  # [B, S, S, 3]
+                regions: NDArray[np.uint8] | Tensor  # [B, S, S, 3]
+                if self._on_device:
+                    there = [warp_on_device(images[i], view.boxes, self.regions, fill) for i, view in numbered]
+                    regions = torch.cat(there)
+                else:
+                    here = [warp(view.image, view.boxes, self.regions, fill) for view in some]
+                    regions = np.concatenate(here) if len(here) > 1 else here[0]
                 x = network_input(regions, self.convention, self.device)  # [B, 3, S, S]
             with timed_together(some, "network"), torch.inference_mode():
                 return [network(x) for network in self._run]

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
+from detector.ahead import ahead, one_torch_thread
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
 from detector.class_order import in_order_of
 from detector.config import PRESETS, ConfigError, load_config
@@ -42,6 +45,11 @@ from proposals.merging import propose
 from proposals.own import check_source
 
 _LOG = logging.getLogger(__name__)
+
+IMAGES_GPU = 8
+"""Images whose regions share batches on a GPU. On a CPU an image by itself fills its batches, and more take memory."""
+
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +231,7 @@ class Detector:
     def stream(
         self, paths: Iterable[str | Path], *, on_error: Callable[[Path, Exception], None] | None = None
     ) -> Iterator[tuple[Path, Detections]]:
-        """Detect in many files, in order; a file that fails is left out and does not stop the others.
+        """Detect in many files, in order, as `score_many`; a file that fails is left out and does not stop the others.
 
         Args:
             paths: The image files.
@@ -240,16 +248,50 @@ class Detector:
         >>> print(failed)
         {PosixPath('nothing.jpg'): ImageError('nothing.jpg: no such file')}
         """
-        for path in map(Path, paths):
-            try:
-                found = self(path)
-            except (UserError, OSError) as error:
-                if on_error is not None:
-                    on_error(path, error)
-                else:
-                    _LOG.warning("%s", error if isinstance(error, ImageError) else f"{path}: {error}")
-                continue
-            yield path, found
+        for path, scored in self.score_many(map(Path, paths)):
+            if isinstance(scored, ScoredImage):
+                yield path, scored.detections()
+            elif on_error is not None:
+                on_error(path, scored)
+            else:
+                _LOG.warning("%s", scored if isinstance(scored, ImageError) else f"{path}: {scored}")
+
+    def score_many(
+        self, sources: Iterable[Source], prepare: Callable[[Source], tuple[ImageSource, Boxes | None]] | None = None
+    ) -> Iterator[tuple[Source, ScoredImage | UserError | OSError]]:
+        """Score many images, in order; threads read and propose the next ones while the networks score those before.
+
+        On a GPU several images are scored together. Scores equal those of `score`, to rounding where batches cross
+        images, and exactly on a CPU, where they do not.
+
+        Args:
+            sources: The images, read only a few ahead, or whatever `prepare` makes an image from.
+            prepare: Returns the image of a source and boxes in it, or None for the detector's own proposals. It runs in
+                another thread, one call at a time on a CPU.
+
+        Yields:
+            (source, scored image), or the error in its place where the image cannot be read or proposed.
+        """
+        (group, workers), threads = self._at_a_time(), torch.get_num_threads()
+        sources = iter(sources)
+        head = list(islice(sources, 2))
+
+        def view(source: Source) -> View:
+            # A single image has no network to leave the other cores to.
+            with one_torch_thread(threads) if len(head) > 1 else nullcontext():
+                return self.view(*(prepare(source) if prepare else (cast(ImageSource, source), None)))
+
+        some: list[tuple[Source, View | UserError | OSError]] = []
+        with closing(ahead(chain(head, sources), view, workers=workers, depth=group + workers)) as prepared:
+            for source, future in prepared:
+                try:
+                    some.append((source, future.result()))
+                except (UserError, OSError) as error:
+                    some.append((source, error))
+                if sum(isinstance(one, View) for _, one in some) in (0, group):
+                    yield from self._score_some(some)
+                    some = []
+        yield from self._score_some(some)
 
     def view(self, image: ImageSource, boxes: Boxes | None = None) -> View:
         """Read an image, and propose boxes unless some are given."""
@@ -259,6 +301,20 @@ class Detector:
             with timed(seconds, "proposals"):
                 boxes = self._propose(pixels, image)
         return View(pixels, floating(np.asarray(boxes)), seconds)
+
+    def _at_a_time(self) -> tuple[int, int]:
+        """Number of images to score together, and of threads that propose meanwhile."""
+        if self.device.type == "cpu":
+            return 1, 1
+        # Functions of the user's own may not stand several threads.
+        return IMAGES_GPU, 1 if self.config.proposals.own else torch.get_num_threads()
+
+    def _score_some(
+        self, some: Sequence[tuple[Source, View | UserError | OSError]]
+    ) -> Iterator[tuple[Source, ScoredImage | UserError | OSError]]:
+        scored = iter(self._score([one for _, one in some if isinstance(one, View)]))
+        for source, one in some:
+            yield source, next(scored) if isinstance(one, View) else one
 
     def _score(self, views: Sequence[View]) -> list[ScoredImage]:
         """Score images together."""

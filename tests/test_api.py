@@ -212,7 +212,7 @@ def test_a_stream_reads_no_further_than_it_is_asked(model: Detector, files: list
     stream = model.stream(paths())
     next(stream)
     assert asked == files[: len(asked)]
-    assert len(asked) <= 2
+    assert len(asked) <= 3  # the next is being proposed, the one after waits
     stream.close()  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from detector.training.cascade import CascadeFitConfig
 from detector.training.images import ImageTrainingConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.regions import FineTuneConfig
+from detector.views import View
 
 ROOT = Path(__file__).parent.parent
 Main = Callable[[list[str]], int]
@@ -456,18 +457,18 @@ def evaluate(
 def test_an_interrupted_evaluation_goes_on_to_the_same_report(
     evaluate: Main, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score, seen = Detector.score, []
+    score, seen = Detector._score, []
 
-    def stop_at_the_second(self: Detector, *arguments: Any) -> ScoredImage:
+    def stop_at_the_second(self: Detector, views: Sequence[View]) -> list[ScoredImage]:
         seen.append(1)
         if len(seen) == 3:  # an image is scored with its proposals, then with its objects in their place
             raise KeyboardInterrupt
-        return score(self, *arguments)
+        return score(self, views)
 
     assert evaluate(["name=whole"]) == 0
     table = capsys.readouterr().out
     with monkeypatch.context() as patch:
-        patch.setattr(Detector, "score", stop_at_the_second)
+        patch.setattr(Detector, "_score", stop_at_the_second)
         assert evaluate([]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -19,14 +19,16 @@ from detector import Detector, DetectorConfig
 from detector.checkpoint import ImageClassifier, RegionClassifier, load_checkpoint
 from detector.classification.ensemble import classify
 from detector.data.ground_truth import ClassTable
-from detector.data.image import Image, read_image
-from detector.device import choose_device, choose_precision
+from detector.data.image import Image, ImageError, read_image
+from detector.device import choose_device, choose_precision, upload
 from detector.multibox import MultiBoxModel
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.network.input import InputConvention
 from detector.network.lrn import local_response_norm
+from detector.pipeline import ScoredImage
+from detector.regions.device_warp import warp_on_device
 from detector.regions.maps import SharedConfig, roi_align
-from detector.regions.warp import RegionConfig
+from detector.regions.warp import RegionConfig, warp
 from detector.settings import SuppressionConfig
 from detector.training.run import train
 from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
@@ -120,6 +122,12 @@ def test_regions_cut_out_of_a_map() -> None:
     torch.testing.assert_close(found, roi_align(features, windows, 7), rtol=1e-4, atol=1e-4)
 
 
+def test_regions_warped_there(image: Image) -> None:
+    found = warp_on_device(upload(image, GPU).float(), BOXES, RegionConfig(64, 4), CONVENTION.mean).cpu().numpy()
+    expected = warp(image, BOXES, RegionConfig(64, 4), CONVENTION.mean)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+
+
 MEMBERS = {
     "warped": member,
     "warped, batch normalisation": lambda: member(norm="batch"),
@@ -163,6 +171,24 @@ def test_a_detector_from_proposals_to_detections(shapes: Path, toy_checkpoint: P
     assert np.array_equal(found.boxes, expected.boxes)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
     assert len(found.detections()) == pytest.approx(len(expected.detections()), abs=2)  # near-ties may fall either way
+
+
+def test_images_scored_together(shapes: Path) -> None:
+    """More than fill a group, and one that cannot be read."""
+    proposals = ProposalConfig(width=0, min_width=8, max_boxes=40)
+    config = DetectorConfig(proposals=proposals, precision="float32")
+    detector = Detector([MEMBERS["shared"](), MEMBERS["warped"]()], config, GPU)
+    paths = [shapes / "JPEGImages" / f"val{number % 3}.png" for number in range(11)]
+    paths.insert(4, shapes / "none.png")
+    results = list(detector.score_many(paths))
+    assert [path for path, _ in results] == paths
+    for path, scored in results:
+        if path.exists():
+            assert isinstance(scored, ScoredImage)
+            np.testing.assert_allclose(
+                scored.scores.probabilities, detector.score(path).scores.probabilities, atol=1e-3
+            )
+    assert isinstance(results[4][1], ImageError)
 
 
 def test_too_little_memory_halves_the_batch(image: Image) -> None:

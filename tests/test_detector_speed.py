@@ -81,6 +81,18 @@ def test_a_line_each() -> None:
     ]
 
 
+def test_images_a_minute(
+    tool: Callable[[str], Main], photo: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = detector_benchmark.time_throughput([preset], [photo] * 3, 2)[preset]
+    assert all(0 < low <= middle <= high for low, middle, high in (rates.single, rates.many))
+    lines = detector_benchmark.format_rates({"fast": detector_benchmark.Rates((50, 60.04, 70), (80, 90, 99))})
+    assert lines.splitlines()[1].split() == ["fast", "60.0", "50.0-70.0", "90.0", "80.0-99.0"]
+    arguments = [str(photo), "--throughput", "--detectors", preset, "straightforward", "--repetitions", "1"]
+    assert tool("detector_speed")(arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_the_command(tool: Callable[[str], Main], photo: Path, preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert tool("detector_speed")([str(photo), "--detectors", preset, "--repetitions", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[1] == "20"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # What stands in a line may use what stands above it, or before it in its line.
 LAYERS = (
     "proposals",
-    "words table measuring cores threads progress invocation",
+    "words table measuring cores threads ahead progress invocation",
     "config device settings data",
     "drawing detections suppression",
     "evaluation report",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,13 @@ class StubDetector:
 
     def score(self, path: Path) -> ScoredImage:
         return make_scored(2, image=read_image(path))
+
+    def score_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, ScoredImage | Exception]]:
+        for path in paths:
+            try:
+                yield path, self.score(path)
+            except (UserError, OSError) as error:
+                yield path, error
 
 
 def photo(path: Path) -> Path:

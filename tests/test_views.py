@@ -173,7 +173,7 @@ def test_what_is_counted() -> None:
             "regions_warped": 2 * passing,
             "network_passes": 4 * passing,
         }
-        assert list(view.seconds) == ["trunk", "regions", "warp", "network"]
+        assert list(view.seconds) == ["trunk", "rejection", "regions", "warp", "network"]
         assert set(view.seconds) < set(STAGES)
     assert views[2].counts == views[2].seconds == {}
 

@@ -53,10 +53,12 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
     """
     names = check_results(folder, paths)
     failed: list[str] = []
-    bar = tqdm(paths, unit="image", disable=len(paths) == 1, dynamic_ncols=True)
-    for path, name in zip(bar, names, strict=True):
+    options = {"total": len(paths), "unit": "image", "disable": len(paths) == 1, "dynamic_ncols": True}
+    bar = tqdm(detector.score_many(paths), **options)
+    for (path, scored), name in zip(bar, names, strict=True):
         try:
-            scored = detector.score(path)
+            if isinstance(scored, Exception):
+                raise scored
             found = scored.detections()
             record = result_record(path, scored, found, detector.classes.wnids, detector.config.models)
             write_result(folder, name, record, found.plot(scored.image))

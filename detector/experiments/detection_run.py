@@ -22,7 +22,7 @@ from detector.config import config_to_dict, save_config
 from detector.data.content import boxes_digest, digests_of
 from detector.data.dataset import open_dataset
 from detector.data.ground_truth import DataError, Dataset, Record, listed
-from detector.data.image import ImageError
+from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import choose_precision, keep_freed_memory
 from detector.experiments.evaluation_run import EvaluationConfig
@@ -35,7 +35,6 @@ from detector.progress import progress
 from detector.rejection import fingerprint
 from proposals.boxes import Boxes
 from proposals.errors import UserError
-from proposals.store import StoreError
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,14 +78,17 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
         if len(todo) < len(dataset):
             done = len(dataset) - len(todo)
             _LOG.info("resuming %s: %d of %d images are done", config.journal, done, len(dataset))
-        for record in progress(todo, dataset.name):
-            try:
-                image = record.read()
-                boxes = proposals.get(record.image_id, record.path.read_bytes()).boxes
-            except (ImageError, StoreError, OSError) as error:
-                failed.append(str(error))
+        uncut_boxes: dict[str, Boxes] = {}
+
+        def prepare(record: Record) -> tuple[Image, Boxes]:
+            boxes = uncut_boxes[record.image_id] = proposals.get(record.image_id, record.path.read_bytes()).boxes
+            return record.read(), boxes[: config.detector.proposals.max_boxes or len(boxes)]
+
+        for record, scored in progress(detector.score_many(todo, prepare), dataset.name, total=len(todo)):
+            boxes = uncut_boxes.pop(record.image_id, None)
+            if boxes is None or isinstance(scored, Exception):
+                failed.append(str(scored))
                 continue
-            scored = detector.score(image, boxes[: config.detector.proposals.max_boxes or len(boxes)])
             found = scored.detections()
             _record_stages(config, detector, record, boxes, scored, labels, oracles)
             journal.append(record.image_id, relabelled(found, labels))  # last: its images are in the other files too

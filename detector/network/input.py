@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.device import upload
+
 
 @dataclass(frozen=True)
 class InputConvention:
@@ -28,12 +30,15 @@ class InputConvention:
 
 
 def network_input(
-    regions: NDArray[np.uint8], convention: InputConvention, device: torch.device | str = "cpu"
+    regions: NDArray[np.uint8] | Tensor, convention: InputConvention, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Scale images for a network: [N, S, S, 3] uint8 RGB -> [N, 3, S, S] float32, channels last in memory."""
-    lines = torch.from_numpy(regions).to(device).flatten(2)  # [N, S, 3 S]: an inner loop over 3 channels is slow
-    x = lines.float()
-    x -= torch.tensor(convention.mean, device=x.device).repeat(regions.shape[2])
+    """Scale images for a network: [N, S, S, 3] uint8 RGB -> [N, 3, S, S] float32, channels last in memory.
+
+    An array is copied to the device; a tensor stays where it is.
+    """
+    there = regions if isinstance(regions, Tensor) else upload(regions, torch.device(device))
+    x = there.flatten(2).float()  # [N, S, 3 S]: an inner loop over 3 channels is slow
+    x -= upload(np.array(convention.mean, np.float32), x.device).repeat(regions.shape[2])
     if convention.std != (1.0, 1.0, 1.0):
-        x /= torch.tensor(convention.std, device=x.device).repeat(regions.shape[2])
+        x /= upload(np.array(convention.std, np.float32), x.device).repeat(regions.shape[2])
     return x.view(regions.shape).permute(0, 3, 1, 2)

@@ -100,8 +100,8 @@ def _warp(image: Any, outside: Any, windows: Any, regions: Any) -> None:
     mixed = np.empty(3 * (width + 1), np.float32)
     line = np.empty(3 * size, np.float32)
     for n in range(len(windows)):
-        left, right, taps_x = _samples(windows[n, 0], windows[n, 2], size, width, columns, across)
-        top, bottom, taps_y = _samples(windows[n, 1], windows[n, 3], size, height, rows, down)
+        left, right, taps_x = axis_samples(windows[n, 0], windows[n, 2], size, width, columns, across)
+        top, bottom, taps_y = axis_samples(windows[n, 1], windows[n, 3], size, height, rows, down)
         for y in range(size):
             for c in range(3 * size):
                 regions[n, y, c] = outside[c]
@@ -119,7 +119,7 @@ def _warp(image: Any, outside: Any, windows: Any, regions: Any) -> None:
 
 
 @_compiled
-def _samples(start: float, stop: float, size: int, length: int, firsts: Any, shares: Any) -> tuple[int, int, int]:
+def axis_samples(start: float, stop: float, size: int, length: int, firsts: Any, shares: Any) -> tuple[int, int, int]:
     """Place the samples of one axis of a window; those whose centres are inside the image count.
 
     Writes the first pixel that each of them reads, firsts [size], and the weights of that pixel and the next, shares

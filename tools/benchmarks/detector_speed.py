@@ -1,6 +1,7 @@
 """Time whole detectors stage by stage, taking turns on each image, beside a straightforward R-CNN.
 
-In: images, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory.
+In: images, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory. On
+request images a minute, with the next proposed ahead.
 The straightforward R-CNN is a first implementation: 2,000 boxes of selective search at R-CNN's scale (ours, which
 favours it), each cut out and resized by OpenCV, batches of 64 through the same layers and weights in eager float32,
 channels first, with `F.local_response_norm`, torchvision's NMS class by class.
@@ -30,7 +31,7 @@ from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.data.image import Image, ImageError, read_image
 from detector.device import keep_freed_memory
 from detector.measuring import Quartiles, peak_memory, quartiles, timed
-from detector.pipeline import Detector
+from detector.pipeline import Detector, ScoredImage
 from detector.table import columns
 from detector.views import STAGES
 from proposals.merging import propose
@@ -40,6 +41,7 @@ EXAMPLES = """examples:
   python tools/benchmarks/detector_speed.py examples
   python tools/benchmarks/detector_speed.py photo.jpg --detectors default mine.yaml --repetitions 5
   python tools/benchmarks/detector_speed.py examples --detectors fast default --busy 2
+  python tools/benchmarks/detector_speed.py photographs --throughput
 """
 
 STRAIGHTFORWARD = "straightforward"
@@ -108,6 +110,68 @@ def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int
         peak = in_fresh_process(_peak, name, paths[0])
         result[name] = Timing(count, stages, total, peak, quartiles(ratios[name]) if busy else None)
     return result
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Images a minute of a detector, quartiles over the rounds.
+
+    Attributes:
+        single: Images scored one after the other.
+        many: The same images by `Detector.score_many`, which proposes ahead.
+    """
+
+    single: Quartiles
+    many: Quartiles
+
+
+def time_throughput(names: Sequence[str], paths: Sequence[Path], repetitions: int) -> dict[str, Rates]:
+    """Time detectors on many images, one by one and ahead, taking turns round by round.
+
+    Args:
+        names: Presets or files of detectors.
+        paths: The images.
+        repetitions: Number of timed rounds over all images.
+
+    Raises:
+        ConfigError, CheckpointError, ImageError: One line each, for the user.
+    """
+    keep_freed_memory()
+    result = {}
+    for name in names:
+        detector = Detector.load(name)
+
+        def single(detector: Detector = detector) -> None:
+            for path in paths:
+                detector(path)
+
+        def many(detector: Detector = detector) -> None:
+            for _, scored in detector.score_many(paths):
+                if not isinstance(scored, ScoredImage):
+                    raise scored
+                scored.detections()
+
+        detector(paths[0])
+        seconds: dict[str, list[float]] = {"single": [], "many": []}
+        for _ in tqdm(range(repetitions), desc=name, unit="round", dynamic_ncols=True):
+            for kind, run in (("single", single), ("many", many)):
+                started = time.perf_counter()
+                run()
+                seconds[kind].append(time.perf_counter() - started)
+        rates = {kind: quartiles([60 * len(paths) / one for one in times]) for kind, times in seconds.items()}
+        result[name] = Rates(rates["single"], rates["many"])
+    return result
+
+
+def format_rates(rates: dict[str, Rates]) -> str:
+    """Format a line per detector."""
+    rows: list[tuple[str, ...]] = [
+        ("detector", "one by one, images/min", "quartiles", "ahead, images/min", "quartiles")
+    ]
+    for name, one in rates.items():
+        cells = ((f"{middle:.1f}", f"{low:.1f}-{high:.1f}") for low, middle, high in (one.single, one.many))
+        rows.append((name, *(cell for pair in cells for cell in pair)))
+    return "\n".join(columns(rows))
 
 
 def format_timings(timings: dict[str, Timing]) -> str:
@@ -192,6 +256,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=at_least(1), default=3, help="timed rounds (default: %(default)s)")
     text = "processes beside which each detection is timed once more (default: %(default)s)"
     parser.add_argument("--busy", type=at_least(0), default=0, metavar="N", help=text)
+    parser.add_argument(
+        "--throughput", action="store_true", help="images a minute, one by one and with the next proposed ahead"
+    )
     return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
@@ -214,6 +281,10 @@ def _work(options: argparse.Namespace) -> int:
         say("detector_speed", line)
     if not paths:
         raise ImageError("no image can be read")
+    if options.throughput:
+        names = [name for name in options.detectors if name != STRAIGHTFORWARD]
+        print(format_rates(time_throughput(names, paths, options.repetitions)))
+        return 1 if failures else 0
     print(format_timings(time_detectors(options.detectors, paths, options.repetitions, options.busy)))
     return 1 if failures else 0
 
