@@ -22,10 +22,10 @@ import torch
 from network_speed import plain_copy
 from torchvision.ops import nms
 from tqdm import tqdm
-from turns import STOPPED, benchmark_parser, in_fresh_process
+from turns import STOPPED, benchmark_parser, in_fresh_process, readable_images
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
-from detector.data.image import Image, ImageError, read_image
+from detector.data.image import Image, read_image
 from detector.device import keep_freed_memory
 from detector.measuring import Quartiles, peak_memory, quartiles, timed
 from detector.pipeline import Detector
@@ -174,23 +174,9 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.opencv import check_opencv
 
     check_opencv()
-    from detector.commands.run import say
-    from detector.data.listing import list_images
-
-    listing = list_images(options.source)
-    failures, paths = list(listing.failures), []
-    for path in listing.paths:
-        try:
-            read_image(path)
-            paths.append(path)
-        except ImageError as error:
-            failures.append(str(error))
-    for line in (*listing.warnings, *failures):
-        say("detector_speed", line)
-    if not paths:
-        raise ImageError("no image can be read")
+    paths, complete = readable_images("detector_speed", options.source)
     print(format_timings(time_detectors(options.detectors, paths, options.repetitions)))
-    return 1 if failures else 0
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

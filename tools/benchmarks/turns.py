@@ -1,12 +1,13 @@
-"""What the benchmarks share: contestants taking turns, fresh processes, their command lines."""
+"""What the benchmarks share: contestants taking turns, images, fresh processes, their command lines."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -40,3 +41,28 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     """Call a function in a process that has done nothing else, so that its peak memory is the function's own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         return executor.submit(function, *args, **kwargs).result()
+
+
+def readable_images(command: str, source: Sequence[Path]) -> tuple[list[Path], bool]:
+    """List the images of files and folders that can be read, and whether all can; others are reported to the user.
+
+    Raises:
+        ImageError: None can.
+    """
+    from detector.commands.run import say
+    from detector.data.image import ImageError, read_image
+    from detector.data.listing import list_images
+
+    listing = list_images(source)
+    failures, paths = list(listing.failures), []
+    for path in listing.paths:
+        try:
+            read_image(path)
+            paths.append(path)
+        except ImageError as error:
+            failures.append(str(error))
+    for line in (*listing.warnings, *failures):
+        say(command, line)
+    if not paths:
+        raise ImageError("no image can be read")
+    return paths, not failures
