@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from budget import Budget, Stage, format_budget, measure
+from budget import Budget, Stage, format_budget, measure, precisions_of
 from network_speed import matrix_product
 from numpy.typing import NDArray
 from torch import nn
@@ -94,6 +94,15 @@ def test_parts_of_the_network(norm: str) -> None:
     assert costs.warped(64) == counted_by_torch(lambda: network.heads(network.trunk(torch.zeros(1, 3, 64, 64))))
 
 
+def toy_multibox(path: Path) -> MultiBox:
+    """Write a MultiBox of one prior that sees 96 px."""
+    member = classifier(False)
+    head = MultiBoxHead(member.network.fc.in_features, torch.tensor([[0.1, 0.1, 0.5, 0.5]]), MultiBoxConfig(1, 8))
+    network = MultiBox(copy.deepcopy(member.network.trunk), head).eval()
+    save_multibox(path, MultiBoxModel(network, member.network.config, member.convention, 96))
+    return network
+
+
 def totals(work: dict[str, Work]) -> int:
     return sum(one.multiply_adds for one in work.values())
 
@@ -137,12 +146,7 @@ def test_rejection_and_multibox(threshold: float, passing: int, image: NDArray[n
     depth = member.network.trunk_slice(None, "pool4")(torch.zeros(1, 3, 64, 64)).shape[1]
     layer = RejectionLayer(depth, RejectionLayerConfig(channels=8, grid=3, hidden=4)).eval()
     save_rejection(tmp_path / "layer.safetensors", RejectionModel(layer, 0.5, fingerprint(member.network)))
-    network = MultiBox(
-        copy.deepcopy(member.network.trunk),
-        MultiBoxHead(member.network.fc.in_features, torch.tensor([[0.1, 0.1, 0.5, 0.5]]), MultiBoxConfig(1, 8)),
-    )
-    config = member.network.config
-    save_multibox(tmp_path / "box.safetensors", MultiBoxModel(network.eval(), config, member.convention, 96))
+    network = toy_multibox(tmp_path / "box.safetensors")
     settings = MultiBoxSettings(str(tmp_path / "box.safetensors"), crops=1, precision="float32")
     rejection = RejectionConfig(str(tmp_path / "layer.safetensors"), threshold)
     detector = Detector(
@@ -194,6 +198,33 @@ def test_quartiles_and_medians_are_over_the_rounds(photo: Path, preset: str, mon
     low, median, high = budget.total
     assert 0 < low < median < high
     assert all(stage.seconds < high for stage in budget.stages)
+
+
+def test_multibox_is_timed_apart(photo: Path, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budget.MATRIX_SIDE", 64)
+    toy_multibox(photo.parent / "box.safetensors")
+    multibox = f"{{weights: {photo.parent}/box.safetensors, crops: 1, precision: float32}}"
+    text = Path(preset).read_text().replace("max_boxes: 20", f"max_boxes: 20, multibox: {multibox}")
+    Path(preset).write_text(text)
+    (budget,) = measure([preset], [photo], 1)[0].values()
+    search, boxes, *_ = budget.stages
+    assert (search.name, boxes.name, boxes.count, boxes.unit) == ("selective search", "MultiBox", 7, "views")
+    assert min(search.seconds, boxes.seconds) > 0
+    assert sum(stage.seconds for stage in budget.stages) == pytest.approx(budget.total[1])
+    assert budget.regions == len(Detector.load(preset).score(photo).boxes)
+
+
+@pytest.mark.parametrize(
+    ("shared", "settings", "expected"),
+    [
+        (True, {"precision": "bfloat16"}, ("bfloat16",)),
+        (True, {"precision": "auto"}, ("float32",)),  # by conftest.py
+        (False, {"precision": "float32"}, ("float32",)),
+    ],
+)
+def test_precisions(shared: bool, settings: dict[str, str], expected: tuple[str, ...]) -> None:
+    detector = Detector([classifier(shared)], DetectorConfig(["toy"], proposals=SEARCH, **settings))
+    assert precisions_of(detector) == expected
 
 
 def test_the_table() -> None:

@@ -183,11 +183,12 @@ def measure(
 
 
 def precisions_of(detector: Detector) -> tuple[str, ...]:
-    """Return the number formats of a detector's networks, the scoring networks' first, each once."""
-    config = detector.config
-    names = [config.precision, *([config.proposals.multibox.precision] if config.proposals.multibox.weights else [])]
-    chosen = (str(choose_precision(name, detector.device)).removeprefix("torch.") for name in names)
-    return tuple(dict.fromkeys(chosen))
+    """Return the number formats of a detector's networks, each once: those that score, then MultiBox."""
+    config, multibox = detector.config, detector.config.proposals.multibox
+    # onnxruntime runs the networks of warped regions alone
+    names = [config.precision if one.shared or config.backend == "torch" else "float32" for one in detector.members]
+    names += [multibox.precision] * bool(multibox.weights)
+    return tuple(dict.fromkeys(str(choose_precision(name, detector.device)).removeprefix("torch.") for name in names))
 
 
 def format_budget(budget: Budget, rates: dict[str, float]) -> str:
