@@ -43,9 +43,11 @@ class Member(Protocol):
 
     Attributes:
         networks: Number of networks whose mean the scores are.
+        classifiers: The classifiers that they were made from.
     """
 
     networks: int
+    classifiers: Sequence[RegionClassifier]
 
     def score(self, views: Sequence[View]) -> RegionScores:
         """Score the boxes of images, at least one in each.
@@ -66,7 +68,7 @@ class WarpedMember:
     """
 
     def __init__(self, classifiers: Sequence[RegionClassifier], config: DetectorConfig, device: torch.device) -> None:
-        self.networks = len(classifiers)
+        self.networks, self.classifiers = len(classifiers), classifiers
         self.device, self.offsets = device, config.regression
         self.regions, self.convention = classifiers[0].regions, classifiers[0].convention
         self._batch = Batch(batch_size(config, device), device)
@@ -126,6 +128,7 @@ class SharedMember:
         rejection: RejectionModel | None = None,
     ) -> None:
         assert classifier.shared is not None
+        self.classifiers: Sequence[RegionClassifier] = [classifier]
         self.offsets, self.classes = config.regression, len(classifier.classes)
         self._layer = copy.deepcopy(rejection.layer).to(device) if rejection else None
         self._threshold = rejection.threshold if rejection else 0.0

@@ -39,6 +39,10 @@ class RegionScorer:
         device: Where the networks run.
         rejection: Rejection layer of the first classifier; None lets it score all regions.
 
+    Attributes:
+        first: Members that score every region.
+        others: Members that score the regions that the cascade passes; none without a cascade.
+
     Raises:
         CheckpointError: The config asks for box regression, and a classifier has none.
         DeviceError: The device lacks the backend or the precision.
@@ -61,8 +65,8 @@ class RegionScorer:
                 "or take regression=false"
             )
         first = 1 if config.cascade.applies else len(classifiers)
-        self._first = build_members(classifiers[:first], config, device, rejection)
-        self._others = build_members(classifiers[first:], config, device)
+        self.first = build_members(classifiers[:first], config, device, rejection)
+        self.others = build_members(classifiers[first:], config, device)
 
     def __call__(self, views: Sequence[View]) -> list[RegionScores]:
         """Score the boxes of images, in batches that cross images; time and work are added to the views.
@@ -72,12 +76,12 @@ class RegionScorer:
         """
         for view in views:
             check_boxes(view.boxes, view.image.shape[1], view.image.shape[0])
-        first = self._mean(self._first, views)
-        if not self._others:
+        first = self._mean(self.first, views)
+        if not self.others:
             return first
         passing = [passes(scores, view.boxes, self.config.cascade) for scores, view in zip(first, views, strict=True)]
-        others = self._mean(self._others, [view[one.scored] for view, one in zip(views, passing, strict=True)])
-        count = sum(member.networks for member in self._others)
+        others = self._mean(self.others, [view[one.scored] for view, one in zip(views, passing, strict=True)])
+        count = sum(member.networks for member in self.others)
         return [cascaded(*each, count) for each in zip(first, passing, others, strict=True)]
 
     def _mean(self, members: Sequence[Member], views: Sequence[View]) -> list[RegionScores]:

@@ -308,6 +308,7 @@ GARBAGE_NAMES = (*GARBAGE, "folder", "nowhere", "x" * 300, "two\nlines", os.fsde
         ("eval_proposals", "--config @"),
         ("eval_proposals", "--config proposals_voc data.root=@"),
         ("eval_proposals", "--config proposals_voc stores.mine=@"),
+        ("budget", "@"),
         ("detector_speed", "@"),
         ("proposal_speed", "--config @"),
         ("describe_model", "@"),

@@ -43,7 +43,7 @@ def preset(toy_checkpoint: Path, tmp_path: Path) -> str:
 def test_straightforward_looks_at_every_box(photo: Path, toy_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector_benchmark, "BOXES", 7)
     monkeypatch.setattr(detector_benchmark, "BATCH", 3)
-    regions, seconds = straightforward(str(toy_checkpoint))(read_image(photo))
+    regions, seconds = straightforward([str(toy_checkpoint)] * 2)(read_image(photo))
     assert regions == 7
     assert set(seconds) == {"proposals", "warp", "network", "suppression"} < set(STAGES)
     assert all(value > 0 for value in seconds.values())
@@ -59,17 +59,33 @@ def test_contestants_are_timed(photo: Path, preset: str) -> None:
 
 
 def test_a_line_each() -> None:
-    fast, slow = (dict(zip(STAGES, row, strict=True)) for row in ((0.1, 0.8, 0.4, 0, 0, 0.01), (0.5, 0, 0, 9, 80, 1)))
+    fast, slow = (
+        dict(zip(STAGES, row, strict=True)) for row in ((0.1, 0.8, 0.05, 0.4, 0, 0, 0.01), (0.5, 0, 0, 0, 9, 80, 1))
+    )
     timings = {
         "fast": Timing(1234.4, fast, (1.2, 1.3, 1.5), 912.3),
         "slow": Timing(2000, slow, (88, 90, 99), 3000),
     }
     lines = [line.split() for line in format_timings(timings).splitlines()]
-    assert lines[1] == ["fast", "1,234", "0.10", "0.80", "0.40", "0.00", "0.00", "0.01", "1.30", "1.20-1.50", "912"]
+    assert lines[1] == [
+        "fast",
+        "1,234",
+        "0.10",
+        "0.80",
+        "0.05",
+        "0.40",
+        "0.00",
+        "0.00",
+        "0.01",
+        "1.30",
+        "1.20-1.50",
+        "912",
+    ]
     assert lines[2] == [
         "slow",
         "2,000",
         "0.50",
+        "0.00",
         "0.00",
         "0.00",
         "9.00",

@@ -97,9 +97,10 @@ def test_a_message_of_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
-BENCHMARKS = sorted(path.stem for path in (ROOT / "tools/benchmarks").glob("*_speed.py"))
+BENCHMARKS = ["budget", *sorted(path.stem for path in (ROOT / "tools/benchmarks").glob("*_speed.py"))]
 ARGUMENTS = {
     "ablate": ["--config", "x"],
+    "budget": ["x"],
     "detector_speed": ["x"],
     "scoring_speed": [],
     "network_speed": [],

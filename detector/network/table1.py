@@ -6,7 +6,6 @@ its parameters, in units of 1,024, do not in conv1, 4a and 4c to 5b. Filter coun
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.network.googlenet import GoogLeNet
+from detector.network.operations import multiply_adds_of, on_meta
 
 PAPER = {
     "conv1": ("2.7K", "34M"),
@@ -70,12 +70,12 @@ def count(network: GoogLeNet, size: int = 224) -> list[Row]:
     Raises:
         ValueError: the size is less than the network's smallest.
     """
-    network = copy.deepcopy(network).to("meta").eval()  # shapes without arithmetic
+    network = on_meta(network)
     layers = dict(network.trunk.named_children()) | {"fc": network.fc}
-    outputs: dict[nn.Module, tuple[int, ...]] = {}
+    outputs: dict[nn.Module, Tensor] = {}
 
     def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs[module] = tuple(output.shape[1:])
+        outputs[module] = output
 
     for module in network.modules():
         module.register_forward_hook(note)
@@ -88,14 +88,12 @@ def count(network: GoogLeNet, size: int = 224) -> list[Row]:
         multiply_adds = 0
         branches: dict[str, int] = {}
         for path, module in layer.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                positions = outputs[module][1:]  # each uses every weight once
-                used = module.weight.numel() * int(torch.Size(positions).numel())
-                multiply_adds += used
-                if path.startswith("branch"):
-                    branch = BRANCHES[path[: len("branch1")]]
-                    branches[branch] = branches.get(branch, 0) + used
-        rows.append(Row(name, outputs[layer], weights, biases, multiply_adds, branches))
+            used = multiply_adds_of(module, outputs[module])
+            multiply_adds += used
+            if used and path.startswith("branch"):
+                branch = BRANCHES[path[: len("branch1")]]
+                branches[branch] = branches.get(branch, 0) + used
+        rows.append(Row(name, tuple(outputs[layer].shape[1:]), weights, biases, multiply_adds, branches))
     return rows
 
 

@@ -3,7 +3,7 @@
 In: images, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory. On
 request images a minute, with the next proposed ahead.
 The straightforward R-CNN is a first implementation: 2,000 boxes of selective search at R-CNN's scale (ours, which
-favours it), each cut out and resized by OpenCV, batches of 64 through the same layers and weights in eager float32,
+favours it), each cut out and resized by OpenCV, batches of 64 through the networks of `default` in eager float32,
 channels first, with `F.local_response_norm`, torchvision's NMS class by class.
 """
 
@@ -17,7 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from turns import STOPPED, benchmark_parser, busy_machine, in_fresh_process  # first: chooses how threads wait
+from turns import (  # first: chooses how threads wait
+    STOPPED,
+    benchmark_parser,
+    busy_machine,
+    in_fresh_process,
+    readable_images,
+)
 
 # isort: split
 import cv2
@@ -28,10 +34,12 @@ from torchvision.ops import nms
 from tqdm import tqdm
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
-from detector.data.image import Image, ImageError, read_image
+from detector.config import load_config
+from detector.data.image import Image, read_image
 from detector.device import keep_freed_memory
 from detector.measuring import Quartiles, peak_memory, quartiles, timed
 from detector.pipeline import Detector, ScoredImage
+from detector.settings import DetectorConfig
 from detector.table import columns
 from detector.views import STAGES
 from proposals.merging import propose
@@ -191,13 +199,21 @@ def format_timings(timings: dict[str, Timing]) -> str:
     return "\n".join(columns(rows))
 
 
-def straightforward(model: str = "googlenet_voc") -> Detect:
-    """Make a first implementation of R-CNN with the same weights."""
-    member = load_checkpoint(find_checkpoint(model))
-    member.network.regression = None
-    network = plain_copy(member.network).eval()
-    size = member.regions.size
-    mean = np.array(member.convention.mean, np.float32)
+def straightforward(models: Sequence[str] = ()) -> Detect:
+    """Make a first implementation of R-CNN with the same weights.
+
+    Args:
+        models: Region classifiers that all score each warped region, whose softmax is averaged; by default those of the
+            preset `default`.
+    """
+    models = models or load_config(DetectorConfig, "default").models
+    members = [load_checkpoint(find_checkpoint(model)) for model in models]
+    networks = []
+    for member in members:
+        member.network.regression = None
+        networks.append(plain_copy(member.network).eval())
+    size = members[0].regions.size
+    mean = np.array(members[0].convention.mean, np.float32)
     config = ProposalConfig(superpixel_scale=1.0, max_boxes=BOXES)
 
     def detect(image: Image) -> tuple[int, dict[str, float]]:
@@ -213,10 +229,10 @@ def straightforward(model: str = "googlenet_voc") -> Detect:
                     regions.append(cv2.resize(part, (size, size)).astype(np.float32) - mean)
                 x = torch.from_numpy(np.stack(regions).transpose(0, 3, 1, 2).copy())
             with timed(seconds, "network"), torch.inference_mode():
-                scores.append(network(x).softmax(dim=1))
+                scores.append(torch.stack([network(x).softmax(dim=1) for network in networks]).mean(dim=0))
         with timed(seconds, "suppression"):
             corners = torch.from_numpy(boxes)
-            probabilities = torch.cat([torch.zeros(0, 1 + len(member.classes)), *scores])
+            probabilities = torch.cat([torch.zeros(0, 1 + len(members[0].classes)), *scores])
             for label in range(1, probabilities.shape[1]):
                 rows = torch.nonzero(probabilities[:, label] > MIN_SCORE)[:, 0]
                 nms(corners[rows], probabilities[rows, label], MAX_IOU)
@@ -266,27 +282,13 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.opencv import check_opencv
 
     check_opencv()
-    from detector.commands.run import say
-    from detector.data.listing import list_images
-
-    listing = list_images(options.source)
-    failures, paths = list(listing.failures), []
-    for path in listing.paths:
-        try:
-            read_image(path)
-            paths.append(path)
-        except ImageError as error:
-            failures.append(str(error))
-    for line in (*listing.warnings, *failures):
-        say("detector_speed", line)
-    if not paths:
-        raise ImageError("no image can be read")
+    paths, complete = readable_images("detector_speed", options.source)
     if options.throughput:
         names = [name for name in options.detectors if name != STRAIGHTFORWARD]
         print(format_rates(time_throughput(names, paths, options.repetitions)))
-        return 1 if failures else 0
-    print(format_timings(time_detectors(options.detectors, paths, options.repetitions, options.busy)))
-    return 1 if failures else 0
+    else:
+        print(format_timings(time_detectors(options.detectors, paths, options.repetitions, options.busy)))
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

@@ -170,10 +170,33 @@ class _Fixed:
         return training_loss(self.network.forward_with_auxiliary(batch[0]), batch[1])
 
 
+def matrix_product(precision: str, device: torch.device, side: int) -> Callable[[], object]:
+    """Make a product of two matrices, whose rate limits what networks reach.
+
+    Args:
+        precision: float32, bfloat16 or int8.
+        device: Device that multiplies.
+        side: Rows and columns.
+
+    Returns:
+        A function that multiplies them and returns the product when it is there.
+    """
+    a = torch.randn(side, side, device=device)
+    factor = (32 * a).to(torch.int8) if precision == "int8" else a.to(getattr(torch, precision))
+    multiply: Callable[[Tensor, Tensor], Tensor] = torch._int_mm if precision == "int8" else torch.mm
+
+    def product() -> Tensor:
+        found = multiply(factor, factor)
+        found[0, 0].item()  # waits for a GPU
+        return found
+
+    return product
+
+
 def matrix_rate(side: int = 2048, repetitions: int = 9) -> float:
     """Measure the machine's matrix product, which limits all contestants, in G multiply-adds/s."""
-    a = torch.randn(side, side)
-    _, median, _ = quartiles(take_turns({"": lambda: a @ a}, repetitions)[""])
+    product = matrix_product("float32", torch.device("cpu"), side)
+    _, median, _ = quartiles(take_turns({"": product}, repetitions)[""])
     return side**3 / median / 1e9
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: contestants taking turns, fresh processes, their command lines."""
+"""What the benchmarks share: contestants taking turns, images, fresh processes, their command lines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from detector.commands.threads import set_threads, wait_passively
@@ -75,3 +76,28 @@ def busy_machine(count: int) -> Iterator[None]:
             assert process.stdout is not None
             process.stdout.readline()
         yield
+
+
+def readable_images(command: str, source: Sequence[Path]) -> tuple[list[Path], bool]:
+    """List the images of files and folders that can be read, and whether all can; others are reported to the user.
+
+    Raises:
+        ImageError: None can.
+    """
+    from detector.commands.run import say
+    from detector.data.image import ImageError, read_image
+    from detector.data.listing import list_images
+
+    listing = list_images(source)
+    failures, paths = list(listing.failures), []
+    for path in listing.paths:
+        try:
+            read_image(path)
+            paths.append(path)
+        except ImageError as error:
+            failures.append(str(error))
+    for line in (*listing.warnings, *failures):
+        say(command, line)
+    if not paths:
+        raise ImageError("no image can be read")
+    return paths, not failures
