@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from detector.checkpoint import RegionClassifier
-from detector.device import choose_precision, free_cached_memory, out_of_memory
+from detector.device import free_cached_memory, out_of_memory
 from detector.network.backends import build_backend
 from detector.network.googlenet import Heads
 from detector.network.input import network_input
@@ -66,7 +66,7 @@ class WarpedMember:
         self._batch = Batch(batch_size(config, device), device)
         size = self.regions.size
         self._run = [
-            build_backend(config.backend, one.network, device, size=size, precision=config.precision)
+            build_backend(config.backend, one.network, device, size=size, precision=config.precision, ranges=one.ranges)
             for one in classifiers
         ]
 
@@ -105,9 +105,14 @@ class SharedMember:
         assert classifier.shared is not None
         self.offsets = config.regression
         self._batch = Batch(CUTS * batch_size(config, device), device)
-        precision = choose_precision(config.precision, device)
         self._network = SharedNetwork(
-            classifier.network, classifier.convention, classifier.regions, classifier.shared, device, precision
+            classifier.network,
+            classifier.convention,
+            classifier.regions,
+            classifier.shared,
+            device,
+            config.precision,
+            classifier.ranges,
         )
 
     def score(self, views: Sequence[View]) -> RegionScores:

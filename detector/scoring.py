@@ -12,6 +12,7 @@ N boxes, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.invocation import command
 from detector.members import Member, build_members
+from detector.network.fastest import scoring_precision
 from detector.scores import RegionScores
 from detector.settings import CascadeConfig, DetectorConfig
 from detector.views import View
@@ -34,6 +36,9 @@ class RegionScorer:
         classifiers: At least one, all with the same classes.
         config: Batch size, backend, precision, box regression, mirrored regions and cascade.
         device: Where the networks run.
+
+    Attributes:
+        precision: Number format of the networks: float32, bfloat16 or int8.
 
     Raises:
         CheckpointError: The config asks for box regression, and a classifier has none.
@@ -51,6 +56,13 @@ class RegionScorer:
                 "or take regression=false"
             )
         first = 1 if config.cascade.applies else len(classifiers)
+        calibrated = all(one.ranges for one in classifiers)
+        self.precision = (
+            "float32"
+            if config.backend == "onnxruntime"
+            else scoring_precision(config.precision, device, calibrated=calibrated)
+        )
+        config = replace(config, precision=self.precision)
         self._first = build_members(classifiers[:first], config, device)
         self._others = build_members(classifiers[first:], config, device)
 

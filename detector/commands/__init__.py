@@ -24,6 +24,7 @@ COMMANDS = (
     "eval_classifier",
     "describe_model",
     "export_weights",
+    "calibrate",
     "export_onnx",
 )
 

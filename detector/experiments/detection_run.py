@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from detector.checkpoint import find_checkpoint
@@ -25,7 +24,7 @@ from detector.data.dataset import open_dataset
 from detector.data.ground_truth import DataError, Dataset, Record, listed
 from detector.data.image import ImageError
 from detector.detections import Detections
-from detector.device import choose_precision, keep_freed_memory
+from detector.device import keep_freed_memory
 from detector.experiments.evaluation_run import EvaluationConfig
 from detector.experiments.journal import Journal, check_journals
 from detector.experiments.oracles import ORACLES, perfect_classifier, perfect_proposals, perfect_suppression
@@ -62,7 +61,7 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
     detector = Detector.load(config.detector, device=device)
     labels = _labels_in(dataset, detector)
     digests = digests_of([record.path for record in dataset.records])
-    settings = _decisive(config.detector, detector.device, dataset, digests)
+    settings = _decisive(config.detector, detector.precision, dataset, digests)
     check_journals([config.journal, *map(config.oracle, ORACLES)], settings, [config.fates])
     uncut = replace(config.detector.proposals, max_boxes=0)  # the limit is a stage of its own
     proposals = dataset_proposals(dataset, uncut, Path(config.cache), 0, digests=digests)
@@ -101,15 +100,12 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
     return config.journal
 
 
-def _decisive(
-    config: DetectorConfig, device: torch.device, dataset: Dataset, digests: Sequence[str]
-) -> dict[str, object]:
+def _decisive(config: DetectorConfig, precision: str, dataset: Dataset, digests: Sequence[str]) -> dict[str, object]:
     """Collect what determines a run's detections: contents instead of file names, nothing of how it is computed."""
     detector = config_to_dict(config)
     for name in ("models", "batch", "backend", "proposals"):
         del detector[name]
-    # "auto" differs between machines.
-    detector["precision"] = str(choose_precision(config.precision, device)).removeprefix("torch.")
+    detector["precision"] = precision  # "auto" differs between machines
     proposals = settings_of(config.proposals)  # includes the contents of MultiBox's weights and of stores
     proposals["own"] = sorted(proposals["own"])
     proposals["multibox"] = {key: value for key, value in proposals["multibox"].items() if key != "weights"}
