@@ -35,6 +35,7 @@ TOP = 63  # of a weight
 LEVELS = 255  # of an activation
 SAMPLE = 20_000  # values that calibration takes of a layer at a time
 CANDIDATES = 100  # ranges that calibration tries
+BINS = 8192  # of the histogram of a layer's values
 
 
 def calibrate(trunk: nn.Module, run: Callable[[], object]) -> dict[str, float]:
@@ -70,8 +71,10 @@ def _best_range(values: Tensor) -> float:
     largest = float(values.max())
     if largest <= 0:
         return 1.0
+    counts = torch.histc(values, BINS, 0, largest).double()
+    middles = (torch.arange(BINS).double() + 0.5) * largest / BINS
     candidates = [largest * (i + 1) / CANDIDATES for i in range(CANDIDATES)]
-    return min(candidates, key=lambda top: float((_rounded(values, top / LEVELS) - values).square().mean()))
+    return min(candidates, key=lambda top: float(counts @ (_rounded(middles, top / LEVELS) - middles).square()))
 
 
 def _rounded(values: Tensor, scale: float) -> Tensor:
