@@ -5,7 +5,9 @@ The file is safetensors (no pickle); everything but the tensors is JSON in its h
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,6 +26,7 @@ from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision
 from detector.network.published import TORCHVISION, ZOO, fetch_torchvision, read_torch
+from detector.network.quantised import Ranges
 from detector.regions.maps import SharedConfig
 from detector.regions.warp import RegionConfig
 from proposals.errors import UserError
@@ -50,6 +53,8 @@ class RegionClassifier:
         classes: The K classes.
         provenance: Free text by topic: data, recipe, command, results.
         shared: Settings of regions cut from maps of the whole image; None if each region is warped by itself.
+        ranges: Largest activation of each layer of the trunk, by the layer's name, for precision=int8; None if the
+            weights were not calibrated.
     """
 
     network: GoogLeNet
@@ -58,6 +63,7 @@ class RegionClassifier:
     classes: ClassTable
     provenance: dict[str, str] = field(default_factory=dict)
     shared: SharedConfig | None = None
+    ranges: Ranges | None = None
 
     def __post_init__(self) -> None:
         if self.network.config.classes != len(self.classes) + 1:
@@ -213,9 +219,8 @@ def load_checkpoint(path: Path) -> RegionClassifier:
         network, convention = _network(path, header)
         classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
         regions, shared = RegionConfig(**header["regions"]), header.get("shared")
-        return RegionClassifier(
-            network, convention, regions, classes, header["provenance"], SharedConfig(**shared) if shared else None
-        )
+        shared = SharedConfig(**shared) if shared else None
+        return RegionClassifier(network, convention, regions, classes, header["provenance"], shared, read_ranges(path))
 
 
 def load_any_classifier(path: Path) -> ImageClassifier:
@@ -288,6 +293,52 @@ def read_metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+
+
+def ranges_file(weights: Path) -> Path:
+    """Return the path of the ranges of a weights file's activations: beside it, NAME.ranges.json."""
+    return weights.with_suffix(".ranges.json")
+
+
+def write_ranges(weights: Path, ranges: Ranges) -> Path:
+    """Write the ranges of a network's activations beside its weights; returns the file.
+
+    Args:
+        weights: The weights' file; its content's SHA-256 is stored too, so that ranges never meet other weights.
+        ranges: What `detector.network.quantised.calibrate` found.
+    """
+    path = ranges_file(weights)
+    rounded = {name: float(f"{top:.6g}") for name, top in ranges.items()}
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps({"weights_sha256": file_sha256(weights), "ranges": rounded}, indent=1) + "\n")
+    return path
+
+
+def read_ranges(weights: Path) -> dict[str, float] | None:
+    """Read the ranges beside a weights file; None where there are none, or they belong to other weights.
+
+    Raises:
+        CheckpointError: the file of ranges is damaged.
+    """
+    path = ranges_file(weights)
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        ranges = {str(name): float(top) for name, top in content["ranges"].items()}
+        if not all(0 < top < math.inf for top in ranges.values()):
+            raise ValueError("a range is not positive")
+        return ranges if content["weights_sha256"] == file_sha256(weights) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} holds no ranges of activations ({error}); delete it or calibrate again"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

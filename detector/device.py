@@ -6,6 +6,7 @@ In: the texts of options.  Out: a device that exists, and the dtype in which it 
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,6 +20,10 @@ from proposals.settings import PRECISIONS
 
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 """Texts of a RuntimeError when memory is full: CUDA, Apple, CPUs, cuDNN and cuBLAS."""
+
+
+WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Restrictions of oneDNN, in ONEDNN_MAX_CPU_ISA, that take the processor's bfloat16 away."""
 
 
 class DeviceError(UserError):
@@ -103,6 +108,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
+        if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in WITHOUT_BFLOAT16:
+            return False
         can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older PyTorch does not say
         return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
     return False

@@ -299,9 +299,13 @@ def _multibox(settings: MultiBoxSettings) -> Source | None:
         return None
     import torch
 
+    from detector.device import choose_precision
     from detector.multibox import load_source
 
     torch.set_num_threads(1)  # the processes share the cores, and a fork has lost its parent's threads
+    if settings.precision == "auto":  # a store's boxes do not depend on what was measured
+        precision = str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch.")
+        settings = replace(settings, precision=precision)
     return load_source(settings)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.checkpoint import RegionClassifier
-from detector.device import choose_precision, free_cached_memory, out_of_memory, upload
+from detector.device import free_cached_memory, out_of_memory, upload
 from detector.network.backends import build_backend
 from detector.network.googlenet import Heads
 from detector.network.input import network_input
@@ -75,7 +75,7 @@ class WarpedMember:
         self._on_device = device.type != "cpu"  # regions are warped where the network runs
         size = self.regions.size
         self._run = [
-            build_backend(config.backend, one.network, device, size=size, precision=config.precision)
+            build_backend(config.backend, one.network, device, size=size, precision=config.precision, ranges=one.ranges)
             for one in classifiers
         ]
 
@@ -133,9 +133,14 @@ class SharedMember:
         self._layer = copy.deepcopy(rejection.layer).to(device) if rejection else None
         self._threshold = rejection.threshold if rejection else 0.0
         self._batch = Batch(CUTS * batch_size(config, device), device)
-        precision = choose_precision(config.precision, device)
         self.network = SharedNetwork(
-            classifier.network, classifier.convention, classifier.regions, classifier.shared, device, precision
+            classifier.network,
+            classifier.convention,
+            classifier.regions,
+            classifier.shared,
+            device,
+            config.precision,
+            classifier.ranges,
         )
 
     def score(self, views: Sequence[View]) -> RegionScores:

@@ -9,7 +9,6 @@ V views, P priors.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from detector.checkpoint import (
     CheckpointError,
+    file_sha256,
     fill,
     find_checkpoint,
     find_pretrained,
@@ -32,13 +32,15 @@ from detector.checkpoint import (
     load_any_classifier,
     read_header,
     read_metadata,
+    read_ranges,
     write_weights,
 )
 from detector.data.image import Image
-from detector.device import choose_precision
 from detector.invocation import command
+from detector.network.fastest import scoring_precision
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input
+from detector.network.quantised import prepare_trunk
 from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead, decode
 from proposals.multibox.views import inside_view, select, views
 from proposals.result import Found, Source
@@ -169,10 +171,14 @@ def load_source(settings: MultiBoxSettings, device: torch.device | str = "cpu") 
 
     Raises:
         CheckpointError: the same as in find_multibox and load_multibox.
+        DeviceError: there is no int8 for these weights or on this device.
     """
     model = load_multibox(find_multibox(settings.weights))
     model.network.to(device)
-    model.network.trunk.to(choose_precision(settings.precision, torch.device(device)))
+    ranges, where = read_ranges(find_multibox(settings.weights)), torch.device(device)
+    precision = scoring_precision(settings.precision, where, calibrated=ranges is not None)
+    assert isinstance(model.network.trunk, nn.Sequential)
+    model.network.trunk, _ = prepare_trunk(model.network.trunk, precision, where, ranges)
 
     def source(image: NDArray[np.uint8]) -> Found:
         (found,) = model.propose(
@@ -255,12 +261,6 @@ def load_multibox(path: Path) -> MultiBoxModel:
         convention = InputConvention(**{name: tuple(values) for name, values in header["convention"].items()})
         rest = (header[key] for key in ("size", "trunk_file", "trunk_sha256", "provenance"))
         return MultiBoxModel(multibox.eval(), config, convention, *rest)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked_trunk(path: Path, header: dict[str, Any]) -> GoogLeNet:

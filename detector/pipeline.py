@@ -202,6 +202,11 @@ class Detector:
         return found
 
     @property
+    def precision(self) -> str:
+        """Number format in which the regions are scored: float32, bfloat16 or int8, the answer to precision=auto."""
+        return self._scorer.precision
+
+    @property
     def classes(self) -> ClassTable:
         """The K classes that labels are numbers of."""
         return self.members[0].classes

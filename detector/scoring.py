@@ -12,6 +12,7 @@ N boxes, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from detector.checkpoint import CheckpointError, RegionClassifier
 from detector.invocation import command
 from detector.members import Member, build_members
+from detector.network.fastest import scoring_precision
 from detector.rejection import RejectionModel
 from detector.scores import RegionScores
 from detector.settings import CascadeConfig, DetectorConfig
@@ -42,6 +44,7 @@ class RegionScorer:
     Attributes:
         first: Members that score every region.
         others: Members that score the regions that the cascade passes; none without a cascade.
+        precision: Number format of the networks: float32, bfloat16 or int8.
 
     Raises:
         CheckpointError: The config asks for box regression, and a classifier has none.
@@ -65,6 +68,13 @@ class RegionScorer:
                 "or take regression=false"
             )
         first = 1 if config.cascade.applies else len(classifiers)
+        calibrated = all(one.ranges for one in classifiers)
+        self.precision = (
+            "float32"
+            if config.backend == "onnxruntime"
+            else scoring_precision(config.precision, device, calibrated=calibrated)
+        )
+        config = replace(config, precision=self.precision)
         self.first = build_members(classifiers[:first], config, device, rejection)
         self.others = build_members(classifiers[first:], config, device)
 

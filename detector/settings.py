@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from proposals.settings import PRECISIONS, ProposalConfig, settings_hash
+from proposals.settings import SCORING_PRECISIONS, ProposalConfig, settings_hash
 
 BACKENDS = ("torch", "onnxruntime")
 AUTO = "auto"
@@ -103,8 +103,8 @@ class DetectorConfig:
         cascade: Which regions the members after the first score too.
         batch: Number of warped regions scored at a time. null: 8 on a CPU; on a GPU 256, or what its memory holds.
         backend: What runs the networks: torch, or onnxruntime, an optional extra that computes in float32 on a CPU.
-        precision: Number format of the convolutions: float32, bfloat16, or auto, which is bfloat16 where the device
-            multiplies it faster.
+        precision: Number format of the convolutions: float32, bfloat16, int8 (on a CPU; every model needs ranges of its
+            activations, which shipped weights have), or auto, the fastest of them on this machine.
     """
 
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
@@ -125,14 +125,14 @@ class DetectorConfig:
             raise ValueError(f"batch must be at least 1, not {self.batch}")
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.precision not in SCORING_PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(SCORING_PRECISIONS)}, not {self.precision!r}")
         if self.rejection.weights not in ("", AUTO) and not self.may_reject:
             raise ValueError(
                 "rejection.weights needs mirror=false, and with several models a cascade (cascade.threshold above 0)"
             )
-        if self.backend == "onnxruntime" and self.precision == "bfloat16":
-            raise ValueError("backend=onnxruntime computes in float32; leave out precision=bfloat16")
+        if self.backend == "onnxruntime" and self.precision in ("bfloat16", "int8"):
+            raise ValueError(f"backend=onnxruntime computes in float32; leave out precision={self.precision}")
 
     @property
     def may_reject(self) -> bool:

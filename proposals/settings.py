@@ -40,6 +40,8 @@ MODES = {
 
 METHODS = ("native", "selectivesearch")
 PRECISIONS = ("auto", "float32", "bfloat16")
+SCORING_PRECISIONS = (*PRECISIONS, "int8")
+"""Those of networks that only score."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class MultiBoxSettings:
         max_iou: A box that overlaps a better one by more than this IoU is dropped, in (0, 1]; 1 keeps all.
         crops: Parts of the image the network sees. 0: the whole image only. 1: overlapping squares of 2/3 of the
             shorter side too (six for an image of 4:3). 2: squares of 1/3 too (35 more).
-        precision: Number type of the trunk: float32, bfloat16, or auto, which takes bfloat16 where the device
-            multiplies it faster.
+        precision: Number type of the trunk: float32, bfloat16, int8 (on a CPU; the weights need ranges of their
+            activations), or auto, the fastest of them on this machine.
     """
 
     weights: str = ""
@@ -71,9 +73,9 @@ class MultiBoxSettings:
             raise ValueError(f"proposals.multibox.max_iou must be in (0, 1], not {self.max_iou}")
         if self.crops not in (0, 1, 2):
             raise ValueError(f"proposals.multibox.crops must be 0, 1 or 2, not {self.crops}")
-        if self.precision not in PRECISIONS:
+        if self.precision not in SCORING_PRECISIONS:
             raise ValueError(
-                f"proposals.multibox.precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}"
+                f"proposals.multibox.precision must be one of {', '.join(SCORING_PRECISIONS)}, not {self.precision!r}"
             )
 
 

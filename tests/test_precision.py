@@ -117,7 +117,7 @@ def test_a_detectors_scores() -> None:
 
 
 def test_refusals() -> None:
-    unknown = r"^precision must be one of auto, float32, bfloat16, not 'half'$"
+    unknown = r"^precision must be one of auto, float32, bfloat16(, int8)?, not 'half'$"
     with pytest.raises(ValueError, match=unknown):
         DetectorConfig(precision="half")
     with pytest.raises(ValueError, match=unknown):

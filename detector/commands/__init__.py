@@ -25,6 +25,7 @@ COMMANDS = (
     "eval_classifier",
     "describe_model",
     "export_weights",
+    "calibrate",
     "export_onnx",
 )
 

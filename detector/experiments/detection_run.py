@@ -24,7 +24,7 @@ from detector.data.dataset import open_dataset
 from detector.data.ground_truth import DataError, Dataset, Record, listed
 from detector.data.image import Image
 from detector.detections import Detections
-from detector.device import choose_precision, keep_freed_memory
+from detector.device import keep_freed_memory
 from detector.experiments.evaluation_run import EvaluationConfig
 from detector.experiments.journal import Journal, check_journals
 from detector.experiments.oracles import ORACLES, perfect_classifier, perfect_proposals, perfect_suppression
@@ -108,8 +108,7 @@ def _decisive(detector: Detector, dataset: Dataset, digests: Sequence[str]) -> d
     settings = config_to_dict(config)
     for name in ("models", "batch", "backend", "proposals"):
         del settings[name]
-    # "auto" differs between machines.
-    settings["precision"] = str(choose_precision(config.precision, detector.device)).removeprefix("torch.")
+    settings["precision"] = detector.precision  # "auto" differs between machines
     settings["rejection"] = [fingerprint(rejection.layer), rejection.threshold] if rejection else None
     proposals = settings_of(config.proposals)  # includes the contents of MultiBox's weights and of stores
     proposals["own"] = sorted(proposals["own"])

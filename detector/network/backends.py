@@ -14,16 +14,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from detector.device import DeviceError, choose_precision
+from detector.device import DeviceError
 from detector.network.folding import fold_batch_norm
 from detector.network.googlenet import GoogLeNet, Heads, check_input
+from detector.network.quantised import Ranges, prepare_trunk
 from detector.settings import BACKENDS
 
 Network = Callable[[Tensor], Heads]
 
 
 def build_backend(
-    name: str, network: GoogLeNet, device: torch.device | str = "cpu", *, size: int = 224, precision: str = "float32"
+    name: str,
+    network: GoogLeNet,
+    device: torch.device | str = "cpu",
+    *,
+    size: int = 224,
+    precision: str = "float32",
+    ranges: Ranges | None = None,
 ) -> Network:
     """Make a network ready to score, with batch normalisation folded.
 
@@ -32,18 +39,18 @@ def build_backend(
         network: It is not changed; a copy scores.
         device: Where the images will be.
         size: Side of the images, px.
-        precision: float32, bfloat16 or auto, see `detector.device.choose_precision`; the layers on top of the trunk and
-            softmax stay float32.
+        precision: float32, bfloat16, int8 or auto, see `detector.network.quantised.prepare_trunk`; the layers on top of
+            the trunk and softmax stay float32.
+        ranges: For int8, what `detector.network.quantised.calibrate` found.
 
     Raises:
         ValueError: no such backend or precision.
-        DeviceError: onnxruntime on another device than the CPU.
+        DeviceError: onnxruntime on another device than the CPU, or no int8 for this network.
         ImportError: onnxruntime is wanted and not installed; names the command.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
     device = torch.device(device)
-    dtype = choose_precision(precision, device)
     own = copy.deepcopy(network).eval()
     if name == "onnxruntime":
         if device.type != "cpu":
@@ -52,7 +59,7 @@ def build_backend(
 
         return OnnxNetwork(to_onnx(own, size))
     folded = fold_batch_norm(own).to(device)
-    folded.trunk.to(dtype)
+    folded.trunk, dtype = prepare_trunk(folded.trunk, precision, device, ranges)
 
     def run(x: Tensor) -> Heads:
         check_input(x)

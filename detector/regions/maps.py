@@ -31,6 +31,7 @@ from detector.device import upload
 from detector.network.folding import fold_batch_norm
 from detector.network.googlenet import GoogLeNet, Heads
 from detector.network.input import InputConvention, network_input
+from detector.network.quantised import Ranges, prepare_trunk
 from detector.regions.warp import RegionConfig, context_windows
 from detector.threads import spread
 from detector.views import View
@@ -41,7 +42,7 @@ from proposals.settings import settings_hash
 STRIDE = 16  # px of the image from one cell of inception_4e to the next
 FIRST_CENTRE = 14.5  # px: centre of the first cell; pools without padding reach to the right of their corner
 AT_A_TIME = 256  # windows interpolated at a time, to bound the memory
-FIRST_REGION_LAYER = "pool4"  # layers before it run once per image, from it on once per region
+LAST_IMAGE_LAYER, FIRST_REGION_LAYER = "inception_4e", "pool4"  # run once per image; from pool4 on once per region
 
 Maps = Callable[[int], tuple[Tensor, tuple[float, float]]]
 """Level of the pyramid -> the trunk's map [1, C, h, w], and the scale of that level in x and y."""
@@ -239,7 +240,11 @@ class SharedNetwork:
         regions: Context around a box.
         config: Image pyramid and size of a region.
         device: Device that it runs on.
-        precision: Number format of its trunk.
+        precision: Number format of its trunk, see `detector.network.quantised.prepare_trunk`.
+        ranges: For int8, the ranges of the trunk's activations.
+
+    Raises:
+        DeviceError: There is no int8 for this network.
     """
 
     def __init__(
@@ -249,12 +254,15 @@ class SharedNetwork:
         regions: RegionConfig,
         config: SharedConfig,
         device: torch.device,
-        precision: torch.dtype = torch.float32,
+        precision: str = "float32",
+        ranges: Ranges | None = None,
     ) -> None:
         self.convention, self.regions, self.config = convention, regions, config
-        self.device, self.precision = device, precision
+        self.device = device
         self.network = fold_batch_norm(copy.deepcopy(network).eval()).to(device)
-        self.network.trunk.to(precision)
+        self.network.trunk, self.precision = prepare_trunk(
+            self.network.trunk, precision, device, ranges, cut=(LAST_IMAGE_LAYER,)
+        )
 
     def trunk(self, views: Sequence[View]) -> list[ImageMaps]:
         """Run the trunk on images, once for each level of the pyramid that one of an image's boxes is cut from.

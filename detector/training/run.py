@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detector.checkpoint import SHIPPED, find_checkpoint
+from detector.checkpoint import SHIPPED, file_sha256, find_checkpoint
 from detector.config import ConfigError, load_config, peek
 from detector.data.content import boxes_digest, dataset_digest, images_digest, labelled_digest
 from detector.data.counts import check_images, check_objects, warn_if_smaller
@@ -28,7 +28,7 @@ from detector.data.labelled_images import open_images
 from detector.device import choose_precision, keep_freed_memory
 from detector.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
-from detector.multibox import MultiBoxModel, file_sha256, load_multibox, trunk_of
+from detector.multibox import MultiBoxModel, load_multibox, trunk_of
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.loop import Loop, carry_on
 from detector.training.multibox import MultiBoxTrainingConfig, Views

@@ -31,10 +31,12 @@ from network_speed import matrix_product
 from tqdm import tqdm
 from work import UNITS, Work, WorkCounter
 
+from detector.checkpoint import read_ranges
 from detector.data.image import Image, read_image
-from detector.device import choose_precision, keep_freed_memory
+from detector.device import keep_freed_memory
 from detector.measuring import Quartiles, quartiles, timed
-from detector.multibox import load_source
+from detector.multibox import find_multibox, load_source
+from detector.network.fastest import scoring_precision
 from detector.pipeline import Detector
 from detector.table import columns
 from detector.views import STAGES
@@ -186,11 +188,11 @@ def measure(
 
 def precisions_of(detector: Detector) -> tuple[str, ...]:
     """Return the number formats of a detector's networks, each once: those that score, then MultiBox."""
-    config, multibox = detector.config, detector.config.proposals.multibox
-    # onnxruntime runs the networks of warped regions alone
-    names = [config.precision if one.shared or config.backend == "torch" else "float32" for one in detector.members]
-    names += [multibox.precision] * bool(multibox.weights)
-    return tuple(dict.fromkeys(str(choose_precision(name, detector.device)).removeprefix("torch.") for name in names))
+    multibox, names = detector.config.proposals.multibox, [detector.precision]
+    if multibox.weights:
+        calibrated = read_ranges(find_multibox(multibox.weights)) is not None
+        names.append(scoring_precision(multibox.precision, detector.device, calibrated=calibrated))
+    return tuple(dict.fromkeys(names))
 
 
 def format_budget(budget: Budget, rates: dict[str, float]) -> str:

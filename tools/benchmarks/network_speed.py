@@ -2,6 +2,7 @@
 
     ours           this network, its compiled local response normalisation, channels last
     bfloat16       the same in bfloat16, but for the classifier: faster where the processor multiplies that
+    int8           the same in 8-bit integers, but for the first convolution, normalisation and the classifier
     plain          the same layers and weights with F.local_response_norm, channels first: a first implementation
     compile        torch.compile of the plain one
     compile-ours, compile-bfloat16   torch.compile of ours, in both precisions
@@ -42,7 +43,17 @@ EXAMPLES = """examples:
   python tools/benchmarks/network_speed.py --training
 """
 
-CONTESTANTS = ("ours", "bfloat16", "plain", "compile", "compile-ours", "compile-bfloat16", "onnxruntime", "torchvision")
+CONTESTANTS = (
+    "ours",
+    "bfloat16",
+    "int8",
+    "plain",
+    "compile",
+    "compile-ours",
+    "compile-bfloat16",
+    "onnxruntime",
+    "torchvision",
+)
 SIDE = 224  # px
 
 
@@ -82,6 +93,10 @@ def build_contestant(name: str) -> Callable[[Tensor], object]:
         backend = "compile" if name.startswith("compile") else "torch"
         ready = build_backend(backend, network, precision="bfloat16" if name.endswith("bfloat16") else "float32")
         return lambda x: ready(x.contiguous(memory_format=torch.channels_last))
+    if name == "int8":
+        ranges = {layer: 100.0 for layer, _ in network.trunk.named_modules()}  # the speed does not depend on them
+        small = build_backend("torch", network, precision="int8", ranges=ranges)
+        return lambda x: small(x.contiguous(memory_format=torch.channels_last))
     if name == "plain":
         return plain_copy(network)
     if name == "compile":
