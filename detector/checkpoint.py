@@ -331,7 +331,7 @@ def read_ranges(weights: Path) -> dict[str, float] | None:
         return ranges if content["weights_sha256"] == file_sha256(weights) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} holds no ranges of activations ({error}); delete it or calibrate again"
+            f"{path} holds no ranges of activations ({error}); delete it, and fit_cascade writes it again"
         ) from error
 
 

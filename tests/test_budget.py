@@ -239,11 +239,11 @@ def test_the_table() -> None:
         line.split() for line in format_budget(budget, {"float32": 60.0, "bfloat16": 240.0}).splitlines()
     ]
     assert head[-4:] == ["of", "float32", "of", "bfloat16"]
-    assert rows[0] == ["selective", "search", "1,000", "boxes", "0.250", "0.250"]
-    assert rows[1] == ["trunk", "500,000", "px", "30.00", "0.500", "0.001", "60.0", "100%", "25%"]
-    assert rows[2] == ["regions", "1,000", "regions", "60.00", "0.500", "0.500", "120.0", "200%", "50%"]
-    assert rows[3] == ["network", "0", "regions", "0.000"]
-    assert total == ["total", "1,000", "regions", "90.00", "1.250", "1.250", "72.0", "120%", "30%"]
+    assert rows[0] == ["selective", "search", "1,000", "boxes", "0.250", "0.25"]
+    assert rows[1] == ["trunk", "0.50", "Mpx", "30.00", "0.500", "1000.00", "60.0", "100%", "25%"]
+    assert rows[2] == ["regions", "1,000", "regions", "60.00", "0.500", "0.50", "120.0", "200%", "50%"]
+    assert rows[3] == ["network", "0.00", "regions", "0.000"]
+    assert total == ["total", "1,000", "regions", "90.00", "1.250", "1.25", "72.0", "120%", "30%"]
     assert quartiles == ["seconds,", "quartiles:", "1.200-1.500"]
     assert precision[-1] == "bfloat16"
     assert products[-4:] == ["float32", "60.0,", "bfloat16", "240.0"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detector import Detector
-from detector.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from detector.checkpoint import CheckpointError, load_checkpoint, ranges_file, read_ranges, save_checkpoint
 from detector.config import load_config
 from detector.data.dataset import DataConfig, DatasetKind
 from detector.evaluation.entry import evaluate
@@ -18,21 +18,23 @@ from detector.evaluation.truth_files import read_truth
 from detector.regions.maps import SharedConfig
 from detector.regions.rejection import RejectionLayerConfig
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
-from detector.training import cascade
-from detector.training.cascade import CascadeFitConfig, fit_cascade, format_choices
+from detector.training import cascade, thresholds
+from detector.training.cascade import CascadeFitConfig, fit_cascade
+from detector.training.thresholds import format_choices
 from proposals.settings import ProposalConfig
 
 
 @pytest.fixture
 def config(toy_checkpoint: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CascadeFitConfig:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cascade, "REJECTIONS", (0.2, 0.9999))
-    monkeypatch.setattr(cascade, "CASCADES", (CascadeConfig(0.1, 5), CascadeConfig(0.1, 5, 0.7)))
+    monkeypatch.setattr(thresholds, "REJECTIONS", (0.2, 0.9999))
+    monkeypatch.setattr(thresholds, "CASCADES", (CascadeConfig(0.1, 5), CascadeConfig(0.1, 5, 0.7)))
     torch.manual_seed(1)
     shared = replace(load_checkpoint(toy_checkpoint), shared=SharedConfig(pyramid=[96, 128], region=64, grid=4))
     save_checkpoint(tmp_path / "shared.safetensors", shared)
+    save_checkpoint(tmp_path / "warped.safetensors", load_checkpoint(toy_checkpoint))
     detector = DetectorConfig(
-        models=[str(tmp_path / "shared.safetensors"), str(toy_checkpoint)],
+        models=[str(tmp_path / "shared.safetensors"), str(tmp_path / "warped.safetensors")],
         proposals=ProposalConfig(max_boxes=30),
         suppression=SuppressionConfig(soft_sigma=0.3),
         precision="float32",
@@ -68,7 +70,7 @@ def test_what_is_written_is_what_was_chosen(config: CascadeFitConfig, monkeypatc
             models=chosen.models if choice.cascade else chosen.models[:1],
             cascade=choice.cascade or CascadeConfig(),
             rejection=replace(chosen.rejection, threshold=choice.rejection),
-            suppression=replace(chosen.suppression, min_score=cascade.LOWEST),
+            suppression=replace(chosen.suppression, min_score=thresholds.LOWEST),
         )
         detector = Detector.load(settings, device="cpu")
         scored = [detector.score(path) for path in truth.paths]
@@ -109,9 +111,24 @@ def test_new_weights_are_scored_anew(config: CascadeFitConfig, toy_checkpoint: P
     assert len(list(config.folder.glob("maps-*"))) == 2
 
 
-def test_a_first_model_of_warped_regions_is_refused(config: CascadeFitConfig) -> None:
-    with pytest.raises(ValueError, match="warps its regions"):
-        fit_cascade(replace(config, detector=replace(config.detector, models=config.detector.models[1:])), "cpu")
+def test_a_first_model_of_warped_regions_has_no_layer(config: CascadeFitConfig) -> None:
+    two = config.detector.models[1:] * 2
+    fitted = fit_cascade(replace(config, detector=replace(config.detector, models=two)), "cpu")
+    assert fitted.layer is None
+    assert {choice.rejection for choice in fitted.choices} == {0}
+    assert len(fitted.choices) == 4  # the first model alone, the widest cascade and two more
+    assert load_config(DetectorConfig, fitted.detector).rejection.weights == ""
+
+
+def test_weights_without_ranges_get_them(config: CascadeFitConfig) -> None:
+    files = [Path(model) for model in config.detector.models]
+    assert [read_ranges(file) for file in files] == [None, None]
+    fit_cascade(config, "cpu")
+    for file in files:
+        ranges = read_ranges(file)
+        assert ranges is not None
+        assert ranges["inception_4e"] > 0
+        ranges_file(file).unlink()
 
 
 def test_an_unreadable_image_is_named(config: CascadeFitConfig, shapes: Path, tmp_path: Path) -> None:

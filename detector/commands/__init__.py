@@ -25,7 +25,6 @@ COMMANDS = (
     "eval_classifier",
     "describe_model",
     "export_weights",
-    "calibrate",
     "export_onnx",
 )
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from detector.commands.arguments import add_config, add_device, command_parser, start
 
-NOTES = """Needed once for new weights. runs/NAME gets rejection.safetensors and detector.yaml, which `detect --config`
-takes, and front.txt, the mean AP of the alternatives on val beside the regions that they score."""
+NOTES = """Needed once for new weights. Weights without ranges for precision=int8 get them beside their file. runs/NAME
+gets rejection.safetensors and detector.yaml, which `detect --config` takes, and front.txt and front.png, the mean AP
+of the alternatives on val beside their seconds."""
 EXAMPLES = """
 fit_cascade
 fit_cascade detector.models=[runs/mine/best.safetensors] train.root=DIR val.root=DIR name=mine
@@ -33,7 +34,8 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.run import say_unread
     from detector.config import load_config
     from detector.invocation import command
-    from detector.training.cascade import CascadeFitConfig, fit_cascade, format_choices
+    from detector.training.cascade import CascadeFitConfig, fit_cascade
+    from detector.training.thresholds import format_choices
 
     config = load_config(CascadeFitConfig, options.config, options.overrides)
     unread: list[str] = []

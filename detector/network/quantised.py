@@ -152,7 +152,7 @@ def prepare_trunk(
     if not ranges:
         raise DeviceError(
             "precision=int8 needs the ranges of the network's activations, and these weights have none; find them: "
-            f"{command('calibrate')} WEIGHTS IMAGE...; or set precision=auto"
+            f"{command('fit_cascade')} detector.models=[MODEL]; or set precision=auto"
         )
     return quantise_trunk(trunk, ranges, cut=cut), torch.float32
 

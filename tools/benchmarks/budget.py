@@ -207,14 +207,15 @@ def format_budget(budget: Budget, rates: dict[str, float]) -> str:
     rows: list[tuple[str, ...]] = [("stage", "count", "of", "G mult-adds", "s", "ms each", "G/s", *shares)]
     work = sum(stage.multiply_adds for stage in budget.stages)
     for stage in [*budget.stages, Stage("total", budget.regions, "regions", work, budget.total[1])]:
-        each = f"{stage.seconds / stage.count * 1e3:.3f}" if stage.count else ""
+        number, unit = (stage.count / 1e6, "Mpx") if stage.unit == "px" else (stage.count, stage.unit)
+        each = f"{stage.seconds / number * 1e3:.2f}" if number else ""
         rate, shares = "", ("" for _ in rates)
         if stage.multiply_adds and stage.seconds:
             reached = stage.multiply_adds / stage.seconds
             rate, shares = f"{reached:.1f}", (f"{reached / limit:.0%}" for limit in rates.values())
         multiply_adds = f"{stage.multiply_adds:.2f}" if stage.multiply_adds else ""
-        count = f"{stage.count:,.0f}" if stage.unit else ""
-        rows.append((stage.name, count, stage.unit, multiply_adds, f"{stage.seconds:.3f}", each, rate, *shares))
+        count = f"{number:,.{2 if number < 100 else 0}f}" if unit else ""
+        rows.append((stage.name, count, unit, multiply_adds, f"{stage.seconds:.3f}", each, rate, *shares))
     low, _, high = budget.total
     products = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
     return "\n".join(
