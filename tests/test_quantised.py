@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -237,7 +238,7 @@ def test_shipped_ranges_belong_to_their_weights() -> None:
 
 
 @pytest.fixture
-def measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+def measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
     """A processor that reports AVX2, a cache of its own, and a list of what is measured: int8 twice as fast."""
     measured: list[str] = []
 
@@ -282,6 +283,13 @@ def test_auto_measures_nothing_where_int8_cannot_be(measurements: list[str], mon
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert choose("auto", CPU, calibrated=True) == "float32"
     assert measurements == []
+
+
+def test_a_restricted_processor_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    for limit, expected in (("AVX2", "float32"), ("avx512_core", "float32"), ("AVX512_CORE_BF16", "bfloat16")):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert fastest.scoring_precision("auto", CPU, calibrated=False) == expected
 
 
 @needs_int8

@@ -159,7 +159,7 @@ def prepare_trunk(
 
 def has_int8() -> bool:
     """Whether this build of torch has the operators."""
-    return hasattr(torch.ops.onednn, "qconv2d_pointwise") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return hasattr(torch.ops.onednn, "qconv2d_pointwise") and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def _quantise_inception(module: Inception, name: str, ranges: Ranges, scale: float, out: float | None) -> Inception:
@@ -192,7 +192,7 @@ class QuantisedConvolution(nn.Module):
         out_scale: Of the output; None gives float32.
     """
 
-    def __init__(self, conv: Tensor | nn.Module, scale: float, out_scale: float | None) -> None:
+    def __init__(self, conv: nn.Module | Tensor, scale: float, out_scale: float | None) -> None:
         super().__init__()
         assert isinstance(conv, nn.Conv2d)
         weight = conv.weight.detach().float()
