@@ -168,17 +168,17 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
         rejection_loss=config.rejection_loss,
         cascade_loss=config.cascade_loss,
     )
-    cascade, rejection = chosen.cascade or CascadeConfig(), RejectionConfig()
-    file = config.folder / "detector.yaml"
+    cascade, rejection, saved = chosen.cascade or CascadeConfig(), RejectionConfig(), None
     if model:
-        path = config.folder / "rejection.safetensors"
-        save_rejection(path, replace(model, threshold=chosen.rejection))
-        rejection = RejectionConfig(str(path))
+        saved = config.folder / "rejection.safetensors"
+        save_rejection(saved, replace(model, threshold=chosen.rejection))
+        rejection = RejectionConfig(str(saved))
+    file = config.folder / "detector.yaml"
     save_config(replace(config.detector, mirror=False, rejection=rejection, cascade=cascade), file)
-    with write_whole(config.folder / "front.txt") as path:
-        path.write_text(format_choices(choices, chosen) + "\n", encoding="utf-8")
+    with write_whole(config.folder / "front.txt") as temporary:
+        temporary.write_text(format_choices(choices, chosen) + "\n", encoding="utf-8")
     draw_choices(choices, chosen, config.folder / "front.png")
-    return Fitted(path if model else None, file, choices, chosen)
+    return Fitted(saved, file, choices, chosen)
 
 
 def _calibrate(config: DetectorConfig, records: Sequence[Record]) -> None:
