@@ -21,6 +21,7 @@ from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from detector.training import cascade, thresholds
 from detector.training.cascade import CascadeFitConfig, fit_cascade
 from detector.training.thresholds import format_choices
+from proposals.errors import UserError
 from proposals.settings import ProposalConfig
 
 
@@ -141,3 +142,8 @@ def test_an_unreadable_image_is_named(config: CascadeFitConfig, shapes: Path, tm
     fit_cascade(replace(config, val=replace(config.val, root=str(root))), "cpu", unread)
     assert len(unread) == 1
     assert "val1.png" in unread[0]
+    for split in ("val", "train"):
+        for file in (root / "JPEGImages").glob(f"{split}*"):
+            file.write_bytes(b"no image")
+        with pytest.raises(UserError, match=rf"no image of {split} .*{split}\d\.png"):
+            fit_cascade(replace(config, **{split: replace(config.val, root=str(root), split=split)}), "cpu")

@@ -49,6 +49,7 @@ from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
 from detector.rejection import RejectionModel, fingerprint, save_rejection
 from detector.scores import RegionScores
 from detector.settings import CascadeConfig, DetectorConfig, RejectionConfig
+from detector.training.record import TrainingError
 from detector.training.rejection import Example, divergence, fit_rejection
 from detector.training.thresholds import Choice, Scored, choose, draw_choices, format_choices, reach
 from detector.views import View
@@ -158,8 +159,11 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
             "result": f"divergence from the network's probabilities {quality:.4f} nats on images held out",
         }
         model = RejectionModel(layer, 0.0, fingerprint(detector.members[0].network), provenance)
+    scored = _score_val(config, detector, model.layer if model else None, val, unread)
+    if not scored:
+        raise TrainingError(f"no image of val can be read: {'; '.join(unread[-1:]) or 'it has none'}")
     choices, chosen = choose(
-        _score_val(config, detector, model.layer if model else None, val, unread),
+        scored,
         read_truth(config.val),
         labels_in(val, detector),
         len(detector.members) - 1,
@@ -223,6 +227,8 @@ def _fit_layer(
         }
         maps = ImageMaps((int(arrays["size"][0]), int(arrays["size"][1])), levels)
         examples.append(Example(maps, arrays["boxes"], arrays["objects"]))
+    if not examples:
+        raise TrainingError(f"no image of train can be read: {'; '.join(unread[:1]) or 'it has none'}")
     held_out = examples[::HELD_OUT] if len(examples) > HELD_OUT else examples
     learned = [one for index, one in enumerate(examples) if index % HELD_OUT] or examples
     layer = fit_rejection(
