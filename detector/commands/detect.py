@@ -41,6 +41,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.opencv import check_opencv
 
     check_opencv()
+    from detector.commands.compiling_aside import compiling_aside, rehearse
     from detector.commands.run import say
     from detector.config import load_config
     from detector.data.image import ImageError
@@ -50,20 +51,24 @@ def _work(options: argparse.Namespace) -> int:
     config = load_config(DetectorConfig, options.config, options.overrides)
     listing = list_images(options.source, recursive=options.recursive)
 
-    # torch is imported here, after all that can be rejected at once
-    from detector.commands.results import check_results, detect_files, is_result
-    from detector.device import keep_freed_memory
-    from detector.pipeline import Detector
+    with compiling_aside(config.proposals) as aside:
+        # torch is imported here, after all that can be rejected at once
+        from detector.commands.results import check_results, detect_files, is_result
+        from detector.device import keep_freed_memory
+        from detector.pipeline import Detector
 
-    named = set(map(Path, options.source))
-    paths = [path for path in listing.paths if path in named or not is_result(path)]
-    if not paths:
-        raise ImageError("all images here are results of an earlier detect")
-    check_results(options.output, paths)  # before seconds are spent on weights
-    for line in (*listing.warnings, *listing.failures):
-        say("detect", line)
-    if len(paths) < len(listing.paths):
-        say("detect", f"{len(listing.paths) - len(paths)} results of an earlier detect are left out")
-    keep_freed_memory()
-    failed = detect_files(Detector.load(config, device=options.device), paths, options.output)
+        named = set(map(Path, options.source))
+        paths = [path for path in listing.paths if path in named or not is_result(path)]
+        if not paths:
+            raise ImageError("all images here are results of an earlier detect")
+        check_results(options.output, paths)  # before seconds are spent on weights
+        for line in (*listing.warnings, *listing.failures):
+            say("detect", line)
+        if len(paths) < len(listing.paths):
+            say("detect", f"{len(listing.paths) - len(paths)} results of an earlier detect are left out")
+        keep_freed_memory()
+        detector = Detector.load(config, device=options.device)
+        if aside:
+            rehearse(detector)
+        failed = detect_files(detector, paths, options.output)
     return 1 if failed or listing.failures else 0

@@ -111,10 +111,13 @@ def _work(options: argparse.Namespace) -> int:
     unread: list[str] = []
     detections, runs_detector = options.detections, options.detections is None
     if runs_detector:
-        from detector.experiments.detection_run import run_detector
+        from detector.commands.compiling_aside import compiling_aside
 
         warn("eval_map", experiment.detector_warnings(config))
-        detections = run_detector(config, options.device, unread)
+        with compiling_aside(config.detector.proposals):
+            from detector.experiments.detection_run import run_detector
+
+            detections = run_detector(config, options.device, unread)
     table, warnings = read_results(detections, truth)
     warn("eval_map", warnings)
     if runs_detector:
