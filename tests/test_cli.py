@@ -376,7 +376,7 @@ def test_detect_interrupted(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Detector, "score", stop)
+    monkeypatch.setattr(Detector, "score_many", stop)
     noise(workplace / "a.png")
     assert detect(["a.png"]) == 130
     assert "detect: stopped; the images printed above are done" in capsys.readouterr().err

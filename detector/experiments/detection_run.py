@@ -81,8 +81,9 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
         uncut_boxes: dict[str, Boxes] = {}
 
         def prepare(record: Record) -> tuple[Image, Boxes]:
+            image = record.read()  # first: its error names the file
             boxes = uncut_boxes[record.image_id] = proposals.get(record.image_id, record.path.read_bytes()).boxes
-            return record.read(), boxes[: config.detector.proposals.max_boxes or len(boxes)]
+            return image, boxes[: config.detector.proposals.max_boxes or len(boxes)]
 
         for record, scored in progress(detector.score_many(todo, prepare), dataset.name, total=len(todo)):
             boxes = uncut_boxes.pop(record.image_id, None)
