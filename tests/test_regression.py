@@ -246,7 +246,7 @@ def test_detections_are_where_the_members_mean_places_them(
         batch=2,
         suppression=SuppressionConfig(min_score=0.0, max_iou=1.0),
     )
-    alone = [Detector([one], config)._scorer(image, BOXES) for one in members]
+    alone = [Detector([one], config).score(image, BOXES).scores for one in members]
     assert alone[0].offsets is not None
     assert alone[1].offsets is not None
     assert np.abs(alone[0].offsets).max() > 0.05
@@ -267,8 +267,8 @@ def test_detections_are_where_the_members_mean_places_them(
 def test_with_a_cascade_only_members_that_looked_have_a_say(image: NDArray[np.uint8]) -> None:
     members = [regressing(seed) for seed in (0, 1)]
     config = DetectorConfig(regression=True, precision="float32", backend="torch", cascade=CascadeConfig(0.9999, 2))
-    first, second = (Detector([one], replace(config, cascade=CascadeConfig()))._scorer(image, BOXES) for one in members)
-    found = Detector(members, config)._scorer(image, BOXES)
+    first, second = (Detector([one], replace(config, cascade=CascadeConfig())).score(image, BOXES).scores for one in members)
+    found = Detector(members, config).score(image, BOXES).scores
     passing = np.argsort(first.probabilities[:, 0], kind="stable")[:2]
     for name in ("probabilities", "offsets"):
         expected, other = getattr(first, name).copy(), getattr(second, name)

@@ -100,6 +100,7 @@ TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 BENCHMARKS = ["budget", *sorted(path.stem for path in (ROOT / "tools/benchmarks").glob("*_speed.py"))]
 ARGUMENTS = {
     "ablate": ["--config", "x"],
+    "fit_cascade": ["--config", "x"],
     "budget": ["x"],
     "detector_speed": ["x"],
     "scoring_speed": [],
