@@ -1,7 +1,7 @@
 """Work ahead of a loop: a function of the next items runs in threads while the loop is busy with the items before.
 
 In: items, a function.  Out: the items in order, each with its outcome.
-Reading and proposing take a third of an image's time and leave Python's lock free, so that they fit beside a network.
+Reading, proposing and the networks leave Python's lock free, so that several threads do work at once.
 """
 
 from __future__ import annotations

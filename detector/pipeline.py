@@ -48,6 +48,8 @@ _LOG = logging.getLogger(__name__)
 
 IMAGES_GPU = 8
 """Images whose regions share batches on a GPU. On a CPU an image by itself fills its batches, and more take memory."""
+IMAGES_CPU = 8
+"""Most images in work at once on a CPU, one a thread: each takes some 200 MB."""
 
 Source = TypeVar("Source")
 
@@ -264,15 +266,16 @@ class Detector:
     def score_many(
         self, sources: Iterable[Source], prepare: Callable[[Source], tuple[ImageSource, Boxes | None]] | None = None
     ) -> Iterator[tuple[Source, ScoredImage | UserError | OSError]]:
-        """Score many images, in order; threads read and propose the next ones while the networks score those before.
+        """Score many images, in order, several at a time.
 
-        On a GPU several images are scored together. Scores equal those of `score`, to rounding where batches cross
-        images, and exactly on a CPU, where they do not.
+        On a CPU each thread scores images of its own, with one of torch's threads: nothing waits for a slower thread.
+        On a GPU threads read and propose the next images while the networks score those before, several together.
+        Scores equal those of `score` to rounding: a sum's order depends on the number of threads and on the batch.
 
         Args:
             sources: The images, read only a few ahead, or whatever `prepare` makes an image from.
             prepare: Returns the image of a source and boxes in it, or None for the detector's own proposals. It runs in
-                another thread, one call at a time on a CPU.
+                other threads, several calls at a time unless there are sources of the user's own.
 
         Yields:
             (source, scored image), or the error in its place where the image cannot be read or proposed.
@@ -281,14 +284,15 @@ class Detector:
         sources = iter(sources)
         head = list(islice(sources, 2))
 
-        def view(source: Source) -> View:
-            # A single image has no network to leave the other cores to.
+        def work(source: Source) -> View | ScoredImage:
+            # A single image has no others to leave the other cores to.
             with one_torch_thread(threads) if len(head) > 1 else nullcontext():
-                return self.view(*(prepare(source) if prepare else (cast(ImageSource, source), None)))
+                view = self.view(*(prepare(source) if prepare else (cast(ImageSource, source), None)))
+                return self._score([view])[0] if group == 1 else view
 
-        some: list[tuple[Source, View | UserError | OSError]] = []
-        with closing(ahead(chain(head, sources), view, workers=workers, depth=group + workers)) as prepared:
-            for source, future in prepared:
+        some: list[tuple[Source, View | ScoredImage | UserError | OSError]] = []
+        with closing(ahead(chain(head, sources), work, workers=workers, depth=group + workers)) as done:
+            for source, future in done:
                 try:
                     some.append((source, future.result()))
                 except (UserError, OSError) as error:
@@ -308,14 +312,13 @@ class Detector:
         return View(pixels, floating(np.asarray(boxes)), seconds)
 
     def _at_a_time(self) -> tuple[int, int]:
-        """Number of images to score together, and of threads that propose meanwhile."""
-        if self.device.type == "cpu":
-            return 1, 1
+        """Number of images to score together, and of threads that work on images at once."""
         # Functions of the user's own may not stand several threads.
-        return IMAGES_GPU, 1 if self.config.proposals.own else torch.get_num_threads()
+        workers = 1 if self.config.proposals.own else min(torch.get_num_threads(), IMAGES_CPU)
+        return (1 if self.device.type == "cpu" else IMAGES_GPU), workers
 
     def _score_some(
-        self, some: Sequence[tuple[Source, View | UserError | OSError]]
+        self, some: Sequence[tuple[Source, View | ScoredImage | UserError | OSError]]
     ) -> Iterator[tuple[Source, ScoredImage | UserError | OSError]]:
         scored = iter(self._score([one for _, one in some if isinstance(one, View)]))
         for source, one in some:

@@ -187,7 +187,10 @@ def test_a_stream_goes_on_after_a_bad_file(
         results = list(model.stream(map(str, files)))
     assert [path for path, _ in results] == [files[0], files[2], files[4]]
     for path, found in results:
-        assert found == model(path)
+        alone = model(path)
+        assert found.labels.tolist() == alone.labels.tolist()
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-3)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "bad.jpg: not an image" in caplog.messages[0]
     assert "none.jpg: no such file" in caplog.messages[1]
@@ -209,11 +212,16 @@ def test_a_stream_reads_no_further_than_it_is_asked(model: Detector, files: list
             asked.append(path)
             yield path
 
-    stream = model.stream(paths())
-    next(stream)
-    assert asked == files[: len(asked)]
-    assert len(asked) <= 3  # the next is being proposed, the one after waits
-    stream.close()  # type: ignore[attr-defined]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        stream = model.stream(paths())
+        next(stream)
+        assert asked == files[: len(asked)]
+        assert len(asked) <= 3  # with one thread one is in work and one waits
+        stream.close()  # type: ignore[attr-defined]
+    finally:
+        torch.set_num_threads(before)
 
 
 # ---- own proposals, drawing

@@ -267,7 +267,9 @@ def test_detections_are_where_the_members_mean_places_them(
 def test_with_a_cascade_only_members_that_looked_have_a_say(image: NDArray[np.uint8]) -> None:
     members = [regressing(seed) for seed in (0, 1)]
     config = DetectorConfig(regression=True, precision="float32", backend="torch", cascade=CascadeConfig(0.9999, 2))
-    first, second = (Detector([one], replace(config, cascade=CascadeConfig())).score(image, BOXES).scores for one in members)
+    first, second = (
+        Detector([one], replace(config, cascade=CascadeConfig())).score(image, BOXES).scores for one in members
+    )
     found = Detector(members, config).score(image, BOXES).scores
     passing = np.argsort(first.probabilities[:, 0], kind="stable")[:2]
     for name in ("probabilities", "offsets"):

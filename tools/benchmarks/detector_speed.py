@@ -1,7 +1,7 @@
 """Time whole detectors stage by stage, taking turns on each image, beside a straightforward R-CNN.
 
-In: images, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory. On
-request images a minute, with the next proposed ahead.
+In: images, presets.  Out: seconds of each stage, medians; of all together, with quartiles; peak memory. On request
+beside busy processes, or images a minute, one by one and several at once.
 The straightforward R-CNN is a first implementation: 2,000 boxes of selective search at R-CNN's scale (ours, which
 favours it), each cut out and resized by OpenCV, batches of 64 through the networks of `default` in eager float32,
 channels first, with `F.local_response_norm`, torchvision's NMS class by class.
@@ -126,7 +126,7 @@ class Rates:
 
     Attributes:
         single: Images scored one after the other.
-        many: The same images by `Detector.score_many`, which proposes ahead.
+        many: The same images by `Detector.score_many`, several at once.
     """
 
     single: Quartiles
@@ -134,7 +134,7 @@ class Rates:
 
 
 def time_throughput(names: Sequence[str], paths: Sequence[Path], repetitions: int) -> dict[str, Rates]:
-    """Time detectors on many images, one by one and ahead, taking turns round by round.
+    """Time detectors on many images, one by one and several at once, taking turns round by round.
 
     Args:
         names: Presets or files of detectors.
@@ -174,7 +174,7 @@ def time_throughput(names: Sequence[str], paths: Sequence[Path], repetitions: in
 def format_rates(rates: dict[str, Rates]) -> str:
     """Format a line per detector."""
     rows: list[tuple[str, ...]] = [
-        ("detector", "one by one, images/min", "quartiles", "ahead, images/min", "quartiles")
+        ("detector", "one by one, images/min", "quartiles", "several, images/min", "quartiles")
     ]
     for name, one in rates.items():
         cells = ((f"{middle:.1f}", f"{low:.1f}-{high:.1f}") for low, middle, high in (one.single, one.many))
@@ -272,9 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=at_least(1), default=3, help="timed rounds (default: %(default)s)")
     text = "processes beside which each detection is timed once more (default: %(default)s)"
     parser.add_argument("--busy", type=at_least(0), default=0, metavar="N", help=text)
-    parser.add_argument(
-        "--throughput", action="store_true", help="images a minute, one by one and with the next proposed ahead"
-    )
+    parser.add_argument("--throughput", action="store_true", help="images a minute, one by one and several at once")
     return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
