@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,16 @@ from detector.commands import COMMANDS
 from detector.config import load_config
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, read_voc_truth, write_coco
+from detector.experiments import detection_run
 from detector.experiments.ablation import AblationConfig
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.pipeline import Detector, ScoredImage
+from detector.pipeline import Detector
 from detector.regions.warp import RegionConfig
 from detector.settings import DetectorConfig
 from detector.training.cascade import CascadeFitConfig
 from detector.training.images import ImageTrainingConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.regions import FineTuneConfig
-from detector.views import View
 
 ROOT = Path(__file__).parent.parent
 Main = Callable[[list[str]], int]
@@ -458,18 +458,18 @@ def evaluate(
 def test_an_interrupted_evaluation_goes_on_to_the_same_report(
     evaluate: Main, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score, seen = Detector._score, []
+    record, seen = detection_run._record_stages, []
 
-    def stop_at_the_second(self: Detector, views: Sequence[View]) -> list[ScoredImage]:
+    def stop_at_the_second(*arguments: Any) -> None:
         seen.append(1)
-        if len(seen) == 3:  # an image is scored with its proposals, then with its objects in their place
+        if len(seen) == 2:
             raise KeyboardInterrupt
-        return score(self, views)
+        record(*arguments)
 
     assert evaluate(["name=whole"]) == 0
     table = capsys.readouterr().out
     with monkeypatch.context() as patch:
-        patch.setattr(Detector, "_score", stop_at_the_second)
+        patch.setattr(detection_run, "_record_stages", stop_at_the_second)
         assert evaluate([]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
