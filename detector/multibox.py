@@ -173,9 +173,9 @@ def load_source(settings: MultiBoxSettings, device: torch.device | str = "cpu") 
         CheckpointError: the same as in find_multibox and load_multibox.
         DeviceError: there is no int8 for these weights or on this device.
     """
-    model = load_multibox(find_multibox(settings.weights))
-    model.network.to(device)
-    ranges, where = read_ranges(find_multibox(settings.weights)), torch.device(device)
+    path, where = find_multibox(settings.weights), torch.device(device)
+    model, ranges = load_multibox(path), read_ranges(path)
+    model.network.to(where)
     precision = scoring_precision(settings.precision, where, calibrated=ranges is not None)
     assert isinstance(model.network.trunk, nn.Sequential)
     model.network.trunk, _ = prepare_trunk(model.network.trunk, precision, where, ranges)

@@ -43,10 +43,9 @@ class RejectionConfig:
     """Which regions are rejected on the maps of the first model, before it scores them; by default none.
 
     Attributes:
-        weights: The rejection layer of the first model, which cuts its regions from maps: a file; auto for
-            MODEL.rejection.safetensors beside that model's file, where fit_cascade writes it, or none if there is none;
-            empty for none. A layer works with one model alone, or with a cascade, and without `mirror`; auto takes none
-            elsewhere.
+        weights: The rejection layer of the first model, which cuts its regions from maps: a file that fit_cascade
+            wrote; auto for MODEL.rejection.safetensors beside that model's file, if there is one; empty for none. A
+            layer works with one model alone, or with a cascade, and without `mirror`; auto takes none elsewhere.
         threshold: Probability of any object, by the layer, below which a region is rejected, in [0, 1). null: the one
             that was chosen when the layer was fitted.
     """

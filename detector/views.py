@@ -21,10 +21,9 @@ from detector.measuring import timed
 from proposals.boxes import Boxes, mirrored
 
 STAGES = ("proposals", "trunk", "rejection", "regions", "warp", "network", "suppression")
-"""Names in `seconds`: boxes proposed; maps of whole images made by a trunk; regions rejected on
-them; regions cut from them and scored; regions
-warped; warped regions scored; scores turned into detections. Where a GPU computes, the stage that waits for a result
-holds the time of the work queued before it."""
+"""Names in `seconds`: boxes proposed; maps of whole images made by a trunk; regions rejected on them; regions cut from
+them and scored; regions warped; warped regions scored; scores turned into detections. Where a GPU computes, the stage
+that waits for a result holds the time of the work queued before it."""
 
 
 @dataclass(frozen=True, eq=False)

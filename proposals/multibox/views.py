@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from proposals.boxes import iou
+
 
 @dataclass(frozen=True)
 class View:
@@ -84,8 +86,6 @@ def _suppress(boxes: NDArray[np.float32], limit: int, max_iou: float) -> list[in
 
     Equals `torchvision.ops.nms`, whose import takes seconds.
     """
-    x1, y1, x2, y2 = boxes.T.copy()
-    areas = (x2 - x1) * (y2 - y1)
     dropped = np.zeros(len(boxes), np.bool_)
     kept: list[int] = []
     for i in range(len(boxes)):
@@ -94,11 +94,7 @@ def _suppress(boxes: NDArray[np.float32], limit: int, max_iou: float) -> list[in
         kept.append(i)
         if len(kept) == limit:
             break
-        width = np.minimum(x2[i], x2) - np.maximum(x1[i], x1)
-        height = np.minimum(y2[i], y2) - np.maximum(y1[i], y1)
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
-        with np.errstate(invalid="ignore"):  # boxes without area
-            dropped |= (shared / (areas[i] + areas - shared)).astype(np.float64) > max_iou
+        dropped |= iou(boxes[i : i + 1], boxes)[0].astype(np.float64) > max_iou
     return kept
 
 
