@@ -98,6 +98,15 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def preset(toy_checkpoint: Path, tmp_path: Path) -> str:
+    """A detector of the toy checkpoint and 20 boxes."""
+    (tmp_path / "toy.yaml").write_text(
+        f"models: [{toy_checkpoint}]\nprecision: float32\nproposals: {{max_boxes: 20}}\n"
+    )
+    return str(tmp_path / "toy.yaml")
+
+
+@pytest.fixture
 def tool() -> Callable[[str], Callable[[list[str]], int]]:
     """The main function of a command in tools/ or tools/benchmarks/, by the command's name."""
 

@@ -168,14 +168,6 @@ def photo(tmp_path: Path, image: NDArray[np.uint8]) -> Path:
     return tmp_path / "photo.png"
 
 
-@pytest.fixture
-def preset(toy_checkpoint: Path, tmp_path: Path) -> str:
-    (tmp_path / "toy.yaml").write_text(
-        f"models: [{toy_checkpoint}]\nprecision: float32\nproposals: {{max_boxes: 20}}\n"
-    )
-    return str(tmp_path / "toy.yaml")
-
-
 def test_stages_add_up_to_the_total(photo: Path, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("budget.MATRIX_SIDE", 64)
     budgets, rates = measure([preset], [photo], 1)

@@ -32,14 +32,6 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-@pytest.fixture
-def preset(toy_checkpoint: Path, tmp_path: Path) -> str:
-    (tmp_path / "toy.yaml").write_text(
-        f"models: [{toy_checkpoint}]\nprecision: float32\nproposals: {{max_boxes: 20}}\n"
-    )
-    return str(tmp_path / "toy.yaml")
-
-
 def test_straightforward_looks_at_every_box(photo: Path, toy_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector_benchmark, "BOXES", 7)
     monkeypatch.setattr(detector_benchmark, "BATCH", 3)

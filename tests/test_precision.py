@@ -10,32 +10,18 @@ import pytest
 import skimage.data
 import torch
 import torch.nn.functional as F
+from narrow import make_network
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.network.backends import build_backend
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pipeline import Detector
 from detector.settings import DetectorConfig
 from detector.training.loop import Batch, Loop
 from detector.training.optimisation import TrainingConfig
 
 NORMS = ("lrn", "batch", "none")
-
-
-def make_network(norm: str = "lrn") -> GoogLeNet:
-    """A narrow network; batch normalisation with statistics that are not the initial ones."""
-    torch.manual_seed(0)
-    config = GoogLeNetConfig(classes=7, width=0.25, norm=norm, initialisation="xavier", dropout=0.0)
-    network = GoogLeNet(config).eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 2.0)
-    return network
 
 
 def images(count: int, seed: int = 0) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import make_network
 from torch import Tensor, nn
 
 from detector.checkpoint import (
@@ -27,7 +28,7 @@ from detector.device import DeviceError
 from detector.network import fastest
 from detector.network.backends import build_backend
 from detector.network.folding import fold_batch_norm
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
+from detector.network.googlenet import GoogLeNet
 from detector.network.quantised import (
     QuantisedConvolution,
     calibrate,
@@ -42,19 +43,6 @@ from detector.settings import DetectorConfig
 
 CPU = torch.device("cpu")
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="this build of PyTorch has no int8 convolutions")
-
-
-def make_network(norm: str = "lrn", inception: str = "reduced") -> GoogLeNet:
-    torch.manual_seed(0)
-    config = GoogLeNetConfig(classes=7, width=0.25, norm=norm, inception=inception, initialisation="xavier")
-    network = GoogLeNet(config).eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 2.0)
-    return network
 
 
 def images(count: int, seed: int = 0) -> Tensor:

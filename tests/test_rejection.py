@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from narrow import picture, shared_classifier
 from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
 from detector import Detector, DetectorConfig
 from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoint, save_checkpoint
 from detector.config import ConfigError
-from detector.data.ground_truth import ClassTable
 from detector.members import SharedMember
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
-from detector.network.input import InputConvention
 from detector.regions.maps import FIRST_REGION_LAYER, ImageMaps, SharedConfig, map_coordinates
 from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
 from detector.regions.warp import RegionConfig, context_windows
@@ -36,12 +34,7 @@ SMALL = RejectionLayerConfig(channels=8, grid=3, hidden=4)
 
 @pytest.fixture(scope="module")
 def classifier() -> RegionClassifier:
-    torch.manual_seed(0)
-    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, norm="none", initialisation="xavier")).eval()
-    with torch.no_grad():
-        network.fc.weight.mul_(20)
-    convention = InputConvention(std=(60.0, 60.0, 60.0))
-    return RegionClassifier(network, convention, REGIONS, ClassTable(("a", "b"), (None, None), (1, 2)), shared=SHARED)
+    return shared_classifier(SHARED)
 
 
 @pytest.fixture
@@ -55,8 +48,7 @@ def model(classifier: RegionClassifier) -> RejectionModel:
 
 @pytest.fixture(scope="module")
 def image() -> NDArray[np.uint8]:
-    blocks = np.random.default_rng(0).integers(0, 256, (9, 12, 3))
-    return blocks.repeat(10, axis=0).repeat(10, axis=1).astype(np.uint8)
+    return picture()
 
 
 def test_the_layer_is_a_projection_cut_by_torchvision_and_two_linear_layers() -> None:

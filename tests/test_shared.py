@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from narrow import CLASSES, CONVENTION, picture, shared_classifier
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -20,9 +21,8 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from detector import Detector, DetectorConfig
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
-from detector.data.ground_truth import ClassTable
 from detector.network.googlenet import Convolution, GoogLeNet, GoogLeNetConfig, Heads
-from detector.network.input import InputConvention, network_input
+from detector.network.input import network_input
 from detector.regions.maps import (
     FIRST_CENTRE,
     FIRST_REGION_LAYER,
@@ -42,8 +42,6 @@ from detector.training.run import train
 from detector.training.shared_regions import SharedTuning, _on_canvas
 from detector.training.windows import IGNORED, ImageSampler, Windows, collect_windows
 
-CLASSES = ClassTable(("square", "disc"), (None, None), (1, 2))
-CONVENTION = InputConvention(std=(60.0, 60.0, 60.0))
 SHARED = SharedConfig(pyramid=[96, 192], region=64, grid=14)
 
 
@@ -55,17 +53,12 @@ def windows_of(count: int, seed: int = 0) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def classifier() -> RegionClassifier:
-    torch.manual_seed(0)
-    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, norm="none", initialisation="xavier")).eval()
-    with torch.no_grad():
-        network.fc.weight.mul_(20)
-    return RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES, shared=SHARED)
+    return shared_classifier(SHARED)
 
 
 @pytest.fixture(scope="module")
 def image() -> NDArray[np.uint8]:
-    blocks = np.random.default_rng(0).integers(0, 256, (9, 12, 3))
-    return blocks.repeat(10, axis=0).repeat(10, axis=1).astype(np.uint8)
+    return picture()
 
 
 BOXES = np.array([[0, 0, 30, 30], [10, 5, 60, 45], [60, 0, 120, 90], [0, 0, 120, 90], [100, 70, 120, 90]], np.float32)
