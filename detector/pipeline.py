@@ -49,7 +49,7 @@ _LOG = logging.getLogger(__name__)
 IMAGES_GPU = 8
 """Images whose regions share batches on a GPU. On a CPU an image by itself fills its batches, and more take memory."""
 IMAGES_CPU = 8
-"""Most images in work at once on a CPU, one a thread: each takes some 200 MB."""
+"""Most images in work at once on a CPU, one a thread: each takes some 150 MB."""
 
 Source = TypeVar("Source")
 
