@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from detector.checkpoint import load_checkpoint
 from detector.commands.needs import check_needs
+from detector.commands.settings import format_settings
 from detector.config import load_config
 from detector.data.content import boxes_digest, dataset_digest
 from detector.data.counts import check_objects
@@ -31,6 +32,8 @@ from detector.data.voc import VOC_CLASSES, VOC_WNIDS, read_voc
 from detector.evaluation import evaluate_voc, read_results
 from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import read_truth
+from detector.experiments.ablation import AblationConfig, RowConfig, ablate
+from detector.experiments.coverage import CoverageConfig, measure_coverage
 from detector.extraction import dataset_proposals, settings_of
 from detector.training.loop import Batch, Loop
 from detector.training.record import TrainingError
@@ -436,6 +439,25 @@ def test_an_evaluation_of_a_list_is_that_of_the_images_in_one_folder(
         assert evaluate_voc(truth, table).ap == pytest.approx(reports[0]["ap"])
 
 
+def test_tables_of_a_list_are_those_of_the_images_in_one_folder(
+    merged: tuple[list[dict[str, Any]], Path], toy_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, whole = merged
+    monkeypatch.chdir(tmp_path)
+    of_list = tuple(DataConfig(DatasetKind.voc, part["root"], "val", SHAPES) for part in parts)
+    of_folder = DataConfig(DatasetKind.voc, str(whole), "val", SHAPES)
+    rows = {"one": RowConfig("few", [str(toy_checkpoint)])}
+    proposals = {"few": ProposalConfig(width=0, min_width=8, max_boxes=10)}
+    tables, coverages = [], []
+    for data in (of_list, of_folder):
+        row = ablate(AblationConfig(data, rows, proposals, resamples=10, precision="float32"), "cpu").rows["one"]
+        tables.append(replace(row, seconds=0.0))
+        covered = measure_coverage(open_dataset(data), CoverageConfig(data, proposals, cache=".cache/proposals"))
+        coverages.append(replace(covered["few"], seconds=None))
+    assert tables[0] == tables[1]
+    assert coverages[0] == coverages[1]
+
+
 def test_truth_and_images_of_a_list_are_named_alike(voc: DataConfig, coco: DataConfig) -> None:
     truth, dataset = read_truth((voc, coco)), open_dataset((voc, coco))
     assert truth.image_ids == tuple(record.image_id for record in dataset.records)
@@ -488,6 +510,14 @@ def test_a_missing_ilsvrc_source_is_named_by_its_key(tmp_path: Path) -> None:
         check_needs("eval_map", {"data": parts})
 
 
+def test_settings_are_those_of_one_data_set() -> None:
+    lines = format_settings(FineTuneConfig).splitlines()
+    assert "train  (section)" in lines
+    assert "train.root  str (required)" in lines
+    assert "val.exhaustive  bool = true" in lines
+    assert 'other_classes  ignore|background = "ignore"' in lines
+
+
 # ---- real data
 
 
@@ -507,13 +537,29 @@ def test_coco_beside_voc(data_dir: Path) -> None:
     assert len(read_truth((voc, coco)).image_ids) == 184 + 85
 
 
+# Normal objects in voc12's train2 and val2, and in voc07's train and val: the table that came with the data.
+OBJECTS = """
+aeroplane 145 13 59 9
+bottle 135 20 61 13
+cat 605 147 73 11
+chair 362 95 125 43
+person 1348 282 615 169
+tvmonitor 82 32 50 10
+"""
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(("key", "count"), [("train", 3448), ("val", 792)])
 def test_the_shipped_lists(data_dir: Path, key: str, count: int) -> None:
     """voc12 before voc07, 3,448 and 792 images: those that the shipped weights were trained on."""
+    columns = {line.split()[0]: list(map(int, line.split()[1:])) for line in OBJECTS.strip().splitlines()}
     for name in ("regions_voc0712", "shared_voc0712"):
         data = getattr(load_config(FineTuneConfig, name), key)
         dataset = open_dataset([replace(one, root=str(data_dir / Path(one.root).name)) for one in data])
         assert len(dataset) == count
         assert dataset.sources == (f"voc12 {key}2", f"voc07 {key}")
         assert not dataset.warnings
+        lines = {line.split()[0]: line.split()[1:4] for line in check_objects(dataset, dataset)}
+        for class_name, numbers in columns.items():
+            own = numbers[key == "val" :: 2]
+            assert [int(text.replace(",", "")) for text in lines[class_name]] == [sum(own), *own]
