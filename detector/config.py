@@ -7,8 +7,8 @@ A text stays as it is written (words.py). A file may begin with `extends: other.
 then states only what differs from that file. So may a section, with a file or preset of that section alone:
 `detector: {extends: fast.yaml}`, or the override detector.extends=fast. Where a section may also be a list of sections,
 a list replaces all that was stated before it, a list of one is that section, and train.0.root=DIR changes a key of the
-first. A dataclass may list settings of earlier
-versions in RETIRED, with the value that is now the only one: files that state it still load.
+first. A dataclass may list settings of earlier versions in RETIRED, with the value that is now the only one: files that
+state it still load.
 """
 
 from __future__ import annotations

@@ -231,9 +231,10 @@ def test_a_sources_store_is_the_same_alone_and_in_a_list(
         return store
 
     before = stores() if first == "alone" else list(joint().folders.values())
-    monkeypatch.setattr("detector.extraction.extract", lambda *_, **__: pytest.fail("proposals were computed again"))
-    store = joint()
-    assert before == stores() == list(store.folders.values())
+    with monkeypatch.context() as patch:
+        patch.setattr("detector.extraction.extract", lambda *_, **__: pytest.fail("proposals were computed again"))
+        store = joint()
+        assert before == stores() == list(store.folders.values())
     assert {path for path in tmp_path.iterdir() if path.is_dir()} == set(before)
     assert set(store.names) == set(together.index_of)
     for record in together.records:
@@ -247,6 +248,9 @@ def test_a_sources_store_is_the_same_alone_and_in_a_list(
         store.get("0/train9", b"")
     with pytest.raises(StoreError, match=r"no store .* images like 7/train0"):
         store.named("7/train0")
+    other = dataset_proposals(alone[0], replace(SMALL, min_width=9), tmp_path / "other", 1)
+    with pytest.raises(StoreError, match="were made with different settings"):
+        JoinedStore({"0/": store.stores["0/"], "1/": other})
 
 
 def test_image_files_in_two_sources_are_told(voc: DataConfig) -> None:
@@ -380,7 +384,8 @@ def test_multibox_learns_from_a_list(
         "cache": str(tmp_path / "features"),
     }
     Path("toy.yaml").write_text(yaml.safe_dump({name: settings[name] for name in names} | own))
-    assert (train_multibox("toy.yaml", [], device="cpu") / "best.safetensors").is_file()
+    val = f"val={json.dumps(settings['train'][::-1])}"  # COCO's first, and the classes are those of train
+    assert (train_multibox("toy.yaml", [val], device="cpu") / "best.safetensors").is_file()
 
 
 # ---- evaluation
@@ -500,6 +505,9 @@ def test_extraction_of_a_list(
     assert [Path(one) for one in folders] == [
         dataset_proposals(open_dataset(one), SMALL, Path("cache"), 1).folder for one in (voc, coco)
     ]
+    parts[1]["exhaustive"] = False
+    assert tool("extract_proposals")([f"data={json.dumps(parts)}", *words[1:], "exhaustive=true"]) == 0
+    assert capsys.readouterr().out.split() == folders[:1]  # training needs no proposals of the other
     assert tool("extract_proposals")([*words, "--output", "store"]) == 1
     assert "each data set of a list has its own" in capsys.readouterr().err
 

@@ -57,9 +57,11 @@ def _work(options: argparse.Namespace) -> int:
     not_listed: tuple[str, ...] = ()
     lists: list[dict[str, Path]] = []  # of the images of a store, by name
     if config.data:
-        for data in sources_of(config.data):
-            dataset = open_dataset(data)
-            dataset = exhaustive_part(dataset) if config.exhaustive else dataset
+        datasets = [open_dataset(data) for data in sources_of(config.data)]
+        if config.exhaustive:
+            some = [dataset for dataset in datasets if any(record.exhaustive for record in dataset.records)]
+            datasets = [exhaustive_part(dataset) for dataset in some or datasets]
+        for dataset in datasets:
             lists.append({record.image_id: record.path for record in dataset.records})
             warn("extract_proposals", dataset.warnings)
         if options.output and len(lists) > 1:

@@ -147,14 +147,19 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
     return task.unread
 
 
+def _open_splits(config: FineTuneConfig | MultiBoxTrainingConfig) -> tuple[Dataset, Dataset]:
+    """Open train and val; where one is a list, or classes are chosen, val gets the classes of train."""
+    train_set = open_dataset(config.train, classes=config.classes, other_classes=config.other_classes)
+    several = isinstance(config.train, tuple) or isinstance(config.val, tuple)
+    classes = train_set.classes if several or config.classes else ()
+    return train_set, open_dataset(config.val, classes=classes, other_classes=config.other_classes)
+
+
 def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
     """Train a region classifier; return a line for each image that could not be read."""
     resuming = check_folder(folder, config, resume=resume)
-    chosen: dict[str, Any] = {"classes": config.classes, "other_classes": config.other_classes}
-    train_set = open_dataset(config.train, **chosen)
-    if isinstance(config.train, tuple) or isinstance(config.val, tuple) or config.classes:
-        chosen["classes"] = train_set.classes
-    val_set = with_classes(open_dataset(config.val, **chosen), train_set.classes, "train")
+    train_set, val_set = _open_splits(config)
+    val_set = with_classes(val_set, train_set.classes, "train")
     for dataset in (train_set, val_set):
         exhaustive_part(dataset)  # refused before proposals are computed for an hour
         ranks.say(*(f"warning: {warning}" for warning in dataset.warnings))
@@ -246,9 +251,8 @@ def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, 
     """Train MultiBox; return a line for each image that could not be read."""
     resuming = check_folder(folder / "head", config, resume=resume)
     # A prior without an object is taught to be background, which needs fully annotated images.
-    chosen: dict[str, Any] = {"classes": config.classes, "other_classes": config.other_classes}
-    train_set = exhaustive_part(open_dataset(config.train, **chosen))
-    val_set = open_dataset(config.val, **chosen)
+    train_set, val_set = _open_splits(config)
+    train_set = exhaustive_part(train_set)
     (train_set, unread), (val_set, more) = (readable_part(part, config.workers) for part in (train_set, val_set))
     unread = [*unread, *more]
     ranks.say(*(f"warning: {line}; left out" for line in unread))
