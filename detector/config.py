@@ -5,8 +5,10 @@ key=value overrides.  Out: an instance of the dataclass, or a ConfigError: one l
 
 A text stays as it is written (words.py). A file may begin with `extends: other.yaml`, a path relative to itself, and
 then states only what differs from that file. So may a section, with a file or preset of that section alone:
-`detector: {extends: fast.yaml}`, or the override detector.extends=fast. A dataclass may list settings of earlier
-versions in RETIRED, with the value that is now the only one: files that state it still load.
+`detector: {extends: fast.yaml}`, or the override detector.extends=fast. Where a section may also be a list of sections,
+a list replaces all that was stated before it, a list of one is that section, and train.0.root=DIR changes a key of the
+first. A dataclass may list settings of earlier versions in RETIRED, with the value that is now the only one: files that
+state it still load.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from detector.words import (
     Word,
     hints_of,
     is_section,
+    item_of,
     parse_yaml,
     typed,
     unquoted,
@@ -219,9 +222,18 @@ def _set(tree: dict[str, Any], schema: type, key: tuple[str, ...], value: Any, s
     """Put one value into the tree of settings; a value that does not fit becomes a ConfigError that names its key."""
     is_override = source == OVERRIDES
     hint: Any = schema
+    stated: Any = tree
     for depth, name in enumerate(key):
         section = without_none(hint)
-        if is_section(section):
+        item = item_of(section)
+        if item is not None and _is_list(stated):
+            if name not in stated:
+                raise ConfigError(f"{source}: {_no_such_item('.'.join(key[:depth]), len(stated), name)}")
+            hint = item
+        elif item is not None and name == "0":  # one section is the first
+            return _set(tree, schema, (*key[:depth], *key[depth + 1 :]), value, source)
+        elif is_section(item or section):
+            section = item or section
             known = hints_of(section)
             if name not in known:
                 if (name, value) in getattr(section, "RETIRED", {}).items():
@@ -235,6 +247,11 @@ def _set(tree: dict[str, Any], schema: type, key: tuple[str, ...], value: Any, s
         else:  # the key goes on below a plain value
             key, value = key[:depth], _nested(key[depth:], value)
             break
+        stated = stated.get(name) if isinstance(stated, dict) else None
+    kind = without_none(hint)
+    if item_of(kind) is not None and isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        _set_list(tree, schema, key, value, source)
+        return
     label = ".".join(key) if is_override else f"{_section(key[:-1])}{key[-1]}"
     if is_override and value is None and hint is str:
         value = ""  # nothing behind the "="
@@ -242,8 +259,7 @@ def _set(tree: dict[str, Any], schema: type, key: tuple[str, ...], value: Any, s
         if not isinstance(tree.get(name), dict):
             tree[name] = {}
         tree = tree[name]
-    kind = without_none(hint)
-    if value == {} and (is_section(kind) or get_origin(kind) is dict):
+    if value == {} and (is_section(item_of(kind) or kind) or get_origin(kind) is dict):
         is_cleared = is_override and get_origin(kind) is dict  # groups={}
         tree[key[-1]] = {} if is_cleared else tree.get(key[-1]) or {}
         return
@@ -258,11 +274,40 @@ def _set(tree: dict[str, Any], schema: type, key: tuple[str, ...], value: Any, s
         raise ConfigError(f"{source}: {label}: {_first_line(error)}") from error
 
 
+def _set_list(tree: dict[str, Any], schema: type, key: tuple[str, ...], items: Sequence[Any], source: str) -> None:
+    """Put a list of sections into the tree, keyed by position; a list of one is that section."""
+    node = tree
+    for name in key[:-1]:
+        if not isinstance(node.get(name), dict):
+            node[name] = {}
+        node = node[name]
+    single = len(items) == 1
+    node[key[-1]] = {} if single else {str(position): {} for position in range(len(items))}
+    for position, item in enumerate(items):
+        for name, value in item.items():
+            _set(tree, schema, (*key, *([] if single else [str(position)]), name), value, source)
+
+
+def _is_list(node: Any) -> bool:
+    """Whether a node of the tree is a list of sections, keyed by position."""
+    return isinstance(node, dict) and "0" in node
+
+
+def _no_such_item(key: str, count: int, name: str) -> str:
+    if name.isdecimal():
+        return f"{key} is a list of {count}, {key}.0 to {key}.{count - 1}; there is no {key}.{name}"
+    return f"{key} is a list of {count}: name one of them, as {key}.0.{name}, or replace the list by {key}=[{{...}}]"
+
+
 def _built(hint: Any, node: Any, key: tuple[str, ...], missing: list[str]) -> Any:
     """Make the dataclasses of a tree of settings; settings without a value are added to `missing`."""
     kind = without_none(hint)
     if not isinstance(node, dict):
         return node
+    item = item_of(kind)
+    if item is not None and _is_list(node):
+        return tuple(_built(item, one, (*key, position), missing) for position, one in node.items())
+    kind = item or kind
     if not is_section(kind):
         return {name: _built(get_args(kind)[1], item, (*key, name), missing) for name, item in node.items()}
     values = {}
@@ -285,6 +330,8 @@ def _describe(hint: Any) -> str:
     """Describe the values of a type, for a message."""
     kind = without_none(hint)
     ending = "" if kind is hint else " or null"
+    if item_of(kind) is not None:
+        return f"{_describe(item_of(kind))}, or a list of such sections{ending}"
     if is_section(kind):
         return f"a section with keys {', '.join(field.name for field in fields(kind))}{ending}"
     if isinstance(kind, type) and issubclass(kind, Enum):

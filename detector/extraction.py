@@ -27,11 +27,13 @@ import numpy as np
 
 from detector.cores import usable_cores
 from detector.data.content import digests_of
-from detector.data.dataset import DataConfig
+from detector.data.dataset import Sources
 from detector.data.ground_truth import Dataset
 from detector.data.image import ImageError, read_image
+from detector.data.sources import by_source
 from detector.progress import progress
 from proposals.errors import UserError
+from proposals.joined import JoinedStore
 from proposals.merging import propose
 from proposals.own import identity
 from proposals.result import Proposals, Source, source_names
@@ -48,14 +50,15 @@ class ExtractionConfig:
     """Settings of an extraction: images, proposals and the store.
 
     Attributes:
-        data: The data set. None where the command names image files instead.
+        data: The data set, or a list of them, each with a store of its own. None where the command names image files
+            instead.
         proposals: Settings of the proposals.
         workers: Number of processes. 0 uses one per core that this process may use.
         cache: Folder of the stores of whole data sets, which training and evaluation search too.
         exhaustive: Whether to skip images that are not fully annotated; training uses proposals of no others.
     """
 
-    data: DataConfig | None = None
+    data: Sources | None = None
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     workers: int = 0
     cache: str = ".cache/proposals"
@@ -135,8 +138,9 @@ def dataset_proposals(
 ) -> ProposalStore:
     """Open the proposals of a data set in the cache folder, where shards may lie too, or compute them into it.
 
-    Any number of processes may read a finished store at once; only one may write. Images that cannot be read are
-    missing in the store.
+    A data set of several sources has a store for each, the same as when that source is used alone. Any number of
+    processes may read a finished store at once; only one may write. Images that cannot be read are missing in the
+    store.
 
     Args:
         dataset: The images.
@@ -149,9 +153,16 @@ def dataset_proposals(
         ImageError: no image can be read.
         StoreError: see extract; or a shard is missing.
     """
+    digests = digests or digests_of([record.path for record in dataset.records])
+    if dataset.sources:
+        digest_of = {record.image_id: own for record, own in zip(dataset.records, digests, strict=True)}
+        stores = {}
+        for prefix, part in by_source(dataset).items():
+            own = [digest_of[prefix + record.image_id] for record in part.records]
+            stores[prefix] = dataset_proposals(part, config, cache, workers, digests=own)
+        return JoinedStore(stores)
     images = {record.image_id: record.path for record in dataset.records}
     settings = settings_of(config)
-    digests = digests or digests_of(list(images.values()))
     folder = cache_folder(images, config, cache, digests)
     sharded = any(folder.glob("shard-*-of-*")) and not (folder / "journal.jsonl").is_file()
     if sharded or (folder / "manifest.json").is_file():

@@ -95,8 +95,8 @@ def typed(hint: Any, value: Any, *, top: bool = True) -> Any:
     """Convert a value of YAML to a setting's type.
 
     Args:
-        hint: The type: a number, bool, text, path, enum (by name), a list, tuple or dict of these, a dataclass, or one
-            of them "| None".
+        hint: The type: a number, bool, text, path, enum (by name), a list, tuple or dict of these, a dataclass X,
+            "X | tuple[X, ...]", or one of them "| None".
         value: A value that parse_yaml returned.
         top: Whether the value is a setting of its own and not an item: an unquoted null is then no text.
 
@@ -120,6 +120,11 @@ def typed(hint: Any, value: Any, *, top: bool = True) -> Any:
                 raise Misfit
             return kind[value]
         return kind(value)
+    item = item_of(kind)
+    if item is not None:
+        if value == []:
+            raise Misfit
+        kind = _options(kind)[isinstance(value, list)]
     if is_section(kind):
         hints = hints_of(kind)
         if not isinstance(value, Mapping) or not value.keys() <= hints.keys():
@@ -155,12 +160,23 @@ def hints_of(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union; none for any other type."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+
+
+def item_of(kind: Any) -> Any:
+    """Return X of "X | tuple[X, ...]", a section or a list of such sections; None for any other type."""
+    options = _options(kind)
+    if len(options) == 2 and is_section(options[0]) and get_args(options[1]) == (options[0], ...):
+        return options[0]
+    return None
+
+
 def without_none(hint: Any) -> Any:
     """Return X of "X | None", else the hint itself."""
-    if get_origin(hint) in (Union, types.UnionType):
-        options = [option for option in get_args(hint) if option is not type(None)]
-        return options[0] if len(options) == 1 else hint
-    return hint
+    options = _options(hint)
+    return Union[tuple(one for one in options if one is not type(None))] if type(None) in options else hint  # noqa: UP007
 
 
 def unquoted(label: str, value: Any, found: Any, *, is_override: bool) -> str:

@@ -100,6 +100,11 @@ class ProposalStore:
         if settings is not None:
             compare(folder, first, {**first, "settings": json.loads(json.dumps(dict(settings)))})
 
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folder of the store, keyed by the prefix of its images' names, which is empty (see JoinedStore)."""
+        return {"": self.folder}
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -143,7 +148,7 @@ class ProposalStore:
 
     def seconds(self, content: bytes) -> float:
         """Return the seconds that the proposals of a stored image took; 0 where they were not measured."""
-        return self._images[digest(content)][3]
+        return self.entry(digest(content))[2]
 
 
 def compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

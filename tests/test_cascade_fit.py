@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,3 +148,19 @@ def test_an_unreadable_image_is_named(config: CascadeFitConfig, shapes: Path, tm
             file.write_bytes(b"no image")
         with pytest.raises(UserError, match=rf"no image of {split} .*{split}\d\.png"):
             fit_cascade(replace(config, **{split: replace(config.val, root=str(root), split=split)}), "cpu")
+
+
+def test_a_fit_on_lists_is_that_on_their_images(config: CascadeFitConfig, tmp_path: Path) -> None:
+    """The list of both splits, against one list in the same folder with the images of both."""
+    assert isinstance(config.train, DataConfig)
+    root = tmp_path / "joined"
+    shutil.copytree(config.train.root, root)
+    lists = root / "ImageSets/Main"
+    (lists / "both.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
+    both = (replace(config.train, root=str(root)), replace(config.train, root=str(root), split="val"))
+    one = replace(config.train, root=str(root), split="both")
+    fits = [
+        fit_cascade(replace(config, train=data, val=data, name=name), "cpu") for name, data in (("a", both), ("b", one))
+    ]
+    scores = [[(choice.rejection, choice.cascade, choice.mean_ap) for choice in fit.choices] for fit in fits]
+    assert scores[0] == scores[1]

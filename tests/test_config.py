@@ -379,3 +379,86 @@ def test_keys_with_dots_anchors_and_doubles(tmp_path: Path) -> None:
     assert "no" in message(Settings, write(tmp_path, "thresholds:\n  no: 1\n  no: 2\n"))
     assert "recursive" in message(Settings, write(tmp_path, "classes: &a [*a]\n"))
     assert "key" in message(Settings, write(tmp_path, "thresholds: {[a]: 1}\n"))
+
+
+# ---- a section, or a list of such sections
+
+
+@dataclass(frozen=True)
+class Several:
+    train: Member | tuple[Member, ...]
+    val: Member | tuple[Member, ...] | None = None
+    name: str = ""
+
+
+A, B = Member(Path("a"), 1), Member(Path("b"), 2)
+BOTH = "train: [{weights: a, seed: 1}, {weights: b, seed: 2}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        ("train: {weights: a, seed: 1}\n", [], Several(A)),
+        ("train: {weights: a}\n", ["train.seed=1"], Several(A)),
+        ("train: {weights: a}\n", ["train.0.seed=1"], Several(A)),
+        (BOTH, [], Several((A, B))),
+        ("train: [{weights: a, seed: 1}]\n", [], Several(A)),  # a list of one is that one
+        ("train: [{weights: a}]\n", ["train.seed=1"], Several(A)),
+        (BOTH, ["train.1.seed=7"], Several((A, replace(B, seed=7)))),
+        (BOTH, ["train.0={weights: c}"], Several((Member(Path("c"), 1), B))),  # as a mapping changes a section
+        (BOTH, ["train=[{weights: b, seed: 2}, {weights: a, seed: 1}]"], Several((B, A))),
+        (BOTH, ["train=[{weights: b}]"], Several(Member(Path("b")))),  # nothing of the file's list is left
+        ("train: {weights: a, seed: 1}\n", ["train=[{weights: a}, {}]"], Several((Member(Path("a")), Member()))),
+        (BOTH, ["val=[{seed: 1}, {seed: 2}]", "val=null"], Several((A, B))),
+        (BOTH, ["val=[{seed: 1}, {seed: 2}]", "val.0.seed=3"], Several((A, B), (Member(seed=3), Member(seed=2)))),
+    ],
+)
+def test_a_section_or_a_list_of_sections(tmp_path: Path, text: str, overrides: list[str], expected: Several) -> None:
+    loaded = load_config(Several, write(tmp_path, text), overrides)
+    assert loaded == expected
+    save_config(loaded, tmp_path / "saved.yaml")
+    assert load_config(Several, tmp_path / "saved.yaml") == expected
+
+
+def test_a_list_replaces_the_list_of_the_file_that_is_extended(tmp_path: Path) -> None:
+    write(tmp_path, BOTH, "base.yaml")
+    longer = "train: [{weights: a, seed: 1}, {weights: b, seed: 2}, {seed: 3}]\n"
+    path = write(tmp_path, f"extends: base.yaml\n{longer}")
+    assert load_config(Several, path).train == (A, B, Member(seed=3))
+    assert load_config(Several, write(tmp_path, "extends: base.yaml\ntrain: [{seed: 3}]\n")).train == Member(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "expected"),
+    [
+        (
+            BOTH,
+            "train.seed=3",
+            "overrides: train is a list of 2: name one of them, as train.0.seed, or replace the list",
+        ),
+        (BOTH, "train.2.seed=3", "overrides: train is a list of 2, train.0 to train.1; there is no train.2"),
+        (BOTH, "train.0.sed=3", "overrides: no key 'train.0.sed'. Did you mean 'train.0.seed'?"),
+        (BOTH, "train.0.seed=x", "overrides: train.0.seed must be int, not 'x'"),
+        (BOTH, "train=[]", "overrides: train must be a section with keys weights, seed, or a list of such sections"),
+        (BOTH, "train=a", "train must be a section with keys weights, seed, or a list of such sections, not 'a'"),
+        (BOTH, "train=[a, b]", "or a list of such sections, not ['a', 'b']"),
+        (
+            "train: [{weights: a, sed: 1}, {}]\n",
+            "name=x",
+            "detect.yaml: [train.0] has no key 'sed'. Did you mean 'seed'?",
+        ),
+        ("train: {seed: 1}\n", "train.1.seed=2", "overrides: no key 'train.1.seed'. Known: weights, seed"),
+        ("train: {seed: 1}\n", "train.0=2", "overrides: train must be a section with keys weights, seed, or a list"),
+        ("name: x\n", "name=y", "no value for 'train'"),
+    ],
+)
+def test_refused_lists_of_sections(tmp_path: Path, text: str, override: str, expected: str) -> None:
+    assert expected in message(Several, write(tmp_path, text), override)
+
+
+def test_a_list_of_an_extended_file_is_not_changed_as_if_it_were_one(tmp_path: Path) -> None:
+    write(tmp_path, BOTH, "base.yaml")
+    said = message(Several, write(tmp_path, "extends: base.yaml\ntrain: {weights: c}\n"))
+    assert said.endswith(
+        "detect.yaml: train is a list of 2: name one of them, as train.0.weights, or replace the list by train=[{...}]"
+    )

@@ -71,7 +71,7 @@ def test_fewer_images_with_objects_than_a_batch_takes() -> None:
 def test_many_classes_show_their_rarest() -> None:
     names = [f"c{label}" for label in range(200)]
     train = np.arange(200)[::-1].copy()  # c199 has none
-    lines = describe_counts(names, train, train)
+    lines = describe_counts(names, [("train", train), ("val", train)])
     assert len(lines) == 1 + 30 + 1 + 1
     assert lines[1].split() == ["c199", "0", "0"]
     assert lines[-1].startswith("170 other classes have 30 to 199")

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    other = options.protocol or any(text.startswith(("data.kind", "protocol")) for text in options.overrides)
+    other = options.protocol or any(text.startswith(("data.kind", "data=", "protocol")) for text in options.overrides)
     if other and not options.config and not options.detections and not options.annotations:
         parser.error("give --config to run a detector on other data than ILSVRC's, or --detections to score a file")
     if options.annotations and not options.detections:

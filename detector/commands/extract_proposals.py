@@ -46,6 +46,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.run import say, warn
     from detector.config import ConfigError, load_config
     from detector.data import open_dataset
+    from detector.data.dataset import sources_of
     from detector.data.ground_truth import exhaustive_part
     from detector.data.listing import list_images
     from detector.extraction import ExtractionConfig, cache_folder, extract
@@ -54,34 +55,45 @@ def _work(options: argparse.Namespace) -> int:
     if bool(options.source) == bool(config.data):
         raise ConfigError("name image files or folders, or a data set as data.kind=... data.root=..., one of the two")
     not_listed: tuple[str, ...] = ()
+    lists: list[dict[str, Path]] = []  # of the images of a store, by name
     if config.data:
-        dataset = open_dataset(config.data)
-        dataset = exhaustive_part(dataset) if config.exhaustive else dataset
-        images = {record.image_id: record.path for record in dataset.records}
-        warn("extract_proposals", dataset.warnings)
+        datasets = [open_dataset(data) for data in sources_of(config.data)]
+        if config.exhaustive:
+            some = [dataset for dataset in datasets if any(record.exhaustive for record in dataset.records)]
+            datasets = [exhaustive_part(dataset) for dataset in some or datasets]
+        for dataset in datasets:
+            lists.append({record.image_id: record.path for record in dataset.records})
+            warn("extract_proposals", dataset.warnings)
+        if options.output and len(lists) > 1:
+            raise ConfigError("--output names one store, and each data set of a list has its own; leave it out")
     else:
         listing = list_images(options.source, recursive=options.recursive)
         # a store is UTF-8
-        images = {str(path).encode(errors="backslashreplace").decode(): path for path in listing.paths}
+        lists = [{str(path).encode(errors="backslashreplace").decode(): path for path in listing.paths}]
         not_listed = listing.failures
         for line in listing.warnings:
             say("extract_proposals", line)
     rank, ranks = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     shard = options.shard or (int(rank) + 1, int(ranks))
-    folder = options.output or cache_folder(images, config.proposals, Path(config.cache))
     label = f"shard {shard[0]}/{shard[1]}" if shard[1] > 1 else "proposals"
-    failures = extract(images, config.proposals, folder, workers=config.workers, shard=shard, label=label)
-    for line in (*not_listed, *failures):
+    for line in not_listed:
         say("extract_proposals", line)
-    if failures:
-        say(
-            "extract_proposals",
-            f"{len(failures)} of {len(images)} images cannot be read, the others are stored; "
-            "fix or remove those and run the same command again",
-        )
-    else:
-        print(folder)
-    return 1 if failures or not_listed else 0
+    incomplete = bool(not_listed)
+    for images in lists:
+        folder = options.output or cache_folder(images, config.proposals, Path(config.cache))
+        failures = extract(images, config.proposals, folder, workers=config.workers, shard=shard, label=label)
+        for line in failures:
+            say("extract_proposals", line)
+        if failures:
+            say(
+                "extract_proposals",
+                f"{len(failures)} of {len(images)} images cannot be read, the others are stored; "
+                "fix or remove those and run the same command again",
+            )
+            incomplete = True
+        else:
+            print(folder)
+    return 1 if incomplete else 0
 
 
 def _shard(text: str) -> tuple[int, int]:

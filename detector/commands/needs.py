@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detector.data.dataset import DataConfig, DatasetKind
+from detector.data.dataset import DatasetKind, Sources, sources_by_key
 from detector.invocation import command
 from proposals.errors import UserError
 
@@ -16,7 +16,7 @@ OTHER_DATA = {
 """A config and settings for other data than ILSVRC's, by command."""
 
 
-def check_needs(name: str, data: dict[str, DataConfig], *, init: str = "", multibox: str = "") -> None:
+def check_needs(name: str, data: dict[str, Sources], *, init: str = "", multibox: str = "") -> None:
     """Check that a run on ILSVRC has its images, its pretrained weights and MultiBox's; other runs are not checked.
 
     Args:
@@ -28,7 +28,8 @@ def check_needs(name: str, data: dict[str, DataConfig], *, init: str = "", multi
     Raises:
         UserError: Something is missing; the message lists all of it and says how to get it.
     """
-    roots = {key: part.root for key, part in data.items() if part.kind is DatasetKind.ilsvrc}
+    parts = {key: part for name, some in data.items() for key, part in sources_by_key(name, some).items()}
+    roots = {key: part.root for key, part in parts.items() if part.kind is DatasetKind.ilsvrc}
     if not roots:
         return
     missing = {key: root for key, root in roots.items() if not Path(root).expanduser().is_dir()}

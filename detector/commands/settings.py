@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from detector.config import MISSING as REQUIRED
 from detector.config import load_config, to_yaml
-from detector.words import without_none
+from detector.words import item_of, without_none
 
 WIDTH = 110
 
@@ -78,7 +78,7 @@ def settings_of(schema: type, instance: object = None, above: str = "") -> Itera
             yield Setting(key, _kind(hints[field.name]), _yaml(default), text)
             continue
         yield Setting(key, "", "", text)
-        key += "." if inner is hint else ".NAME."
+        key += ".NAME." if get_origin(hint) is dict else "."
         yield from settings_of(inner, default if isinstance(default, inner) else None, key)
 
 
@@ -94,8 +94,8 @@ def attributes(schema: type) -> dict[str, str]:
 
 
 def _section(hint: Any) -> type | None:
-    """Return the dataclass whose keys follow a key of this type: itself, or the values of a mapping."""
-    hint = get_args(hint)[1] if get_origin(hint) is dict else hint
+    """Return the dataclass whose keys follow a key of this type: itself, or the items of a mapping or list."""
+    hint = get_args(hint)[1] if get_origin(hint) is dict else item_of(hint) or hint
     return hint if isinstance(hint, type) and is_dataclass(hint) else None
 
 

@@ -4,7 +4,7 @@ Start at dataset.py (what a config names), ground_truth.py (the form) and image.
 torch.
 """
 
-from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.dataset import DataConfig, DatasetKind, Sources, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
 from detector.data.image import Image, ImageError, read_image
 from detector.data.listing import IMAGE_SUFFIXES, list_images
@@ -19,6 +19,7 @@ __all__ = [
     "Image",
     "ImageError",
     "Record",
+    "Sources",
     "list_images",
     "open_dataset",
     "read_image",

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.ground_truth import DataError, Dataset, listed
+from detector.data.ground_truth import ClassTable, DataError, Dataset, listed
 from detector.data.labelled_images import LabelledImages
+from detector.data.sources import by_source
 from detector.table import columns
 
 FEW = 10
@@ -28,19 +29,20 @@ def objects_per_class(dataset: Dataset) -> Counts:
     return np.bincount(together, minlength=len(dataset.classes)).astype(np.int64)
 
 
-def describe_counts(names: Sequence[str], train: Counts, val: Counts) -> list[str]:
+def describe_counts(names: Sequence[str], counts: Sequence[tuple[str, Counts]]) -> list[str]:
     """Format a table of the objects of each class, one line per class.
 
     Args:
         names: K names of the classes.
-        train: [K] objects in train.
-        val: [K] objects in val.
+        counts: Headings and [K] objects of the columns, train first.
     """
+    train = counts[0][1]
     order = np.arange(len(names)) if len(names) <= SHOWN else np.argsort(train, kind="stable")[:SHOWN]
-    rows = [(names[label], f"{train[label]:,}", f"{val[label]:,}") for label in order.tolist()]
+    rows = [(names[label], *(f"{column[label]:,}" for _, column in counts)) for label in order.tolist()]
     others = np.delete(train, order)
-    total = ("all classes", f"{train.sum():,}", f"{val.sum():,}")
-    lines = columns([("objects of class", "train", "val"), *rows, *[total] * (len(names) > 1)])
+    total = ("all classes", *(f"{column.sum():,}" for _, column in counts))
+    heading = ("objects of class", *(name for name, _ in counts))
+    lines = columns([heading, *rows, *[total] * (len(names) > 1)])
     if len(others):
         lines.append(f"{len(others):,} other classes have {others.min():,} to {others.max():,} objects in train each")
     return lines
@@ -58,7 +60,7 @@ def warn_of_counts(names: Sequence[str], train: Counts, val: Counts, what: str =
 
 
 def check_objects(train: Dataset, val: Dataset, images: int = 1) -> list[str]:
-    """Check that two splits have objects; return the table of their numbers, and warnings.
+    """Check that two splits have objects; return the table of their numbers, also by source, and warnings.
 
     Args:
         train: Images to train on.
@@ -79,10 +81,21 @@ def check_objects(train: Dataset, val: Dataset, images: int = 1) -> list[str]:
             problem = f"{found:,} images have an object, a batch takes {images}"
             raise DataError(f"{dataset.name}: {problem}; set images to {found} at most")
     names = train.classes.names
-    labels = val.classes.labels_in(train.classes)
-    of_val = np.bincount(labels[labels >= 0], objects_per_class(val)[labels >= 0], len(names)).astype(np.int64)
-    counts = objects_per_class(train), of_val
-    return [*describe_counts(names, *counts), *warn_of_counts(names, *counts)]
+    of_train, of_val = (
+        _by_source(split, dataset, train.classes) for split, dataset in (("train", train), ("val", val))
+    )
+    table = describe_counts(names, [*of_train, *of_val])
+    return [*table, *warn_of_counts(names, of_train[0][1], of_val[0][1])]
+
+
+def _by_source(split: str, dataset: Dataset, classes: ClassTable) -> list[tuple[str, Counts]]:
+    """Count the objects of a split by the labels of a table, [K], and after it those of each of its sources."""
+    labels = dataset.classes.labels_in(classes)
+    parts = by_source(dataset).values() if dataset.sources else ()
+    return [
+        (name, np.bincount(labels[labels >= 0], objects_per_class(one)[labels >= 0], len(classes)).astype(np.int64))
+        for name, one in ((split, dataset), *((part.name, part) for part in parts))
+    ]
 
 
 def check_images(train: LabelledImages, val: LabelledImages) -> tuple[LabelledImages, list[str]]:

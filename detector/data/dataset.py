@@ -1,6 +1,6 @@
-"""Open the data set that a config names.
+"""Open the data set that a config names, or several as one (sources.py).
 
-In: the section `data` of a config.  Out: a Dataset.
+In: the section `data` of a config, or a list of such sections.  Out: a Dataset.
 
 data.kind=voc     data.root=VOC2012  data.split=val
 data.kind=voc     data.root=cells    data.split=val      data.classes=[WBC,RBC,Platelets]
@@ -9,11 +9,13 @@ data.kind=ilsvrc  data.root=ILSVRC   data.split=val1+train  data.boxes_per_class
 data.kind=coco    data.root=coco     data.split=val2017
 data.kind=coco    data.root=mine     data.annotations=boxes.json  data.images=photos
 data.kind=voc     data.root=phone    data.split=train    data.size_mismatch=turn
+'data=[{kind: voc, root: VOC2007, split: trainval}, {kind: voc, root: VOC2012, split: trainval}]'
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
@@ -21,9 +23,10 @@ from pathlib import Path
 
 from detector.data.coco import read_coco
 from detector.data.frames import SizeMismatch, match_frames
-from detector.data.ground_truth import DataError, Dataset, Record
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
 from detector.data.ilsvrc import read_ilsvrc_det
 from detector.data.image import ImageError
+from detector.data.sources import OtherClasses, joined
 from detector.data.voc import VOC_CLASSES, read_voc
 from detector.progress import progress
 
@@ -53,6 +56,8 @@ class DataConfig:
             (1,000); 0 takes all.
         size_mismatch: Treatment of images whose file has another size than the annotation states. error rejects the
             split; skip leaves them out and counts them; turn turns their boxes where EXIF explains the size.
+        exhaustive: Whether every object of the classes is boxed. false, for training: its images give objects and no
+            background.
     """
 
     kind: DatasetKind
@@ -64,10 +69,25 @@ class DataConfig:
     one_based: bool = True
     boxes_per_class: int = 0
     size_mismatch: SizeMismatch = SizeMismatch.error
+    exhaustive: bool = True
 
     def __post_init__(self) -> None:
         if self.boxes_per_class < 0:
             raise ValueError(f"boxes_per_class must not be negative, but is {self.boxes_per_class}; 0 takes all")
+
+
+Sources = DataConfig | tuple[DataConfig, ...]
+"""A data set, or several that are used as one."""
+
+
+def sources_of(data: DataConfig | Sequence[DataConfig]) -> tuple[DataConfig, ...]:
+    """Return the data sets of a setting that names one or several."""
+    return (data,) if isinstance(data, DataConfig) else tuple(data)
+
+
+def sources_by_key(key: str, data: Sources) -> dict[str, DataConfig]:
+    """Return the data sets of a setting by the keys that override them: train, or train.0, train.1 of a list."""
+    return {key: data} if isinstance(data, DataConfig) else {f"{key}.{place}": one for place, one in enumerate(data)}
 
 
 OWNERS = {
@@ -80,20 +100,34 @@ OWNERS = {
 """Settings that only one kind has."""
 
 
-def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
-    """Read the split that the config names.
+def open_dataset(
+    config: DataConfig | Sequence[DataConfig],
+    *,
+    need_images: bool = True,
+    classes: Sequence[str] | ClassTable = (),
+    other_classes: OtherClasses = OtherClasses.ignore,
+) -> Dataset:
+    """Read the split that the config names, or those of several data sets, as one.
 
     Args:
-        config: Folder, layout and split of the data set.
+        config: Folder, layout and split of the data set, or those of several.
         need_images: Whether the image files are needed. Then a split most of whose files are absent is rejected, a few
             absent files are a warning, and the sizes of the others are compared with the stated ones, which takes a
             fraction of a millisecond per image. It is done here so that all users of the split leave out the same
             images. Scoring needs no images.
+        classes: Classes in label order, or their table; empty for those of the first data set.
+        other_classes: Treatment of objects of other classes, see `detector.data.sources`.
 
     Raises:
         DataError: there is no such folder; the kind lacks a setting; the kind's reader rejects the files; most image
-            files are absent; or, unless size_mismatch allows it, a file has another size than stated.
+            files are absent; or, unless size_mismatch allows it, a file has another size than stated; or a data set
+            does not label one of the classes.
     """
+    parts = [_open_one(one, need_images) for one in sources_of(config)]
+    return joined(parts, classes, other_classes)
+
+
+def _open_one(config: DataConfig, need_images: bool) -> Dataset:
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
         raise DataError(f"no data set folder {config.root!r}; set data.root=DIR, in a training train.root and val.root")
@@ -106,6 +140,8 @@ def open_dataset(config: DataConfig, *, need_images: bool = True) -> Dataset:
             dataset = read_ilsvrc_det(root, config.split, boxes_per_class=config.boxes_per_class)
         case DatasetKind.coco:
             dataset = _open_coco(root, config)
+    if not config.exhaustive:
+        dataset = replace(dataset, records=tuple(replace(record, exhaustive=False) for record in dataset.records))
     if need_images:
         return match_frames(_with_absent(dataset, config), config.size_mismatch)
     return dataset

@@ -29,6 +29,16 @@ LARGEST_SIDE = 2**31  # px; more is no size
 
 INVERTED = "boxes end before they begin and were left out"
 
+VOC_NAMES = {
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "tv": "tvmonitor",
+}
+"""COCO's names of PASCAL VOC's classes, where they differ -> VOC's."""
+
 
 class DataError(UserError):
     """A data set that cannot be read; the message says what is wrong, in which file, and what to do next."""
@@ -75,21 +85,22 @@ class ClassTable:
 
         Returns:
             [K] labels in the other table, -1 where it has no such class. Classes are matched by WordNet id where both
-            have one, else by name.
+            have one, else by name, else by the name that VOC has for COCO's (VOC_NAMES).
         """
         wnids, others = ([_wnid(*pair) for pair in zip(one.names, one.wnids, strict=True)] for one in (self, other))
         by_wnid = {wnid: label for label, wnid in enumerate(others) if wnid}
         result = [by_wnid.get(wnid or "", -1) for wnid in wnids]
-        taken = set(result)
-        named: dict[str, list[int]] = {}
-        for position, name in enumerate(other.names):
-            if position not in taken:
-                named.setdefault(composed(name), []).append(position)
-        rest = Counter(composed(name) for name, label in zip(self.names, result, strict=True) if label < 0)
-        for label, name in enumerate(map(composed, self.names)):
-            alike = [position for position in named.get(name, []) if not (wnids[label] and others[position])]
-            if result[label] < 0 and len(alike) == 1 and rest[name] == 1:
-                result[label] = alike[0]
+        for spelled in (composed, _voc_name):
+            taken = set(result)
+            named: dict[str, list[int]] = {}
+            for position, name in enumerate(map(spelled, other.names)):
+                if position not in taken:
+                    named.setdefault(name, []).append(position)
+            rest = Counter(spelled(name) for name, label in zip(self.names, result, strict=True) if label < 0)
+            for label, name in enumerate(map(spelled, self.names)):
+                alike = [position for position in named.get(name, []) if not (wnids[label] and others[position])]
+                if result[label] < 0 and len(alike) == 1 and rest[name] == 1:
+                    result[label] = alike[0]
         return np.array(result, np.int64)
 
 
@@ -103,9 +114,9 @@ class Record:
         width: Width of the image to which the boxes belong, px; 0 where it is unknown.
         height: Its height, px.
         boxes: [M, 4] float64, px.
-        labels: [M] int64, 0..K-1.
+        labels: [M] int64, 0..K-1; -1 for ignored objects of other classes (sources.py), which are difficult.
         difficult: [M] bool; ignored in training and scoring, neither positive nor negative: PASCAL VOC's difficult
-            objects, and ILSVRC's beyond boxes_per_class.
+            objects, ILSVRC's beyond boxes_per_class, and objects of classes that a run leaves out.
         crowd: [M] bool; COCO's boxes that stand for many objects.
         areas: [M] float64, px²; the area by which COCO groups an object (its mask's where stated), else the box's.
         exhaustive: Whether every object of every class is boxed, so that everything else is background.
@@ -148,12 +159,15 @@ class Dataset:
         classes: Its K classes.
         records: Its images, in the order of the split's list.
         warnings: One line per kind of thing that the reader fixed or left out, with a count and the first file's name.
+        sources: Names of the data sets that it was joined from, whose positions begin its image ids (sources.py); empty
+            for one data set.
     """
 
     name: str
     classes: ClassTable
     records: tuple[Record, ...]
     warnings: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -176,7 +190,8 @@ def with_classes(dataset: Dataset, classes: ClassTable, owner: str) -> Dataset:
         DataError: the table lacks the class of an object.
     """
     labels = dataset.classes.labels_in(classes)
-    used = np.bincount(np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)]))
+    every = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)])
+    used = np.bincount(every[every >= 0])
     foreign = [label for label in np.flatnonzero(used).tolist() if labels[label] < 0]
     if foreign:
         counts = ", ".join(f"{dataset.classes.names[label]} ({used[label]:,} objects)" for label in foreign[:10])
@@ -188,6 +203,7 @@ def with_classes(dataset: Dataset, classes: ClassTable, owner: str) -> Dataset:
     absent = [name for label, name in enumerate(classes.names) if label not in labels]
     if absent:
         warnings += (f"{dataset.name} lacks classes that {owner} has: {listed(absent)}",)
+    labels = np.append(labels, -1)  # of ignored objects, too
     records = tuple(replace(record, labels=labels[record.labels]) for record in dataset.records)
     return replace(dataset, classes=classes, records=records, warnings=warnings)
 
@@ -322,6 +338,10 @@ def composed(text: str) -> str:
 def listed(names: Sequence[str], limit: int = 10) -> str:
     """Return the first names, and how many more there are."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _voc_name(name: str) -> str:
+    return VOC_NAMES.get(composed(name), composed(name))
 
 
 def _wnid(name: str, wnid: str | None) -> str | None:

@@ -97,9 +97,9 @@ class Truth:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Truth:
-        """Make a table of the records of a Dataset, unchanged."""
+        """Make a table of the records of a Dataset, unchanged but for objects of other classes, which are left out."""
         records = dataset.records
-        return cls(
+        truth = cls(
             name=dataset.name,
             classes=dataset.classes,
             image_ids=tuple(record.image_id for record in records),
@@ -114,6 +114,7 @@ class Truth:
             areas=np.concatenate([np.zeros(0), *(record.areas for record in records)]),
             warnings=dataset.warnings,
         )
+        return truth.with_objects(truth.labels >= 0)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -175,6 +176,11 @@ class Truth:
             blacklist=frozenset((int(position[image]), label) for image, label in self.blacklist if kept[image]),
             **{column: getattr(self, column)[objects] for column in columns},
         )
+
+    def with_objects(self, kept: NDArray[np.bool_]) -> Truth:
+        """Return the ground truth of all images with some of the objects, chosen by the mask `kept`, [M]."""
+        columns = ("image_index", "labels", "boxes", "difficult", "crowd", "areas")
+        return replace(self, **{column: getattr(self, column)[kept] for column in columns})
 
     def with_trusted_sizes(self) -> Truth:
         """Set the sizes to 0 that cannot be right because they do not contain their own objects.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from detector.data.coco import read_coco
-from detector.data.dataset import DataConfig, DatasetKind, refuse_foreign
+from detector.data.dataset import DataConfig, DatasetKind, refuse_foreign, sources_of
 from detector.data.files import Files
 from detector.data.frames import SizeMismatch
 from detector.data.ground_truth import INVERTED, ClassTable, DataError, Repairs, read_lines
@@ -30,6 +30,7 @@ from detector.data.ilsvrc import (
 from detector.data.voc import VOC_CLASSES, VocTree, check_names, class_table, read_list, read_split_list
 from detector.data.voc_xml import Annotation, read_annotation
 from detector.evaluation.checking import unknown_image
+from detector.evaluation.joining import joined_truth
 from detector.evaluation.names import Names
 from detector.evaluation.protocols import Protocol, ScoringConfig
 from detector.evaluation.truth import ILSVRC, VOC, Convention, Truth
@@ -37,24 +38,33 @@ from detector.evaluation.truth import ILSVRC, VOC, Convention, Truth
 UNANNOTATED = Annotation(Path(), (0, 0), (), np.zeros((0, 4)), np.zeros(0, np.bool_))
 
 
-def read_truth(config: DataConfig, blacklist: str = "") -> Truth:
-    """Read the ground truth of a data set for scoring.
+def read_truth(config: DataConfig | Sequence[DataConfig], blacklist: str = "") -> Truth:
+    """Read the ground truth of a data set for scoring, or that of several, as one (joining.py).
 
     Images need not exist. Where they do, size_mismatch=skip and =turn change the same images as in open_dataset.
 
     Args:
-        config: The data set and its split.
+        config: The data set and its split, or several.
         blacklist: ILSVRC's file of (image, class) pairs that do not count, or "ilsvrc2014"; empty for none.
 
     Raises:
         DataError: a file cannot be read; a setting of another kind of data; or a setting that leaves out objects, which
-            only training may do.
+            only training may do; or a data set does not label a class of the first.
     """
+    parts = sources_of(config)
+    if blacklist and len(parts) > 1:
+        raise DataError("blacklist is for one data set; leave it out, or evaluate that one by itself")
+    return joined_truth([_read_one(part, blacklist) for part in parts])
+
+
+def _read_one(config: DataConfig, blacklist: str) -> Truth:
     refuse_foreign(config)
     if blacklist and config.kind is not DatasetKind.ilsvrc:
         raise DataError(f"blacklist is for data.kind=ilsvrc; leave it out with {config.kind.value}")
     if config.boxes_per_class:
         raise DataError("data.boxes_per_class is a setting of training; leave it out to score, where all objects count")
+    if not config.exhaustive:
+        raise DataError("data.exhaustive is a setting of training; leave it out to score, where unboxed objects count")
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
         raise DataError(f"no data set folder {config.root!r}; set data.root=DIR")

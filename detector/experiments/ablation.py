@@ -22,7 +22,7 @@ import numpy as np
 from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.class_order import in_order_of
 from detector.config import config_to_dict
-from detector.data.dataset import DataConfig, open_dataset
+from detector.data.dataset import Sources, open_dataset
 from detector.data.ground_truth import Dataset, Record
 from detector.detections import Detections
 from detector.device import choose_device, choose_precision
@@ -83,7 +83,7 @@ class AblationConfig:
     """A table of detectors that are compared on one data set.
 
     Attributes:
-        data: Images and ground truth.
+        data: Images and ground truth: a data set, or a list of them.
         rows: Detectors by the name to print. Rows are compared with the first unless they name another.
         proposals: Proposal settings by name.
         name: Name of the folder in runs/ that the table is written to.
@@ -96,7 +96,7 @@ class AblationConfig:
         cache: Folder of the proposals and scores.
     """
 
-    data: DataConfig
+    data: Sources
     rows: dict[str, RowConfig]
     proposals: dict[str, ProposalConfig]
     name: str = "ablation"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.config import config_to_dict
-from detector.data.dataset import DataConfig
+from detector.data.dataset import Sources
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.extraction import dataset_proposals, with_proposals
 from detector.measuring import quartiles
@@ -43,14 +43,14 @@ class CoverageConfig:
     """A comparison of proposal methods.
 
     Attributes:
-        data: Images, and the objects to cover.
+        data: Images, and the objects to cover: a data set, or a list of them.
         settings: Settings of proposals, keyed by the name to print. The first one is the reference of the ratios.
         stores: Folders with finished proposals, as extract_proposals writes them, keyed by the name to print.
         workers: Number of processes that compute proposals. 0 uses one per core; more than cores increases the seconds.
         cache: Folder in which proposals are kept between runs.
     """
 
-    data: DataConfig
+    data: Sources
     settings: dict[str, ProposalConfig] = field(default_factory=dict)
     stores: dict[str, str] = field(default_factory=dict)
     workers: int = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detector.data.dataset import DataConfig
+from detector.data.dataset import Sources
 from detector.evaluation.bootstrap import bootstrap, compare
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import match
@@ -32,13 +32,14 @@ class EvaluationConfig(ScoringConfig):
     """An evaluation of a detector on a data set, or of a file of detections.
 
     Attributes:
-        data: Images and ground truth. None where the command names files of ground truth instead.
+        data: Images and ground truth: a data set, or a list of them. None where the command names files of ground truth
+            instead.
         name: Name of the run, which is recorded in runs/<name>.
         detector: The detector to evaluate.
         cache: Folder in which proposals are kept between runs.
     """
 
-    data: DataConfig | None = None
+    data: Sources | None = None
     name: str = "evaluation"
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     cache: str = ".cache/proposals"

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from detector.checkpoint import find_checkpoint, read_ranges, write_ranges
 from detector.config import check_range, save_config
-from detector.data.dataset import DataConfig, open_dataset
+from detector.data.dataset import Sources, open_dataset
 from detector.data.ground_truth import Dataset, Record
 from detector.data.image import Image, ImageError
 from detector.device import keep_freed_memory
@@ -72,8 +72,8 @@ class CascadeFitConfig:
     Attributes:
         detector: The detector. Its rejection and cascade are replaced; there is a rejection layer where its first model
             cuts regions from maps.
-        train: Images that the rejection layer learns from; their labels are not used.
-        val: Images on which thresholds are chosen by mean AP.
+        train: Images that the rejection layer learns from, a data set or a list of them; their labels are not used.
+        val: Images on which thresholds are chosen by mean AP, likewise.
         name: Name of the folder in runs/ that everything is written to.
         images: Number of images of train, drawn at random; 0 takes all.
         layer: Architecture of the rejection layer.
@@ -87,8 +87,8 @@ class CascadeFitConfig:
     """
 
     detector: DetectorConfig
-    train: DataConfig
-    val: DataConfig
+    train: Sources
+    val: Sources
     name: str = "cascade"
     images: int = 240
     layer: RejectionLayerConfig = field(default_factory=RejectionLayerConfig)

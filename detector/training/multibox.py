@@ -20,8 +20,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from detector.classification.augment import Distortion
 from detector.config import MISSING, check_choice, check_range
-from detector.data.dataset import DataConfig
+from detector.data.dataset import Sources, sources_of
 from detector.data.ground_truth import Dataset, Record
+from detector.data.sources import OtherClasses
 from detector.multibox import warp_view
 from detector.training.optimisation import OptimisationConfig, TrainingConfig
 from detector.training.workers import index_at
@@ -46,8 +47,8 @@ class MultiBoxTrainingConfig(TrainingConfig):
 
     Attributes:
         task: Kind of training, here "multibox".
-        train: Images to train on; of ILSVRC's train images only fully annotated ones are used.
-        val: Images on which recall is measured and the best epoch is chosen.
+        train: Images to train on: a data set, or a list of them; only fully annotated images are used.
+        val: Images on which recall is measured and the best epoch is chosen, likewise.
         init: Weights whose trunk is used: a file, or the name of shipped weights.
         head: Number of priors, and width of the head.
         heads: Optimisation of the head alone, the first part.
@@ -61,14 +62,17 @@ class MultiBoxTrainingConfig(TrainingConfig):
         visible: Visible fraction of a box from which it counts in a crop, in [0, 1].
         distortion: Brightness, contrast and colour change by factors of 1 ± this, in [0, 1).
         cache: Folder of the features.
+        classes: Names of the classes whose boxes are learned; empty for those of the (first) data set.
+        other_classes: Treatment of objects of other classes: ignore, they are no examples and do not count on val; or
+            background. A prior on either is taught that there is no object.
     """
 
     RETIRED: ClassVar[dict[str, object]] = {"priors": "", "match": "prior"}  # files of version 0.1 may state them
 
     name: str = "multibox"
     task: str = "multibox"
-    train: DataConfig
-    val: DataConfig
+    train: Sources
+    val: Sources
     init: str = MISSING
     head: MultiBoxConfig = field(default_factory=MultiBoxConfig)
     heads: HeadOptimisationConfig = field(default_factory=HeadOptimisationConfig)
@@ -82,13 +86,15 @@ class MultiBoxTrainingConfig(TrainingConfig):
     visible: float = 0.7  # gvanhorn38/multibox
     distortion: float = 0.2
     cache: str = ".cache/multibox"
+    classes: list[str] = field(default_factory=list)
+    other_classes: OtherClasses = OtherClasses.ignore
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "task", ["multibox"])
         if self.members != 1 or self.variants:
             raise ValueError("members and variants are settings of classifiers; MultiBox is one network")
-        if self.train.boxes_per_class:
+        if any(data.boxes_per_class for data in sources_of(self.train)):
             raise ValueError("train.boxes_per_class must be 0 here: MultiBox learns that what has no box is no object")
         check_range(self, "[0, 1]", "whole", "visible")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:

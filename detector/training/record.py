@@ -98,7 +98,10 @@ def _decisive(config: object) -> dict[str, object]:
     """The settings that decide the result, by dotted key."""
     settings: dict[str, Any] = config_to_dict(config)
     for section, names in ("train", PLACES), ("val", PLACES), ("heads", FREE):
-        settings[section] = {key: value for key, value in settings.get(section, {}).items() if key not in names}
+        part = settings.get(section, {})
+        sections = part if isinstance(part, list) else [part]  # a list of data sets
+        kept = [{key: value for key, value in one.items() if key not in names} for one in sections]
+        settings[section] = kept[0] if part is not sections else {str(place): one for place, one in enumerate(kept)}
     return {key: value for key, value in _flat(settings, "") if key not in FREE}
 
 

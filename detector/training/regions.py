@@ -30,8 +30,9 @@ from detector.checkpoint import (
 )
 from detector.class_order import in_order_of
 from detector.config import MISSING, check_choice, check_range
-from detector.data.dataset import DataConfig
+from detector.data.dataset import Sources
 from detector.data.ground_truth import ClassTable
+from detector.data.sources import OtherClasses
 from detector.device import autocast, choose_precision
 from detector.network.googlenet import GoogLeNet
 from detector.network.input import network_input
@@ -57,8 +58,8 @@ class FineTuneConfig(TrainingConfig):
 
     Attributes:
         task: Kind of training, here "regions".
-        train: Images to train on.
-        val: Images on which the best epoch is chosen.
+        train: Images to train on: a data set, or a list of them.
+        val: Images on which the best epoch is chosen, likewise.
         init: Pretrained weights: a safetensors file with Caffe's or torchvision's layer names, or a classifier of ours.
         proposals: Settings of the region proposals; use the same for detection.
         regions: How a box is warped to a region; saved with the weights.
@@ -87,12 +88,14 @@ class FineTuneConfig(TrainingConfig):
         distortion: Brightness, contrast and colour of an image change by factors of 1 ± this, in [0, 1).
         scale_jitter: Random factor, up to this or its inverse, on the region size by which regions choose their
             pyramid level (mode "shared" only); 1 disables it.
+        classes: Names of the classes to learn, in label order; empty for those of the (first) data set of `train`.
+        other_classes: Treatment of objects of other classes: ignore, neither examples nor background; or background.
     """
 
     name: str = "regions"
     task: str = "regions"
-    train: DataConfig
-    val: DataConfig
+    train: Sources
+    val: Sources
     init: str = MISSING
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
@@ -120,6 +123,8 @@ class FineTuneConfig(TrainingConfig):
     class_balance: float = 0.0  # R-CNN draws windows alike
     distortion: float = 0.0  # R-CNN only mirrors
     scale_jitter: float = 1.0
+    classes: list[str] = field(default_factory=list)
+    other_classes: OtherClasses = OtherClasses.ignore
 
     def __post_init__(self) -> None:
         super().__post_init__()

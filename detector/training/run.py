@@ -43,7 +43,7 @@ from detector.training.regression import add_regression
 from detector.training.shared_regions import SharedTuning
 from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, collect_windows
 from proposals.files import write_whole
-from proposals.store import ProposalStore
+from proposals.joined import open_stores
 
 RUNS = Path("runs")
 SCHEMAS: dict[str, type[TrainingConfig]] = {
@@ -147,11 +147,19 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
     return task.unread
 
 
+def _open_splits(config: FineTuneConfig | MultiBoxTrainingConfig) -> tuple[Dataset, Dataset]:
+    """Open train and val; where one is a list, or classes are chosen, val gets the classes of train."""
+    train_set = open_dataset(config.train, classes=config.classes, other_classes=config.other_classes)
+    several = isinstance(config.train, tuple) or isinstance(config.val, tuple)
+    classes = train_set.classes if several or config.classes else ()
+    return train_set, open_dataset(config.val, classes=classes, other_classes=config.other_classes)
+
+
 def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
     """Train a region classifier; return a line for each image that could not be read."""
     resuming = check_folder(folder, config, resume=resume)
-    train_set = open_dataset(config.train)
-    val_set = with_classes(open_dataset(config.val), train_set.classes, "train")
+    train_set, val_set = _open_splits(config)
+    val_set = with_classes(val_set, train_set.classes, "train")
     for dataset in (train_set, val_set):
         exhaustive_part(dataset)  # refused before proposals are computed for an hour
         ranks.say(*(f"warning: {warning}" for warning in dataset.warnings))
@@ -205,8 +213,8 @@ def _region_batches(
     exhaustive = exhaustive_part(dataset)  # other images contribute their boxes and need no proposals
     found = None
     if ranks.leads:
-        found = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers)).folder
-    store = ProposalStore(ranks.from_first(found))
+        found = dataset_proposals(exhaustive, config.proposals, Path(config.cache), max(1, config.workers)).folders
+    store = open_stores(ranks.from_first(found))
     readable, unread = with_proposals(exhaustive, [store])
     if unread:
         gone = {record.image_id for record in exhaustive.records} - set(readable.index_of)
@@ -243,7 +251,8 @@ def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, 
     """Train MultiBox; return a line for each image that could not be read."""
     resuming = check_folder(folder / "head", config, resume=resume)
     # A prior without an object is taught to be background, which needs fully annotated images.
-    train_set, val_set = exhaustive_part(open_dataset(config.train)), open_dataset(config.val)
+    train_set, val_set = _open_splits(config)
+    train_set = exhaustive_part(train_set)
     (train_set, unread), (val_set, more) = (readable_part(part, config.workers) for part in (train_set, val_set))
     unread = [*unread, *more]
     ranks.say(*(f"warning: {line}; left out" for line in unread))
