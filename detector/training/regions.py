@@ -32,7 +32,7 @@ from detector.class_order import in_order_of
 from detector.config import MISSING, check_choice, check_range
 from detector.data.dataset import DataConfig
 from detector.data.ground_truth import ClassTable
-from detector.device import autocast, choose_precision
+from detector.device import autocast, training_precision
 from detector.network.googlenet import GoogLeNet
 from detector.network.input import network_input
 from detector.progress import progress
@@ -87,6 +87,11 @@ class FineTuneConfig(TrainingConfig):
         distortion: Brightness, contrast and colour of an image change by factors of 1 ± this, in [0, 1).
         scale_jitter: Random factor, up to this or its inverse, on the region size by which regions choose their
             pyramid level (mode "shared" only); 1 disables it.
+        ap_every: Epochs between two measurements of AP on val, by the network as a detector of its own; 0 measures
+            none.
+        ap_images: Number of val images on which AP is measured, drawn once; 0 takes all.
+        choose_by: Column by which the best epoch is chosen: "val_loss", the loss on windows of val, or "val_ap", which
+            only epochs with a measurement have.
     """
 
     name: str = "regions"
@@ -120,6 +125,9 @@ class FineTuneConfig(TrainingConfig):
     class_balance: float = 0.0  # R-CNN draws windows alike
     distortion: float = 0.0  # R-CNN only mirrors
     scale_jitter: float = 1.0
+    ap_every: int = 0
+    ap_images: int = 0
+    choose_by: str = "val_loss"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,6 +155,10 @@ class FineTuneConfig(TrainingConfig):
         check_range(self, "[0, 1)", "distortion")
         check_range(self, "[1, inf)", "scale_jitter", "batches_per_epoch", "val_batches")
         check_range(self, "[0, inf)", "linear_batches", "regression_windows", "regression_ridge")
+        check_range(self, "[0, inf)", "ap_every", "ap_images")
+        check_choice(self, "choose_by", ["val_loss", "val_ap"])
+        if self.choose_by == "val_ap" and not self.ap_every:
+            raise ValueError("choose_by=val_ap needs ap_every, the epochs between two measurements of AP; try 1")
 
 
 @dataclass(eq=False)
@@ -171,7 +183,6 @@ class FineTuning:
     val: RegionBatches
     ranks: Ranks = field(default_factory=Ranks)
 
-    criterion = "val_loss"
     unit = "windows"
 
     def __post_init__(self) -> None:
@@ -183,6 +194,11 @@ class FineTuning:
         if self.config.train_from not in ("conv1", "none"):
             self.network.trunk_slice(None, self.config.train_from).requires_grad_(False)
 
+    @property
+    def criterion(self) -> str:
+        """Column by which the best epoch is chosen."""
+        return self.config.choose_by
+
     def fit_last_layer(self) -> None:
         """Fit the last layer on frozen features of `linear_batches` batches."""
         features, labels = [], []
@@ -191,7 +207,7 @@ class FineTuning:
         first = self.config.epochs * self.config.batches_per_epoch
         batches = load(self.train, range(first, first + count), self.config.workers)
         self.network.eval()
-        precision = choose_precision(self.config.precision, self.ranks.device)
+        precision = training_precision(self.config.precision, self.ranks.device)
         with torch.inference_mode(), autocast(self.ranks.device, precision):
             for batch in progress(batches, "linear", "batch", total=count):
                 features.append(self.features(self.network, batch).float().mean(dim=(2, 3)).cpu())

@@ -1,0 +1,244 @@
+"""AP on val while training, against the saved weights in a detector and a score from the files; epochs chosen by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+
+from detector import Detector, DetectorConfig
+from detector.checkpoint import load_checkpoint
+from detector.config import ConfigError
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.evaluation import evaluate
+from detector.evaluation.truth_files import read_truth
+from detector.extraction import dataset_proposals
+from detector.training.detection_ap import DetectionAP
+from detector.training.loop import Batch, Loop
+from detector.training.record import TrainingError, read_metrics
+from detector.training.run import train
+from proposals.settings import ProposalConfig
+
+Train = Callable[..., Path]
+SHAPES = ["square", "disc"]
+PROPOSALS = ProposalConfig(width=0, min_width=8)
+SHARED = {"mode": "shared", "images": 2, "foreground": 4, "shared": {"pyramid": [80, 128], "region": 64, "grid": 6}}
+
+
+@pytest.fixture(scope="module")
+def settings(shapes: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    data = {"kind": "voc", "root": str(shapes), "classes": SHAPES}
+    return {
+        "name": "toy", "precision": "float32", "init": str(toy_checkpoint),
+        "train": data | {"split": "train"}, "val": data | {"split": "val"},
+        "proposals": {"width": 0, "min_width": 8}, "regions": {"size": 64, "context": 4}, "linear_batches": 4,
+        "epochs": 2, "batches_per_epoch": 2, "batch": 8, "foreground": 3, "val_batches": 1, "workers": 0,
+        "average_decay": 0.5, "cache": str(tmp_path_factory.mktemp("cache")),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def toy_train(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Runs the settings with some changed; without a folder the run gets one of its own."""
+
+    def run(folder: Path | None = None, *, resume: bool = False, **changes: Any) -> Path:
+        folder = folder or tmp_path_factory.mktemp("training")
+        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            (run_folder,) = train("toy.yaml", [], device="cpu", resume=resume)
+            return run_folder.resolve()
+
+    return run
+
+
+def independent_ap(
+    weights: Path,
+    root: Path,
+    cache: Path,
+    precision: str,
+    skipped: tuple[str, ...] = (),
+    device: torch.device | str = "cpu",
+) -> float:
+    """Mean AP of a weights file on val: a detector of it, and the score of the XML as written."""
+    data = DataConfig(DatasetKind.voc, str(root), "val", SHAPES)
+    dataset = open_dataset(data)
+    store = dataset_proposals(dataset, PROPOSALS, cache, 1)
+    detector = Detector([load_checkpoint(weights)], DetectorConfig(precision=precision), device)
+    found = {}
+    for record in dataset.records:
+        if record.image_id not in skipped:
+            boxes = store.get(record.image_id, record.path.read_bytes()).boxes
+            found[record.image_id] = detector.score(record.path, boxes).detections()
+    truth = read_truth(data)
+    part = truth.part(np.array([image_id not in skipped for image_id in truth.image_ids]))
+    return evaluate(part, found, "voc").mean_ap
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mode", [{}, SHARED], ids=["warp", "shared"])
+def test_it_is_the_ap_of_the_saved_weights(
+    toy_train: Train, settings: dict[str, Any], shapes: Path, tmp_path: Path, mode: dict[str, Any], precision: str
+) -> None:
+    folder = toy_train(ap_every=1, choose_by="val_ap", precision=precision, **mode)
+    found = [row["val_ap"] for row in read_metrics(folder)]
+    assert len(found) == 3
+    for name, value in (("linear", found[0]), ("last", found[2]), ("best", max(found))):
+        expected = independent_ap(folder / f"{name}.safetensors", shapes, tmp_path, precision)
+        assert value == pytest.approx(expected, abs=1e-6)
+    assert 0 < max(found) < 1
+    best = json.loads((folder / "run.json").read_text())["best"]
+    assert best == f"epoch {found.index(max(found))}, chosen by val_ap ({max(found):.5g})"
+
+
+def test_it_changes_no_weight(toy_train: Train) -> None:
+    with_ap, without = toy_train(ap_every=1), toy_train()
+    for name in ("linear", "best", "last"):
+        first, second = (load_file(folder / f"{name}.safetensors") for folder in (with_ap, without))
+        assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
+    assert not any("val_ap" in row for row in read_metrics(without))
+
+
+def fabricated(monkeypatch: pytest.MonkeyPatch, values: dict[int, float]) -> list[dict[str, torch.Tensor]]:
+    """Let AP be these values, by the epoch, and return the list that receives the networks."""
+    measured: list[dict[str, torch.Tensor]] = []
+    due, epochs = DetectionAP.due, list[int]()
+
+    def noted(self: DetectionAP, epoch: int) -> bool:
+        epochs.append(epoch)
+        return due(self, epoch)
+
+    def measure(self: DetectionAP, network: nn.Module) -> dict[str, float]:
+        measured.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return {"val_ap": values[epochs[-1]]}
+
+    monkeypatch.setattr(DetectionAP, "due", noted)
+    monkeypatch.setattr(DetectionAP, "measure", measure)
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ({0: 0.1, 2: 0.5, 4: 0.3, 5: 0.4}, 2),
+        ({0: 0.6, 2: 0.5, 4: 0.3, 5: 0.4}, 0),
+        ({0: 0.1, 2: 0.3, 4: 0.3, 5: 0.4}, 5),  # the last, which is no multiple of 2
+        ({0: 0.1, 2: 0.3, 4: 0.3, 5: 0.2}, 2),  # of equal ones the first
+    ],
+)
+def test_the_epoch_is_chosen_by_it(
+    toy_train: Train, values: dict[int, float], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = fabricated(monkeypatch, values)
+    folder = toy_train(ap_every=2, choose_by="val_ap", epochs=5, batches_per_epoch=1)
+    rows = read_metrics(folder)
+    assert {int(row["epoch"]): row["val_ap"] for row in rows if "val_ap" in row} == values
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    expected = networks[list(values).index(best)]
+    kept = load_file(folder / "best.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in kept.items())
+    assert json.loads((folder / "run.json").read_text())["best"].startswith(f"epoch {best}, chosen by val_ap")
+
+
+def test_val_loss_chooses_unless_told(toy_train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    fabricated(monkeypatch, {0: 0.9, 1: 0.2, 2: 0.1})
+    folder = toy_train(ap_every=1)
+    losses = [row["val_loss"] for row in read_metrics(folder)]
+    best = json.loads((folder / "run.json").read_text())["best"]
+    assert best == f"epoch {losses.index(min(losses))}, chosen by val_loss ({min(losses):.5g})"
+
+
+def test_a_resumed_run_knows_the_best_ap(
+    toy_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Interrupted after the best epoch; patience counts on from there."""
+    caplog.set_level("INFO")
+    changes: dict[str, Any] = {"ap_every": 1, "choose_by": "val_ap", "epochs": 6, "batches_per_epoch": 1, "patience": 3}
+    fabricated(monkeypatch, {0: 0.1, 1: 0.7, 2: 0.3, 3: 0.6, 4: 0.2, 5: 0.9})
+    learn = Loop.learn
+
+    def stopped(self: Loop, batch: Batch) -> float:
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return learn(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "learn", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            toy_train(tmp_path, **changes)
+    kept = load_file(tmp_path / "runs/toy/best.safetensors")
+    folder = toy_train(tmp_path, resume=True, **changes)
+    assert [row["epoch"] for row in read_metrics(folder)] == [0, 1, 2, 3, 4]
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in load_file(folder / "best.safetensors").items())
+    assert caplog.messages[-2:] == [
+        "stopped after epoch 4 of 6: val_ap was no better than in epoch 1 in 3 measurements in a row (patience=3)",
+        "runs/toy/best.safetensors: epoch 1, chosen by val_ap (0.7)",
+    ]
+
+
+def test_some_images_drawn_once(
+    toy_train: Train, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    measure = DetectionAP.measure
+
+    def noted(self: DetectionAP, network: nn.Module) -> dict[str, float]:
+        drawn.append([record.image_id for record in self.dataset.records])
+        return measure(self, network)
+
+    monkeypatch.setattr(DetectionAP, "measure", noted)
+    first = toy_train(ap_every=1, ap_images=2, epochs=1)
+    toy_train(ap_every=1, ap_images=2, epochs=1, seed=7)
+    toy_train(ap_every=1, ap_images=99, epochs=1)
+    assert [len(names) for names in drawn] == [2] * 4 + [3] * 2
+    assert all(names == drawn[0] for names in drawn[:4])
+    (skipped,) = set(drawn[4]) - set(drawn[0])
+    expected = independent_ap(first / "last.safetensors", shapes, tmp_path, "float32", (skipped,))
+    assert read_metrics(first)[1]["val_ap"] == pytest.approx(expected, abs=1e-6)
+
+
+# ---- refusals
+
+
+def test_images_without_objects(toy_train: Train, settings: dict[str, Any], shapes: Path, tmp_path: Path) -> None:
+    """One of three has objects, each in turn, and one is drawn."""
+    bare = "<annotation><size><width>96</width><height>80</height></size></annotation>"
+    messages = []
+    for annotated in range(3):
+        root = tmp_path / str(annotated)
+        shutil.copytree(shapes, root)
+        for number in {0, 1, 2} - {annotated}:
+            (root / f"Annotations/val{number}.xml").write_text(bare)
+        try:
+            toy_train(val=settings["val"] | {"root": str(root)}, ap_every=1, ap_images=1, train_from="none")
+        except TrainingError as error:
+            messages.append(str(error))
+    assert len(messages) == 2
+    for message in messages:
+        assert message.endswith("val, on which AP is measured, have no object: raise ap_images")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"choose_by": "val_ap"}, "choose_by=val_ap needs ap_every, the epochs between two measurements of AP; try 1"),
+        ({"choose_by": "map", "ap_every": 1}, "choose_by must be one of val_loss, val_ap, not 'map'"),
+        ({"ap_every": -1}, "ap_every must be at least 0, not -1"),
+        ({"ap_images": -1}, "ap_images must be at least 0, not -1"),
+    ],
+)
+def test_refused_before_anything_is_computed(
+    toy_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("detector.training.run.dataset_proposals", lambda *_: pytest.fail("proposals were computed"))
+    with pytest.raises(ConfigError, match=message):
+        toy_train(tmp_path, **changes)
