@@ -149,6 +149,53 @@ def test_a_state_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
         loop.load_state()
 
 
+# ---- the epoch that is kept
+
+
+class Rare:
+    """An `Occasional` of AP every second epoch and in the last, with values by the epoch."""
+
+    def __init__(self, values: dict[int, float], epochs: int) -> None:
+        self.values, self.epochs = values, epochs
+        self.measured: list[Tensor] = []
+
+    def due(self, epoch: int) -> bool:
+        self.epoch = epoch
+        return epoch % 2 == 0 or epoch == self.epochs
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        self.measured.append(flat(network))
+        return {"val_ap": self.values[self.epoch]}
+
+
+@pytest.mark.parametrize("criterion", ["val_ap", "val_loss"])
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ({0: 0.1, 2: 0.5, 4: 0.3, 5: 0.4}, 2),
+        ({0: 0.6, 2: 0.5, 4: 0.3, 5: 0.4}, 0),
+        ({0: 0.1, 2: 0.3, 4: 0.3, 5: 0.4}, 5),  # the last, which is no multiple of 2
+        ({0: 0.1, 2: 0.3, 4: 0.3, 5: 0.2}, 2),  # of equal ones the first
+    ],
+)
+def test_it_is_chosen_by_the_column_that_is_named(
+    tmp_path: Path, values: dict[int, float], best: int, criterion: str
+) -> None:
+    losses = [0.6, 0.5, 0.4, 0.1, 0.3, 0.2]  # epoch 3 has no AP
+    task, rare = Toy([*losses]), Rare(values, 5)
+    task.criterion = criterion
+    loop = Loop(task, config(epochs=5), tmp_path, occasional=rare)
+    loop.finish_epoch()
+    rows = list(loop.run())
+    assert [row["val_loss"] for row in rows] == losses[1:]
+    assert {row["epoch"]: row["val_ap"] for row in rows if "val_ap" in row} == {k: values[k] for k in (2, 4, 5)}
+    assert loop.choice.epoch == (best if criterion == "val_ap" else 3)
+    if criterion == "val_ap":
+        kept = {name: tensor.flatten() for name, tensor in load_file(tmp_path / "best.safetensors").items()}
+        expected = rare.measured[list(values).index(best)]
+        assert torch.equal(torch.cat([kept[name] for name, _ in task.network.named_parameters()]), expected)
+
+
 # ---- float16
 
 
