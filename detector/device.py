@@ -91,8 +91,9 @@ def training_precision(name: str, device: torch.device) -> torch.dtype:
         raise ValueError(f"precision must be one of {', '.join(TRAINING_PRECISIONS)}, not {name!r}")
     if name == "float16" and device.type != "cuda":
         raise DeviceError(f"precision=float16 trains on CUDA devices, not on {device}; set precision=auto")
-    is_old = device.type == "cuda" and (7, 0) <= torch.cuda.get_device_capability(device) < (8, 0)
-    if name == "float16" or (name == "auto" and is_old):
+    if name == "float16":
+        return torch.float16
+    if name == "auto" and device.type == "cuda" and (7, 0) <= torch.cuda.get_device_capability(device) < (8, 0):
         return torch.float16
     return choose_precision(name, device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from detector import Detector, DetectorConfig
 from detector.checkpoint import load_checkpoint
 from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
-from detector.evaluation import evaluate
+from detector.evaluation import Protocol, evaluate
 from detector.evaluation.truth_files import read_truth
 from detector.extraction import dataset_proposals
-from detector.training.detection_ap import DetectionAP
+from detector.training.detection_ap import DetectionAP, detection_ap
 from detector.training.loop import Batch, Loop
+from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
+from detector.training.regions import FineTuneConfig
 from detector.training.run import train
 from proposals.settings import ProposalConfig
 
@@ -159,6 +162,33 @@ def test_some_images_are_drawn_once(
     (skipped,) = set(drawn[4]) - set(drawn[0])
     expected = independent_ap(first / "last.safetensors", shapes, tmp_path, "float32", (skipped,))
     assert read_metrics(first)[1]["val_ap"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [
+        (DatasetKind.ilsvrc, Protocol.ilsvrc),
+        (DatasetKind.voc, Protocol.voc),
+        (DatasetKind.coco, Protocol.voc),  # as eval_map without --protocol
+    ],
+)
+def test_rules_and_images(shapes: Path, toy_checkpoint: Path, kind: DatasetKind, protocol: Protocol) -> None:
+    """An image in which not every object is boxed takes no part: what is found there may be right."""
+    data = DataConfig(DatasetKind.voc, str(shapes), "val", SHAPES)
+    dataset = open_dataset(data)
+    first, second, third = dataset.records
+    dataset = replace(dataset, records=(first, replace(second, exhaustive=False), third))
+    boxes = [np.full((1, 4), number, np.float32) for number in range(3)]
+    classifier, ranks = load_checkpoint(toy_checkpoint), Ranks(device=torch.device("cuda"))
+    config = FineTuneConfig(train=data, val=replace(data, kind=kind), init="", ap_every=3, precision="float16")
+    measure = detection_ap(config, classifier, dataset, boxes, ranks)
+    assert measure
+    assert measure.protocol is protocol
+    assert measure.dataset.records == (first, third)
+    assert [int(one[0, 0]) for one in measure.boxes] == [0, 2]
+    assert measure.precision == "float32"  # detectors have no float16
+    assert [epoch for epoch in range(11) if measure.due(epoch)] == [0, 3, 6, 9, 10]
+    assert detection_ap(replace(config, ap_every=0), classifier, dataset, boxes, ranks) is None
 
 
 # ---- refusals
