@@ -25,6 +25,7 @@ from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, with_classes
+from detector.device import DeviceError
 from detector.extraction import dataset_proposals
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.pretrained import CAFFE_INPUT
@@ -280,6 +281,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
         ({"foreground": 8}, ConfigError, r"foreground must be in 1..7 \(batch - 1\), not 8"),
         ({"epochs": 0}, ConfigError, "epochs must be at least 1, not 0"),
         ({"average_decay": 1.0}, ConfigError, r"average_decay must be in \[0, 1\), not 1.0"),
+        (
+            {"precision": "float16"},
+            DeviceError,
+            "precision=float16 trains on CUDA devices, not on cpu; set precision=auto",
+        ),
         ({"task": "image"}, ConfigError, "toy.yaml: task must be one of .*, not 'image'"),
         ({"batch": 9, "accumulate": 2}, ConfigError, "accumulate must divide batch, and 2 does not divide 9"),
         ({"regions": {"size": 16}}, ConfigError, "regions.size must be at least 32 px, not 16"),
