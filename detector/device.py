@@ -22,6 +22,9 @@ FULL = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_A
 """Texts of a RuntimeError when memory is full: CUDA, Apple, CPUs, cuDNN and cuBLAS."""
 
 
+TRAINING_PRECISIONS = (*PRECISIONS, "float16")
+"""Number formats that networks are trained in."""
+
 WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 """Restrictions of oneDNN, in ONEDNN_MAX_CPU_ISA, that take the processor's bfloat16 away."""
 
@@ -70,18 +73,44 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
+def training_precision(name: str, device: torch.device) -> torch.dtype:
+    """Choose the type in which the layers of a training compute; weights, averages and sums stay float32.
+
+    float16 has 5 bits of exponent instead of 8: gradients must be scaled, which `ScaledSteps` does.
+
+    Args:
+        name: float32; bfloat16; float16 (CUDA only); or auto: where the device multiplies bfloat16 faster, bfloat16;
+            else float16 on CUDA from compute capability 7 (the first tensor cores); else float32.
+        device: Device of the network.
+
+    Raises:
+        ValueError: another name.
+        DeviceError: float16 on another device than CUDA.
+    """
+    if name not in TRAINING_PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(TRAINING_PRECISIONS)}, not {name!r}")
+    if name == "float16" and device.type != "cuda":
+        raise DeviceError(f"precision=float16 trains on CUDA devices, not on {device}; set precision=auto")
+    if name == "float16":
+        return torch.float16
+    if name == "auto" and device.type == "cuda" and (7, 0) <= torch.cuda.get_device_capability(device) < (8, 0):
+        return torch.float16
+    return choose_precision(name, device)
+
+
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
     """Return a context in which networks with float32 weights compute in a precision.
 
     Raises:
-        DeviceError: this PyTorch lacks bfloat16 on the device.
+        DeviceError: this PyTorch lacks the precision on the device.
     """
-    if precision != torch.bfloat16:
+    if precision == torch.float32:
         return nullcontext()
     try:
-        return torch.autocast(device.type, torch.bfloat16)
+        return torch.autocast(device.type, precision)
     except RuntimeError as error:  # Apple's GPUs before PyTorch 2.5
-        raise DeviceError(f"PyTorch {torch.__version__} has no bfloat16 on {device}; set precision=float32") from error
+        short = str(precision).removeprefix("torch.")
+        raise DeviceError(f"PyTorch {torch.__version__} has no {short} on {device}; set precision=float32") from error
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:

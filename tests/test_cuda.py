@@ -13,6 +13,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from test_detection_ap import independent_ap
 from torch import Tensor, nn
 
 from detector import Detector, DetectorConfig
@@ -20,7 +21,7 @@ from detector.checkpoint import ImageClassifier, RegionClassifier, load_checkpoi
 from detector.classification.ensemble import classify
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, ImageError, read_image
-from detector.device import choose_device, choose_precision, upload
+from detector.device import autocast, choose_device, choose_precision, upload
 from detector.multibox import MultiBoxModel
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.network.input import InputConvention
@@ -30,7 +31,9 @@ from detector.regions.device_warp import warp_on_device
 from detector.regions.maps import SharedConfig, roi_align
 from detector.regions.warp import RegionConfig, warp
 from detector.settings import SuppressionConfig
+from detector.training.record import read_metrics
 from detector.training.run import train
+from detector.training.scaling import ScaledSteps
 from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
 from proposals.settings import ProposalConfig
 
@@ -300,3 +303,57 @@ def test_region_training(settings: dict[str, Any], mode: str, tmp_path: Path, mo
         assert np.abs(linear[-1]).max() > 0
     if mode == "warp":
         assert np.corrcoef(linear[0].ravel(), linear[1].ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("mode", ["warp", "shared"])
+def test_training_in_float16(
+    settings: dict[str, Any], mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What auto takes on a GPU without bfloat16; a first scale that overflows skips steps until it fits."""
+    if mode == "shared":
+        settings |= {"mode": "shared", "images": 2, "shared": {"pyramid": [96, 192], "region": 64, "grid": 14}}
+    settings |= {"epochs": 2, "batches_per_epoch": 8}
+    found = {}
+    for precision in ("float32", "float16"):
+        folder = tmp_path / precision
+        folder.mkdir()
+        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | {"precision": precision}))
+        monkeypatch.chdir(folder)
+        (run,) = train("toy.yaml", [], device="cuda")
+        found[precision] = read_metrics(folder / run)
+        last = load_file(folder / run / "last.safetensors")
+        assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in last.values())
+    assert found["float16"][-1]["skipped_steps"] == 0
+    assert found["float16"][-1]["val_loss"] == pytest.approx(found["float32"][-1]["val_loss"], rel=0.1)
+
+
+def test_an_overflow_of_float16_skips_the_step() -> None:
+    layer = nn.Linear(8, 3).to(GPU)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    steps = ScaledSteps(optimiser, GPU, torch.float16)
+    before = layer.weight.detach().clone()
+    for scale, taken in ((2.0**60, False), (2.0**10, True)):
+        steps.load_state_dict(steps.state_dict() | {"scale": scale})
+        optimiser.zero_grad()
+        with autocast(GPU, torch.float16):
+            loss = layer(torch.ones(4, 8, device=GPU)).float().logsumexp(dim=1).mean()
+        steps.backward(loss)
+        assert steps.step(float(loss)) is taken
+        assert torch.equal(layer.weight, before) is not taken
+        assert steps.scale == (scale if taken else scale / 2)
+    assert steps.skipped == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto", "float16"])
+def test_ap_while_training(
+    settings: dict[str, Any], precision: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the saved weights in a detector on this device."""
+    settings |= {"precision": precision, "ap_every": 1, "choose_by": "val_ap"}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(tmp_path)
+    (run,) = train("toy.yaml", [], device="cuda")
+    rows = read_metrics(tmp_path / run)
+    scored = "float32" if precision == "float16" else precision
+    expected = independent_ap(tmp_path / run / "last.safetensors", shapes, tmp_path / "cache", scored, device=GPU)
+    assert rows[-1]["val_ap"] == pytest.approx(expected, abs=0.02)  # near-ties may fall either way

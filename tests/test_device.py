@@ -7,7 +7,14 @@ import ctypes
 import pytest
 import torch
 
-from detector.device import autocast, choose_device, choose_precision, keep_freed_memory
+from detector.device import (
+    DeviceError,
+    autocast,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    training_precision,
+)
 
 
 @pytest.fixture
@@ -105,9 +112,42 @@ def test_an_unknown_precision(name: str, device: str) -> None:
         choose_precision(name, torch.device(device))
 
 
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((6, 1), torch.float32),  # no tensor cores
+        ((7, 0), torch.float16),
+        ((7, 5), torch.float16),
+        ((8, 0), torch.bfloat16),
+        ((9, 0), torch.bfloat16),
+    ],
+)
+def test_a_gpu_trains_in_what_its_tensor_cores_multiply(
+    machine: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype
+) -> None:
+    machine.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    device = torch.device("cuda:0")
+    assert training_precision("auto", device) == expected
+    for name in ("float32", "bfloat16", "float16"):
+        assert training_precision(name, device) == getattr(torch, name)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_float16_trains_on_cuda_alone(machine: pytest.MonkeyPatch, device: str) -> None:
+    with pytest.raises(
+        DeviceError, match=rf"^precision=float16 trains on CUDA devices, not on {device}; set precision"
+    ):
+        training_precision("float16", torch.device(device))
+    for capabilities, expected in (({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)):
+        machine.setattr(torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities)
+        assert training_precision("auto", torch.device("cpu")) == expected
+    with pytest.raises(ValueError, match=r"^precision .*bfloat16, float16, not 'half'$"):
+        training_precision("half", torch.device(device))
+
+
 def test_autocast_computes_in_that_precision() -> None:
     layer, x = torch.nn.Linear(3, 2), torch.ones(1, 3)
-    for precision in (torch.float32, torch.bfloat16):
+    for precision in (torch.float32, torch.bfloat16, torch.float16):
         with autocast(torch.device("cpu"), precision):
             assert layer(x).dtype == precision
         assert layer(x).dtype == layer.weight.dtype == torch.float32

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from test_detection_ap import independent_ap
 
 from detector.checkpoint import ImageClassifier, RegionClassifier, load_checkpoint, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
@@ -333,7 +334,7 @@ def initial(folder: Path, norm: str) -> Path:
     ("norm", "changes"),
     [
         ("batch", {"batch_norm_batches": 1, "regression_windows": 20}),
-        ("lrn", {"mode": "shared"}),
+        ("lrn", {"mode": "shared", "ap_every": 1, "choose_by": "val_ap"}),
     ],
 )
 def test_a_run_on_regions(shapes: Path, tmp_path: Path, norm: str, changes: dict[str, Any]) -> None:
@@ -348,6 +349,13 @@ def test_a_run_on_regions(shapes: Path, tmp_path: Path, norm: str, changes: dict
     for name in ("linear", "best", "last"):
         classifier = load_checkpoint(tmp_path / f"runs/toy/{name}.safetensors")
         assert classifier.classes.names == ("square", "disc")
+    if "ap_every" in changes:  # each process has detected on some of the three images
+        found = [row["val_ap"] for row in read_metrics(tmp_path / "runs/toy")]
+        expected = [
+            independent_ap(tmp_path / f"runs/toy/{name}.safetensors", shapes, tmp_path / "cache", "float32")
+            for name in ("linear", "last")
+        ]
+        assert found == pytest.approx(expected, abs=1e-6)
     if norm == "batch":  # the statistics of the linear fit's network are those of windows, not of the initial weights
         before, after = load_file(init), load_file(tmp_path / "runs/toy/linear.safetensors")
         assert not torch.equal(before["trunk.conv1.norm.running_mean"], after["trunk.conv1.norm.running_mean"])

@@ -25,6 +25,7 @@ from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, with_classes
+from detector.device import DeviceError
 from detector.extraction import dataset_proposals
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.pretrained import CAFFE_INPUT
@@ -120,7 +121,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 def timeless(row: dict[str, float]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if key not in ("seconds", "windows_per_second")}
+    return {key: value for key, value in row.items() if not key.endswith("second") and not key.endswith("seconds")}
 
 
 def assert_same_weights(first: Path, second: Path) -> None:
@@ -140,7 +141,10 @@ def test_a_run_leaves_its_record(whole: Path, settings: dict[str, Any], toy_chec
     for row in rows(whole):
         assert all(math.isfinite(value) for value in row.values())
         assert 0 <= row["val_foreground_accuracy"] <= 1
-    assert set(json.loads((whole / "run.json").read_text())) == {"command", "commit", "python", "torch", "device"}
+    run = json.loads((whole / "run.json").read_text())
+    assert set(run) == {"command", "commit", "python", "torch", "device", "best"}
+    losses = [row["val_loss"] for row in rows(whole)]
+    assert run["best"] == f"epoch {losses.index(min(losses))}, chosen by val_loss ({min(losses):.5g})"
     assert load_config(FineTuneConfig, whole / "config.yaml").batch == settings["batch"]
     for name in ("linear", "best", "last"):
         classifier = load_checkpoint(whole / f"{name}.safetensors")
@@ -277,6 +281,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_train: Train) -> None:
         ({"foreground": 8}, ConfigError, r"foreground must be in 1..7 \(batch - 1\), not 8"),
         ({"epochs": 0}, ConfigError, "epochs must be at least 1, not 0"),
         ({"average_decay": 1.0}, ConfigError, r"average_decay must be in \[0, 1\), not 1.0"),
+        (
+            {"precision": "float16"},
+            DeviceError,
+            "precision=float16 trains on CUDA devices, not on cpu; set precision=auto",
+        ),
         ({"task": "image"}, ConfigError, "toy.yaml: task must be one of .*, not 'image'"),
         ({"batch": 9, "accumulate": 2}, ConfigError, "accumulate must divide batch, and 2 does not divide 9"),
         ({"regions": {"size": 16}}, ConfigError, "regions.size must be at least 32 px, not 16"),

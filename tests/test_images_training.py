@@ -118,7 +118,7 @@ def make_config(settings: dict[str, Any], **changes: Any) -> ImageTrainingConfig
 
 def timeless(folder: Path) -> list[dict[str, float]]:
     return [
-        {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
+        {key: value for key, value in row.items() if not key.endswith("second") and not key.endswith("seconds")}
         for row in read_metrics(folder)
     ]
 

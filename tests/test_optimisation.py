@@ -196,7 +196,7 @@ def test_the_papers_settings_are_the_defaults() -> None:
 AT_LEAST_1 = ("epochs", "batch", "accumulate", "members")
 ABOVE_0 = ("learning_rate", "decay_epochs", "decay", "power")
 SHARES = ("momentum", "average_decay")
-AT_LEAST_0 = ("weight_decay", "average_start", "batch_norm_batches", "workers", "warmup", "seed")
+AT_LEAST_0 = ("weight_decay", "average_start", "batch_norm_batches", "workers", "warmup", "seed", "patience")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Protocol, cast
@@ -26,11 +27,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 
 from detector.data.ground_truth import listed
-from detector.device import autocast, choose_precision
+from detector.device import autocast, training_precision
+from detector.measuring import timed
 from detector.progress import progress
+from detector.training.choice import Choice
 from detector.training.optimisation import TrainingConfig, build_average, build_optimiser, learning_rate
 from detector.training.ranks import Ranks
 from detector.training.record import Reports, TrainingError, begin
+from detector.training.scaling import MOST_IN_A_ROW, ScaledSteps
 from proposals.files import write_whole
 
 Batch = tuple[Tensor, ...]
@@ -44,14 +48,16 @@ class Task(Protocol):
 
     Attributes:
         network: Network that is trained in place.
-        criterion: Column of `measure` by which the best epoch is chosen; lower is better.
+        criterion: Column of the metrics by which the best epoch is chosen, see `Choice`.
         unit: Name of the examples, in the plural.
         batches_per_epoch: Steps between two rows of metrics.
     """
 
-    criterion: str
     unit: str
     batches_per_epoch: int
+
+    @property
+    def criterion(self) -> str: ...  # noqa: D102 - above
 
     @property
     def network(self) -> nn.Module: ...  # noqa: D102 - above
@@ -75,6 +81,16 @@ class Task(Protocol):
         """List the files of a batch."""
 
 
+class Occasional(Protocol):
+    """A measurement that is too slow for every epoch."""
+
+    def due(self, epoch: int) -> bool:
+        """Whether it is made after this epoch; 0 is the state before the first step."""
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Measure a network in evaluation mode; every process gets the same metrics."""
+
+
 class _Loss(nn.Module):
     """The task's loss as a module, since DistributedDataParallel synchronises in the forward of what it wraps."""
 
@@ -96,13 +112,22 @@ class Loop:
         folder: Folder of the run.
         ranks: The processes.
         data: Digest of the training data; the state of a run on other data is not resumed.
+        occasional: A further measurement; the epochs in which it is made have its columns too.
 
     Raises:
+        DeviceError: the device does not train in that precision.
         TrainingError: the batch cannot be shared equally by the processes and parts.
     """
 
     def __init__(
-        self, task: Task, config: TrainingConfig, folder: Path, ranks: Ranks | None = None, *, data: str = ""
+        self,
+        task: Task,
+        config: TrainingConfig,
+        folder: Path,
+        ranks: Ranks | None = None,
+        *,
+        data: str = "",
+        occasional: Occasional | None = None,
     ) -> None:
         self.task, self.config, self.folder, self.ranks, self.data = task, config, folder, ranks or Ranks(), data
         if config.batch % (self.ranks.world * config.accumulate):
@@ -111,13 +136,15 @@ class Loop:
                 f"{config.accumulate} parts each; set batch to a multiple of {self.ranks.world * config.accumulate}"
             )
         self.step = 0
-        self.best = math.inf
+        self.choice = Choice(task.criterion, config.patience)
         self.losses: list[float] = []  # of the current epoch
         self.stopping = False  # set by a signal: save and stop after the current batch
         self.optimiser = build_optimiser(task.network, config)
         self.average = build_average(task.network, config)
         self._loss: nn.Module | None = None
-        self._precision = choose_precision(config.precision, self.ranks.device)
+        self._occasional = occasional
+        self._precision = training_precision(config.precision, self.ranks.device)
+        self.scaled = ScaledSteps(self.optimiser, self.ranks.device, self._precision)
 
     @property
     def steps(self) -> int:
@@ -129,8 +156,15 @@ class Loop:
         """Number of measured epochs; one that was stopped after its last batch is not, and still has its losses."""
         return (self.step - bool(self.losses)) // self.task.batches_per_epoch
 
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is measured, or the patience exhausted."""
+        return self.finished_epochs >= self.config.epochs or self.choice.exhausted
+
     def run(self) -> Iterator[dict[str, float]]:
         """Train to the end; yield the metrics of each epoch, and save the state once the caller has taken them.
+
+        A row has the seconds that this process waited for data, computed and measured, and those of all together.
 
         Raises:
             KeyboardInterrupt: a signal came; the state after the last batch is saved.
@@ -138,15 +172,17 @@ class Loop:
         """
         with self._stop_after_batch():
             saved = time.monotonic()
-            while self.finished_epochs < self.config.epochs:
+            while not self.done:
                 started, begin = time.perf_counter(), self.step
+                spent = {"data_seconds": 0.0, "compute_seconds": 0.0, "measure_seconds": 0.0}
                 epoch = self.finished_epochs + 1
                 stop = epoch * self.task.batches_per_epoch
-                batches = self.task.batches(begin, stop)
+                batches = _waiting(self.task.batches(begin, stop), spent)
                 bar = progress(batches, f"epoch {epoch}/{self.config.epochs}", "batch", total=stop - begin)
                 for batch in bar:
-                    self.losses.append(self.learn(batch))
-                    bar.set_postfix(loss=f"{np.mean(self.losses[-20:]):.4f}", refresh=False)
+                    with timed(spent, "compute_seconds"):
+                        self.losses.append(self.learn(batch))
+                    bar.set_postfix(loss=f"{_mean(self.losses[-20:]):.4f}", refresh=False)
                     if self.stopping:
                         bar.close()
                         self.save_state()
@@ -157,14 +193,16 @@ class Loop:
                 trained = time.perf_counter() - started
                 row = {
                     "epoch": epoch,
-                    "train_loss": float(np.mean(self.losses)),
+                    "train_loss": _mean(self.losses),
                     "learning_rate": self.learning_rate(self.step - 1),
                 }
-                row |= self.finish_epoch()
-                row |= {
-                    f"{self.task.unit}_per_second": (self.step - begin) * self.config.batch / trained,
-                    "seconds": time.perf_counter() - started,
-                }
+                row |= {"skipped_steps": self.scaled.skipped} if self.scaled.scales else {}
+                if self._occasional and self._occasional.due(epoch):
+                    self.save_state()  # it may take minutes, in which a process may be killed
+                with timed(spent, "measure_seconds"):
+                    row |= self.finish_epoch()
+                row |= {f"{self.task.unit}_per_second": (self.step - begin) * self.config.batch / trained}
+                row |= spent | {"seconds": time.perf_counter() - started}
                 yield row
                 self.save_state()
                 saved = time.monotonic()
@@ -181,11 +219,12 @@ class Loop:
         network = self.measured_weights()
         with autocast(self.ranks.device, self._precision):
             metrics = self.task.measure(network)
-        self.losses = []
-        if metrics[self.task.criterion] < self.best:
-            self.best = float(metrics[self.task.criterion])
-            if self.ranks.leads:
-                self.task.save(network, self.folder / "best.safetensors")
+        epoch = self.step // self.task.batches_per_epoch
+        if self._occasional and self._occasional.due(epoch):
+            metrics |= self._occasional.measure(network)
+        self.losses, self.scaled.skipped = [], 0
+        if self.choice.offer(epoch, metrics) and self.ranks.leads:
+            self.task.save(network, self.folder / "best.safetensors")
         for name in keep if self.ranks.leads else ():
             self.task.save(network, self.folder / f"{name}.safetensors")
         return metrics
@@ -193,8 +232,10 @@ class Loop:
     def learn(self, batch: Batch) -> float:
         """Take one step of SGD on this process's share of a batch; return the loss of the whole batch.
 
+        In float16 a batch whose loss or gradients are not finite changes no weights.
+
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite; in float16, in many batches in a row no step could be taken.
         """
         # Dropout depends on seed, step and process alone, which makes resuming exact.
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1009 + self.ranks.rank)
@@ -213,21 +254,27 @@ class Loop:
             with cast(DistributedDataParallel, self._loss).no_sync() if wrapped else nullcontext():
                 with autocast(self.ranks.device, self._precision):
                     loss = self._loss(*part) / len(parts)
-                loss.backward()
+                self.scaled.backward(loss)
             value += loss.item()
         total, stops = self.ranks.total([value, float(self.stopping)])
         value, self.stopping = total / self.ranks.world, stops > 0
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} in epoch {self.finished_epochs + 1} at batch {self.step} of {self.folder}: lower "
-                f"learning_rate (now {self.config.learning_rate:g}) and start another run with name=OTHER. "
-                f"The batch: {listed(self.task.contents(self.step), LISTED)}"
-            )
-        self.optimiser.step()
-        if self.config.averaging != "none" and self.step >= self.config.average_start * self.task.batches_per_epoch:
+        if not math.isfinite(value) and not self.scaled.scales:
+            raise self._diverged(f"the loss is {value}")
+        stepped = self.scaled.step(value)
+        if self.scaled.scales and self.scaled.in_a_row == MOST_IN_A_ROW:
+            raise self._diverged(f"float16 overflows in {MOST_IN_A_ROW} batches in a row (try precision=float32), last")
+        averages = self.config.averaging != "none"
+        if stepped and averages and self.step >= self.config.average_start * self.task.batches_per_epoch:
             self.average.update_parameters(self.task.network)
         self.step += 1
         return value
+
+    def _diverged(self, problem: str) -> TrainingError:
+        return TrainingError(
+            f"{problem} in epoch {self.finished_epochs + 1} at batch {self.step} of {self.folder}: lower "
+            f"learning_rate (now {self.config.learning_rate:g}) and start another run with name=OTHER. "
+            f"The batch: {listed(self.task.contents(self.step), LISTED)}"
+        )
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -257,8 +304,11 @@ class Loop:
         state = {
             "step": self.step,
             "data": self.data,
-            "best": self.best,
+            "best": self.choice.best,
+            "best_epoch": self.choice.epoch,
+            "worse": self.choice.worse,
             "losses": self.losses,
+            "scaled": self.scaled.state_dict(),
             "network": self.task.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -270,7 +320,7 @@ class Loop:
         """Continue from the folder's state.pt.
 
         Raises:
-            TrainingError: it belongs to other data, or is damaged.
+            TrainingError: it belongs to other data, is damaged, or was written by an earlier version.
         """
         path = self.folder / "state.pt"
         try:
@@ -282,7 +332,11 @@ class Loop:
                 f"{self.folder} was trained on other images, boxes or classes than those that train and val name now; "
                 "name=OTHER starts another run"
             )
-        self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
+        if "best_epoch" not in state:
+            raise TrainingError(f"{path} was written by an earlier version; name=OTHER starts another run")
+        self.step, self.losses = state["step"], state["losses"]
+        self.choice = replace(self.choice, best=state["best"], epoch=state["best_epoch"], worse=state["worse"])
+        self.scaled.load_state_dict(state["scaled"])
         self.task.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -305,8 +359,23 @@ class Loop:
                 signal.signal(number, handler)
 
 
+def _waiting(batches: Iterator[Batch], spent: dict[str, float]) -> Iterator[Batch]:
+    """Yield the batches, and add the time that each is waited for to spent["data_seconds"]."""
+    while True:
+        with timed(spent, "data_seconds"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _mean(losses: Sequence[float]) -> float:
+    """Mean of those that are finite."""
+    return float(np.mean([loss for loss in losses if math.isfinite(loss)] or [math.nan]))
+
+
 def carry_on(loop: Loop, config: object, *, resuming: bool, reports: Reports | None = None) -> None:
-    """Run a loop from its beginning or its saved state, and write its record.
+    """Run a loop from its beginning or its saved state, write its record, and say which epoch is kept and why.
 
     Args:
         loop: The loop, not run yet.
@@ -326,8 +395,11 @@ def carry_on(loop: Loop, config: object, *, resuming: bool, reports: Reports | N
     try:
         for row in loop.run():
             if reports:
-                reports.add(row)
+                reports.add(row, str(loop.choice))
     finally:
         if reports:
             reports.close()
+    if loop.finished_epochs < loop.config.epochs:
+        ranks.say(f"stopped after epoch {loop.finished_epochs} of {loop.config.epochs}: {loop.choice.reason}")
+    ranks.say(f"{folder}/best.safetensors: {loop.choice}")
     ranks.wait()  # the other processes read what the first has written

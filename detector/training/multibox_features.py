@@ -23,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from detector.config import config_to_dict
 from detector.data.content import digests_of
 from detector.data.ground_truth import Dataset, Record
-from detector.device import autocast, choose_precision
+from detector.device import autocast, training_precision
 from detector.multibox import MultiBoxModel, warp_view
 from detector.network.input import network_input
 from detector.progress import progress
@@ -112,7 +112,7 @@ def cached_features(views: Views, model: MultiBoxModel, weights: str, ranks: Ran
     }
     folder = None
     if ranks.leads:
-        precision = choose_precision(views.config.precision, ranks.device)
+        precision = training_precision(views.config.precision, ranks.device)
         folder = Path(views.config.cache) / _features_key(views, weights, str(precision))
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / ".lock")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from detector.config import check_choice, check_range
-from proposals.settings import PRECISIONS
+from detector.device import TRAINING_PRECISIONS
 
 SCHEDULES = ("step", "poly", "cosine", "constant")
 AVERAGES = ("mean", "ema", "none")
@@ -33,6 +33,9 @@ class OptimisationConfig:
 
     Attributes:
         epochs: Number of epochs.
+        patience: Measurements in a row, one an epoch unless they are rarer, without a better value of the column by
+            which the epoch is chosen, after which the training stops early; 0 trains all epochs. Schedules "cosine"
+            and "poly" gain most in their last epochs, which stopping leaves out.
         batch: Examples per step, all processes together.
         accumulate: Number of parts that a batch is processed in, to save memory. The step differs by rounding alone,
             except with batch normalisation, whose statistics are those of a part.
@@ -54,6 +57,7 @@ class OptimisationConfig:
     """
 
     epochs: int = 10
+    patience: int = 0
     batch: int = 128
     accumulate: int = 1
     learning_rate: float = 0.01
@@ -77,7 +81,7 @@ class OptimisationConfig:
         check_choice(self, "averaging", AVERAGES)
         check_range(self, "(0, inf)", "learning_rate", "decay_epochs", "decay", "power")
         check_range(self, "[0, 1)", "momentum", "average_decay")
-        check_range(self, "[0, inf)", "weight_decay", "average_start", "batch_norm_batches", "warmup")
+        check_range(self, "[0, inf)", "weight_decay", "average_start", "batch_norm_batches", "warmup", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +92,9 @@ class TrainingConfig(OptimisationConfig):
         name: Name of the run, whose folder is runs/<name>.
         seed: Seed of the order of the examples, of sampling and of dropout.
         workers: Data-loading processes per training process, of one thread each; 0 loads in the training process.
-        precision: Number format of the layers: "float32", "bfloat16", or "auto", which is bfloat16 where the device
-            multiplies it faster. Weights and averages are always float32.
+        precision: Number format of the layers: "float32", "bfloat16", "float16" (CUDA only, with scaled gradients), or
+            "auto", which is bfloat16 where the device multiplies it faster, else float16 on CUDA from compute
+            capability 7, else float32. Weights and averages are always float32.
         save_minutes: Longest time between two saves of the state that --resume auto continues from, minutes; the end
             of an epoch saves too.
         members: Number of runs trained one after another, NAME-1, NAME-2, ..., with seeds seed, seed + 1, ...: an
@@ -108,7 +113,7 @@ class TrainingConfig(OptimisationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "precision", PRECISIONS)
+        check_choice(self, "precision", TRAINING_PRECISIONS)
         check_range(self, "[1, inf)", "members")
         check_range(self, "[0, inf)", "workers", "seed", "save_minutes")
 

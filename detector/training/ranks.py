@@ -78,6 +78,14 @@ class Ranks:
             dist.broadcast_object_list(values, 0, device=self.device if self.device.type == "cuda" else None)
         return cast(T, values[0])
 
+    def from_all(self, value: T) -> list[T]:
+        """Collect a value of each process, in the order of their ranks; every process gets the list."""
+        values: list[T | None] = [None] * self.world
+        if self.world == 1:
+            return [value]
+        dist.all_gather_object(values, value)
+        return cast(list[T], values)
+
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.world > 1:

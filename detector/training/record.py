@@ -1,7 +1,7 @@
 """The record of a run, beside its weights in runs/<name>/.
 
 config.yaml     all settings; reload with --config
-run.json        command, commit, versions, device
+run.json        command, commit, versions, device; the epoch of best.safetensors, and by what it was chosen
 metrics.jsonl   one row per epoch
 curves.png      plots of the rows
 tensorboard/    the rows for TensorBoard, if it is installed
@@ -154,18 +154,30 @@ class Reports:
         self._writer: Any = None
         self._write()
 
-    def add(self, row: dict[str, float]) -> None:
-        """Add the row of an epoch: write, log and plot it."""
+    def add(self, row: dict[str, float], best: str = "") -> None:
+        """Add the row of an epoch: write, log and plot it.
+
+        Args:
+            row: The metrics.
+            best: Which epoch is the best so far, and by what; written into run.json and above the plots.
+        """
         self._rows.append(row)
         self._write()
         _LOG.info("%s", "  ".join(f"{key} {value:.5g}" for key, value in row.items()))
-        draw_curves(self._rows, self.folder / "curves.png")
+        if best:
+            self._note_best(best)
+        draw_curves(self._rows, self.folder / "curves.png", best)
         self._to_tensorboard(row)
 
     def close(self) -> None:
         """Close TensorBoard's file."""
         if self._writer:
             self._writer.close()
+
+    def _note_best(self, best: str) -> None:
+        known = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        with write_whole(self.folder / "run.json") as path:
+            path.write_text(json.dumps(known | {"best": best}, indent=1) + "\n", encoding="utf-8")
 
     def _write(self) -> None:
         with write_whole(self.folder / "metrics.jsonl") as path:
@@ -204,7 +216,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
+def draw_curves(rows: list[dict[str, float]], path: Path, title: str = "") -> None:
     """Plot all columns over the epochs: losses, other val columns, and the learning rate in a panel each."""
     from matplotlib.figure import Figure  # slow to import; without pyplot no display is looked for
 
@@ -216,6 +228,7 @@ def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
     ]
     panels = [panel for panel in panels if panel]
     figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="tight")
+    figure.suptitle(title, fontsize=9)
     for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name in panel:
             points = [(row["epoch"], row[name]) for row in rows if name in row]

@@ -33,7 +33,7 @@ from detector.config import MISSING, check_choice, check_range
 from detector.data.dataset import Sources
 from detector.data.ground_truth import ClassTable
 from detector.data.sources import OtherClasses
-from detector.device import autocast, choose_precision
+from detector.device import autocast, training_precision
 from detector.network.googlenet import GoogLeNet
 from detector.network.input import network_input
 from detector.progress import progress
@@ -90,6 +90,11 @@ class FineTuneConfig(TrainingConfig):
             pyramid level (mode "shared" only); 1 disables it.
         classes: Names of the classes to learn, in label order; empty for those of the (first) data set of `train`.
         other_classes: Treatment of objects of other classes: ignore, neither examples nor background; or background.
+        ap_every: Epochs between two measurements of AP on val, by the network as a detector of its own; 0 measures
+            none.
+        ap_images: Number of val images on which AP is measured, drawn once; 0 takes all.
+        choose_by: Column by which the best epoch is chosen: "val_loss", the loss on windows of val, or "val_ap", which
+            only epochs with a measurement have.
     """
 
     name: str = "regions"
@@ -125,6 +130,9 @@ class FineTuneConfig(TrainingConfig):
     scale_jitter: float = 1.0
     classes: list[str] = field(default_factory=list)
     other_classes: OtherClasses = OtherClasses.ignore
+    ap_every: int = 0
+    ap_images: int = 0
+    choose_by: str = "val_loss"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +160,10 @@ class FineTuneConfig(TrainingConfig):
         check_range(self, "[0, 1)", "distortion")
         check_range(self, "[1, inf)", "scale_jitter", "batches_per_epoch", "val_batches")
         check_range(self, "[0, inf)", "linear_batches", "regression_windows", "regression_ridge")
+        check_range(self, "[0, inf)", "ap_every", "ap_images")
+        check_choice(self, "choose_by", ["val_loss", "val_ap"])
+        if self.choose_by == "val_ap" and not self.ap_every:
+            raise ValueError("choose_by=val_ap needs ap_every, the epochs between two measurements of AP; try 1")
 
 
 @dataclass(eq=False)
@@ -176,7 +188,6 @@ class FineTuning:
     val: RegionBatches
     ranks: Ranks = field(default_factory=Ranks)
 
-    criterion = "val_loss"
     unit = "windows"
 
     def __post_init__(self) -> None:
@@ -188,6 +199,11 @@ class FineTuning:
         if self.config.train_from not in ("conv1", "none"):
             self.network.trunk_slice(None, self.config.train_from).requires_grad_(False)
 
+    @property
+    def criterion(self) -> str:
+        """Column by which the best epoch is chosen."""
+        return self.config.choose_by
+
     def fit_last_layer(self) -> None:
         """Fit the last layer on frozen features of `linear_batches` batches."""
         features, labels = [], []
@@ -196,7 +212,7 @@ class FineTuning:
         first = self.config.epochs * self.config.batches_per_epoch
         batches = load(self.train, range(first, first + count), self.config.workers)
         self.network.eval()
-        precision = choose_precision(self.config.precision, self.ranks.device)
+        precision = training_precision(self.config.precision, self.ranks.device)
         with torch.inference_mode(), autocast(self.ranks.device, precision):
             for batch in progress(batches, "linear", "batch", total=count):
                 features.append(self.features(self.network, batch).float().mean(dim=(2, 3)).cpu())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.checkpoint import load_checkpoint, save_checkpoint
-from detector.device import autocast, choose_precision
+from detector.device import autocast, training_precision
 from detector.network.googlenet import GoogLeNet, regression_features
 from detector.progress import progress
 from detector.regions.offsets import apply_offsets, fit_regression, offsets_to
@@ -76,7 +76,7 @@ def _near_objects(task: FineTuning, network: GoogLeNet, examples: RegionBatches,
     features = []
     batches = load(ordered, range(len(np.unique(windows.image))), task.config.workers)
     bar = progress(batches, label, total=len(np.unique(windows.image)))
-    precision = choose_precision(task.config.precision, task.ranks.device)
+    precision = training_precision(task.config.precision, task.ranks.device)
     with torch.inference_mode(), autocast(task.ranks.device, precision):
         for batch in bar:
             features.append(regression_features(task.features(network, batch).float()).cpu())

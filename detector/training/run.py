@@ -25,10 +25,11 @@ from detector.data.counts import check_images, check_objects, warn_if_smaller
 from detector.data.dataset import open_dataset, readable_part
 from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import open_images
-from detector.device import choose_precision, keep_freed_memory
+from detector.device import keep_freed_memory, training_precision
 from detector.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
 from detector.multibox import MultiBoxModel, load_multibox, trunk_of
+from detector.training.detection_ap import detection_ap
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.loop import Loop, carry_on
 from detector.training.multibox import MultiBoxTrainingConfig, Views
@@ -42,6 +43,7 @@ from detector.training.regions import FineTuneConfig, FineTuning, start_classifi
 from detector.training.regression import add_regression
 from detector.training.shared_regions import SharedTuning
 from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, collect_windows
+from proposals.boxes import Boxes
 from proposals.files import write_whole
 from proposals.joined import open_stores
 
@@ -77,6 +79,7 @@ def train(
     folders, unread = [RUNS / member.name for member in runs], []
     with joined(device) as ranks:
         for member, folder in zip(runs, folders, strict=True):
+            training_precision(member.precision, ranks.device)  # refused before anything is computed
             with owned(folder, leads=ranks.leads):
                 if isinstance(member, FineTuneConfig):
                     unread += _train_regions(member, folder, ranks, resume)
@@ -173,10 +176,11 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
 
     plain = replace(config, seed=0, class_balance=0.0, distortion=0.0, scale_jitter=1.0)
     fill = classifier.convention.mean
-    train_batches, digest, unread = _region_batches(config, train_set, fill, ranks)
-    val_batches, val_digest, more = _region_batches(plain, val_set, fill, ranks)
+    train_batches, digest, unread, _ = _region_batches(config, train_set, fill, ranks)
+    val_batches, val_digest, more, boxes = _region_batches(plain, val_set, fill, ranks)
     task = (SharedTuning if classifier.shared else FineTuning)(config, classifier, train_batches, val_batches, ranks)
-    loop = Loop(task, config, folder, ranks, data=f"{digest} {val_digest}")
+    measure = detection_ap(config, classifier, val_batches.dataset, boxes, ranks)
+    loop = Loop(task, config, folder, ranks, data=f"{digest} {val_digest}", occasional=measure)
     reports = None
     if not resuming:
         started = time.perf_counter()
@@ -189,7 +193,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         ranks.copy_from_first(task.network)
         row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
         if reports:
-            reports.add(row | {"seconds": time.perf_counter() - started})
+            reports.add(row | {"seconds": time.perf_counter() - started}, str(loop.choice))
         loop.save_state()
     if config.train_from != "none":
         carry_on(loop, config, resuming=resuming, reports=reports)
@@ -204,11 +208,12 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
 
 def _region_batches(
     config: FineTuneConfig, dataset: Dataset, fill: tuple[float, float, float], ranks: Ranks
-) -> tuple[RegionBatches, str, list[str]]:
+) -> tuple[RegionBatches, str, list[str], list[Boxes]]:
     """Compute the proposals of a data set, and the batches of its windows.
 
     Returns:
-        the batches, a digest of images and boxes, and a line for each image that could not be read.
+        the batches, a digest of images and boxes, a line for each image that could not be read, and the proposals of
+        each image of the batches' data set.
     """
     exhaustive = exhaustive_part(dataset)  # other images contribute their boxes and need no proposals
     found = None
@@ -221,7 +226,7 @@ def _region_batches(
         dataset = replace(dataset, records=tuple(one for one in dataset.records if one.image_id not in gone))
     ranks.say(*(f"warning: {line}; left out" for line in unread))
     digest = f"{images_digest(store.names, store.digests)} {boxes_digest(dataset)}"
-    none = np.zeros((0, 4), np.float32)
+    none: Boxes = np.zeros((0, 4), np.float32)
     proposals = [store.named(record.image_id).boxes if record.exhaustive else none for record in dataset.records]
     windows = collect_windows(dataset, proposals, config.foreground_iou, config.background_iou)
     objects = int((windows.labels > BACKGROUND).sum())
@@ -243,8 +248,9 @@ def _region_batches(
     parts = dataset, sampler, config.regions
     if config.mode == "shared":
         jitter, distortion = config.scale_jitter, config.distortion
-        return ImageBatches(*parts, config.shared, distortion=distortion, scale_jitter=jitter), digest, unread
-    return WindowBatches(*parts, fill, distortion=config.distortion), digest, unread
+        batches = ImageBatches(*parts, config.shared, distortion=distortion, scale_jitter=jitter)
+        return batches, digest, unread, proposals
+    return WindowBatches(*parts, fill, distortion=config.distortion), digest, unread, proposals
 
 
 def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
@@ -272,7 +278,7 @@ def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, 
     sets = (train_set, val_set) if ranks.leads else ()  # read once for all processes
     data = ranks.from_first(" ".join([sha256, *map(dataset_digest, sets)]))
     features = cached_features(views, model, sha256, ranks)
-    measured = val_features(val_set, model, ranks, choose_precision(config.precision, ranks.device))
+    measured = val_features(val_set, model, ranks, training_precision(config.precision, ranks.device))
     of_head = replace(config, **vars(config.heads))
     head = HeadTraining(of_head, model, features, val_set, measured, ranks)
     carry_on(Loop(head, of_head, folder / "head", ranks, data=data), config, resuming=resuming)
