@@ -279,8 +279,8 @@ class Loop:
             raise TrainingError(f"{path} is damaged; delete {self.folder} to start anew") from error
         if state.get("data", self.data) != self.data:
             raise TrainingError(
-                f"{self.folder} was trained on other images, boxes or classes than those that train and val name now; "
-                "name=OTHER starts another run"
+                f"{self.folder} was trained on other images, boxes or classes than those that train and val name now, "
+                "or with other scores of a teacher; name=OTHER starts another run"
             )
         self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
         self.task.network.load_state_dict(state["network"])
