@@ -118,7 +118,7 @@ def mined(windows: list[tuple[Box, list[float]]], record: Record | None = None, 
     """Mine windows of one image, each with the teacher's probabilities of cat, dog and person."""
     dataset = dataset_of(record or make_record([PERSON], [2]))
     table = collect_windows(dataset, [np.array([box for box, _ in windows])])
-    table = table[len(dataset.records[0].boxes) :]
+    table = table[int((~dataset.records[0].difficult).sum()) :]
     rows = np.array([[1 - sum(row), *row] for _, row in windows], np.float16)
     return mine(dataset, table, rows, replace(MiningConfig(), **settings))  # type: ignore[arg-type]
 
@@ -163,6 +163,12 @@ def test_what_is_marked_as_difficult_or_a_crowd_is_marked(kind: str) -> None:
     table = collect_windows(dataset, [np.array([FACE])])
     found = mine(dataset, table, np.array([[0.02, 0, 0, 0.98]], np.float16), MiningConfig())
     assert found.unlabelled == []
+
+
+def test_an_object_of_no_class_of_the_training_explains_nothing() -> None:
+    """Objects of other classes are difficult, with label -1, which is no position of a class."""
+    record = make_record([PERSON], [-1], difficult=(0,))
+    assert [one.label for one in mined([(FACE, [0, 0, 0.97])], record).unlabelled] == [2]
 
 
 def test_near_copies_are_listed_once_and_none_is_a_hard_negative() -> None:

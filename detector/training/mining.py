@@ -141,7 +141,7 @@ def _explained(boxes: Boxes, record: Record, classes: int, least: float) -> NDAr
     result = np.zeros((len(boxes), classes), np.bool_)
     shows = iou(boxes, record.boxes) >= least
     shows |= intersection(boxes, record.boxes) >= INSIDE * area(boxes)[:, None]
-    for label in np.unique(record.labels):
+    for label in np.unique(record.labels[record.labels >= 0]):  # others are of no class of the training
         result[:, label] = shows[:, record.labels == label].any(axis=1)
     return result
 
