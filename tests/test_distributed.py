@@ -27,8 +27,11 @@ from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.regions.maps import SharedConfig
 from detector.regions.warp import RegionConfig
+from detector.settings import DetectorConfig
 from detector.training import region_batches
+from detector.training.distillation import DistillationConfig
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
+from detector.training.jitter import Jitter
 from detector.training.loop import Batch, Loop, Task
 from detector.training.multibox import MultiBoxTrainingConfig, Views
 from detector.training.multibox_features import val_features
@@ -68,26 +71,34 @@ def task_of(kind: str, norm: str, shapes: Path, cache: Path, ranks: Ranks) -> tu
         return images_task(norm, cache / "photos", ranks)
     counted = {"linear_batches": 2, "val_batches": 2, "workers": 0, "precision": "float32", "averaging": "none"}
     config = FineTuneConfig(
-        train=train, val=val, init="", mode=kind, images=2, batch=8, foreground=4, proposals=BOXES, **counted
-    )
+        train=train, val=val, init="", mode=kind, images=2, batch=8, foreground=4, proposals=BOXES,
+        teacher=DetectorConfig(), distillation=DistillationConfig(0.5), **counted,
+    )  # fmt: skip
     config = replace(config, batch_norm_batches=2 if norm == "batch" and kind == "warp" else 0)
     shared = SHARED if kind == "shared" else None
     classes = ClassTable(tuple(SHAPES), (None, None), (1, 2))
     classifier = RegionClassifier(narrow(norm), CONVENTION, RegionConfig(64, 4), classes, shared=shared)
-    parts = [examples(open_dataset(data), kind, cache) for data in (train, val)]
+    # Not with batch normalisation, which magnifies the rounding of few values the more they differ.
+    jitter = Jitter(0.2, 2.0) if norm == "lrn" else None
+    parts = [examples(open_dataset(data), kind, cache, jitter) for data in (train, val)]
     return (SharedTuning if shared else FineTuning)(config, classifier, *parts, ranks), config
 
 
-def examples(dataset: Any, kind: str, cache: Path) -> RegionBatches:
+def examples(dataset: Any, kind: str, cache: Path, jitter: Jitter | None) -> RegionBatches:
+    """Batches of windows with the probabilities of a teacher."""
     store = dataset_proposals(dataset, BOXES, cache, 1)
     windows = collect_windows(dataset, [store.named(record.image_id).boxes for record in dataset.records])
+    chances = np.random.default_rng(0).dirichlet(np.ones(3), len(windows)).astype(np.float16)
+    windows = replace(windows, teacher=chances)
     if kind == "shared":
         return ImageBatches(
-            dataset, ImageSampler(windows, batch=8, images=2, foreground=4, seed=0), RegionConfig(64, 4), SHARED
-        )
+            dataset, ImageSampler(windows, batch=8, images=2, foreground=4, seed=0), RegionConfig(64, 4), SHARED,
+            jitter=jitter,
+        )  # fmt: skip
     return WindowBatches(
-        dataset, BatchSampler(windows, batch=8, foreground=4, seed=0), RegionConfig(64, 4), CONVENTION.mean
-    )
+        dataset, BatchSampler(windows, batch=8, foreground=4, seed=0), RegionConfig(64, 4), CONVENTION.mean,
+        jitter=jitter,
+    )  # fmt: skip
 
 
 def multibox_task(norm: str, train: DataConfig, val: DataConfig, ranks: Ranks) -> tuple[Task, TrainingConfig]:

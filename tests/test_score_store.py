@@ -102,6 +102,30 @@ def test_rows_are_those_of_a_dictionary(tmp_path: Path, seed: int) -> None:
         assert rows.probabilities.tolist() == [known[content][tuple(box)] for box in boxes.tolist()]
 
 
+def test_what_is_missing_can_be_scored_elsewhere(tmp_path: Path) -> None:
+    """Each missing box once; what is known stays."""
+    store, classifier, other = ScoreStore(tmp_path), Classifier(), Classifier(-1.0)
+    store.scores(PHOTO, array(A, B), classifier)
+    assert sorted(store.missing(PHOTO, array(C, A, D, C, B)).tolist()) == sorted([C, D])
+    store.add(PHOTO, array(A, D, C), other.by_hand(array(A, D, C)))
+    found = store.scores(PHOTO, array(A, B, C, D))
+    assert same(found[:2], classifier.by_hand(array(A, B)))
+    assert same(found[2:], other.by_hand(array(C, D)))
+    assert store.missing(PHOTO, array(A, B, C, D)).shape == (0, 4)
+    assert len(store.missing(OTHER, array(A, B))) == 2
+
+
+def test_float16_is_read_as_it_was_returned(tmp_path: Path) -> None:
+    chances = np.random.default_rng(0).random((1, 3)).astype(np.float32)
+    first = ScoreStore(tmp_path, half=True).scores(PHOTO, array(A), lambda _: RegionScores(chances))
+    assert first.probabilities.dtype == np.float32
+    assert np.array_equal(first.probabilities, chances.astype(np.float16))
+    assert not np.array_equal(first.probabilities, chances)
+    assert same(ScoreStore(tmp_path, half=True).scores(PHOTO, array(A)), first)
+    with np.load(the_file(tmp_path)) as file:
+        assert file["probabilities"].dtype == np.float16
+
+
 def test_minus_zero_is_zero(tmp_path: Path) -> None:
     store, classifier = ScoreStore(tmp_path), Classifier()
     store.scores(PHOTO, array([-0.0, 0.0, 4.0, 4.0], [0.0, -0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]), classifier)

@@ -286,6 +286,29 @@ def test_a_batch_is_of_few_images_with_objects() -> None:
         ImageSampler(every, batch=32, images=8, foreground=8, seed=3)
 
 
+def test_images_contribute_the_mined_windows_that_they_have() -> None:
+    """Of three images with a share of 3 each the first has five, the second two and the third none."""
+    every = table((4, 9, 9), (4, 9, 9), (4, 9, 9))
+    numbered = replace(every, boxes=every.boxes + np.arange(len(every), dtype=np.float32)[:, None])
+    wrong = np.zeros(len(every), np.bool_)
+    wrong[[17, 18, 19, 20, 21, 22 + 17, 22 + 21]] = True
+
+    def draw(number: int) -> Windows:
+        sampler = ImageSampler(numbered, batch=48, images=3, foreground=12, seed=3, hard=6, mined=9, wrong=wrong)
+        return sampler.draw(number)[0]
+
+    for number in range(10):
+        windows = draw(number)
+        for some in windows.boxes[:, 0].astype(int).reshape(3, 16):
+            share = (3, 2, 0)[some[0] // 22]
+            assert (numbered.labels[some[:4]] == 1).all()
+            assert (numbered.overlaps[some[4:6]] == np.float32(0.3)).all()
+            assert wrong[some[6 : 6 + share]].all()
+            assert len(set(some[6 : 6 + share])) == share
+            assert (numbered.labels[some[6 + share :]] == 0).all()
+        assert np.array_equal(draw(number).boxes, windows.boxes)
+
+
 def test_windows_follow_their_photograph(shapes: Path) -> None:
     """Mirrored or not, what a window of an object shows has the object's colour in its middle."""
     dataset = open_dataset(DataConfig(DatasetKind.voc, str(shapes), "train", list(CLASSES.names)))

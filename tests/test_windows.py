@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, Dataset, Record
@@ -131,6 +132,28 @@ def test_some_of_the_background_overlaps_an_object() -> None:
     easy.overlaps[10] = 0
     with pytest.raises(ValueError, match="hard background"):
         BatchSampler(easy, batch=16, foreground=4, seed=0, hard=8)
+
+
+def test_some_of_the_background_is_mined() -> None:
+    windows = make_windows(10, 40)
+    wrong = np.zeros(50, np.bool_)
+    wrong[[15, 22, 40]] = True
+
+    def sampler(wrong: NDArray[np.bool_]) -> BatchSampler:
+        return BatchSampler(windows, batch=16, foreground=4, seed=0, hard=3, mined=5, wrong=wrong)
+
+    drawn: set[float] = set()
+    for number in range(20):
+        some, _ = sampler(wrong).draw(number)
+        assert len(some) == 16
+        assert some.labels[:4].all()
+        assert not some.labels[4:].any()
+        assert (some.overlaps[8:11] >= 0.1).all()
+        drawn |= set(some.boxes[11:, 0].tolist())
+        assert np.array_equal(sampler(wrong).draw(number)[0].boxes, some.boxes)
+    assert drawn == {60.0, 88.0, 160.0}
+    with pytest.raises(ValueError, match="mined background"):
+        sampler(np.zeros(50, np.bool_))
 
 
 def test_few_windows_are_drawn_again() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ class ScoreStore:
         folder: Folder of the scores of one classifier and one way of scoring. It holds a file per image, named by the
             SHA-256 of the image's content: boxes [U, 4] float32, probabilities [U, K + 1] float32, with box regression
             offsets [U, K, 4] float32, and the seconds of scoring them.
+        half: Keep probabilities in float16.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, half: bool = False) -> None:
         self.folder = folder
+        self._type = np.float16 if half else np.float32
 
     def scores(self, content: bytes, boxes: Boxes, score: Score | None = None) -> RegionScores:
         """Return the scores of an image's boxes; missing ones are computed and stored.
@@ -55,21 +57,30 @@ class ScoreStore:
         known, found, seconds = self._read(path)
         row_of = {key: row for row, key in enumerate(_keys(known))}
         wanted = _keys(boxes)
-        missing = sorted({*wanted} - row_of.keys())
+        missing = _missing(known, wanted)
         if found is None or missing:
             if score is None:
                 lacking = sum(key not in row_of for key in wanted)
                 raise UserError(
                     f"{path} lacks the scores of {lacking} of {len(boxes)} boxes; the same command adds them"
                 )
-            new_boxes = np.frombuffer(b"".join(missing), np.float32).reshape(-1, 4)
+            new_boxes = _boxes(missing)
             started = time.perf_counter()
-            new = score(new_boxes)
+            new = self._rounded(score(new_boxes))
             seconds += time.perf_counter() - started
             row_of |= {key: row for row, key in enumerate(missing, len(known))}
             known, found = np.concatenate([known, new_boxes]), _joined(found, new) if found else new
             self._write(path, known, found, seconds)
         return found[np.array([row_of[key] for key in wanted], np.int64)]
+
+    def missing(self, content: bytes, boxes: Boxes) -> NDArray[np.float32]:
+        """Return those of an image's boxes that have no scores yet, each once: what `scores` will ask for, [M, 4]."""
+        return _boxes(_missing(self._read(self._path(content))[0], _keys(boxes)))
+
+    def add(self, content: bytes, boxes: Boxes, scores: RegionScores) -> None:
+        """Store the scores of an image's boxes [N, 4] that have none yet."""
+        row_of = {key: row for row, key in enumerate(_keys(boxes))}
+        self.scores(content, boxes, lambda new: scores[np.array([row_of[key] for key in _keys(new)], np.int64)])
 
     def seconds_per_box(self, content: bytes) -> float:
         """Return the mean seconds of warp and network for a box of this image; 0 where none was scored."""
@@ -82,13 +93,18 @@ class ScoreStore:
     def _read(self, path: Path) -> tuple[NDArray[np.float32], RegionScores | None, float]:
         try:
             with np.load(path) as file:
-                scores = RegionScores(file["probabilities"], file.get("offsets"))
-                return file["boxes"], scores, float(file["seconds"])
+                probabilities = file["probabilities"].astype(np.float32)
+                return file["boxes"], RegionScores(probabilities, file.get("offsets")), float(file["seconds"])
         except UNREADABLE:  # absent or damaged: its boxes are scored again
             return np.zeros((0, 4), np.float32), None, 0.0
 
+    def _rounded(self, scores: RegionScores) -> RegionScores:
+        """Return the scores as they will be read again."""
+        return RegionScores(scores.probabilities.astype(self._type).astype(np.float32), scores.offsets)
+
     def _write(self, path: Path, boxes: NDArray[np.float32], scores: RegionScores, seconds: float) -> None:
-        arrays: dict[str, Any] = {"boxes": boxes, "probabilities": scores.probabilities, "seconds": seconds}
+        probabilities = scores.probabilities.astype(self._type)
+        arrays: dict[str, Any] = {"boxes": boxes, "probabilities": probabilities, "seconds": seconds}
         if scores.offsets is not None:
             arrays["offsets"] = scores.offsets
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +117,14 @@ def _joined(first: RegionScores, second: RegionScores) -> RegionScores:
     offsets = [part.offsets for part in (first, second) if part.offsets is not None]
     probabilities = np.concatenate([first.probabilities, second.probabilities])
     return RegionScores(probabilities, np.concatenate(offsets) if offsets else None)
+
+
+def _missing(known: Boxes, wanted: Sequence[bytes]) -> list[bytes]:
+    return sorted({*wanted}.difference(_keys(known)))
+
+
+def _boxes(keys: Sequence[bytes]) -> NDArray[np.float32]:
+    return np.frombuffer(b"".join(keys), np.float32).reshape(-1, 4)
 
 
 def _keys(boxes: Boxes) -> list[bytes]:

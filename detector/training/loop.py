@@ -329,8 +329,8 @@ class Loop:
             raise TrainingError(f"{path} is damaged; delete {self.folder} to start anew") from error
         if state.get("data", self.data) != self.data:
             raise TrainingError(
-                f"{self.folder} was trained on other images, boxes or classes than those that train and val name now; "
-                "name=OTHER starts another run"
+                f"{self.folder} was trained on other images, boxes or classes than those that train and val name now, "
+                "or with other scores of a teacher; name=OTHER starts another run"
             )
         if "best_epoch" not in state:
             raise TrainingError(f"{path} was written by an earlier version; name=OTHER starts another run")

@@ -33,7 +33,8 @@ FREE = ("workers", "cache", "save_minutes", "members", "accumulate")
 """Settings that do not change the result; they may differ when a run is resumed."""
 PLACES = ("root", "annotations", "images")
 """Locations of data; their contents are compared when the state is loaded."""
-WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", "best.safetensors", "last.safetensors", "linear.safetensors")
+WEIGHTS = ("best.safetensors", "last.safetensors", "linear.safetensors", "refit.safetensors")
+WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", *WEIGHTS)
 
 _LOG = logging.getLogger(__name__)
 

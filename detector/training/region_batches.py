@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,19 +21,38 @@ from detector.data.ground_truth import Dataset
 from detector.data.image import Image
 from detector.regions.maps import SharedConfig, choose_level, resize_to_area
 from detector.regions.warp import RegionConfig, context_windows, warp
+from detector.training.jitter import Jitter
 from detector.training.windows import InOrder, Sampler, Windows
+from proposals.boxes import Boxes
 from proposals.boxes import mirrored as mirror
+
+
+class Share(NamedTuple):
+    """This process's windows of a batch.
+
+    Attributes:
+        windows: The windows.
+        mirrored: Which of them are mirrored, [B] bool.
+        chance: Random numbers of the jitter, [B, 5] in [-1, 1).
+        groups: Number of groups that they make.
+    """
+
+    windows: Windows
+    mirrored: NDArray[np.bool_]
+    chance: NDArray[np.float64]
+    groups: int
 
 
 @dataclass(frozen=True, eq=False)
 class RegionBatches(TorchDataset[tuple[Tensor, ...]]):
-    """Batch number -> tensors, the labels last.
+    """Batch number -> tensors, the labels last; before them the teacher's probabilities if the windows have them.
 
     Attributes:
         dataset: Data set whose images are read.
         sampler: Sampler that draws the windows of a batch.
         regions: How a box becomes a region.
         distortion: Brightness, contrast and colour of an image change by factors of 1 ± this, in [0, 1).
+        jitter: How windows are varied; None leaves them as they are drawn.
         share: Groups of each batch that are read, those of one process; images of other groups are not.
     """
 
@@ -41,11 +60,12 @@ class RegionBatches(TorchDataset[tuple[Tensor, ...]]):
     sampler: Sampler
     regions: RegionConfig
     distortion: float = field(default=0.0, kw_only=True)
+    jitter: Jitter | None = field(default=None, kw_only=True)
     share: slice = field(default_factory=lambda: slice(None), kw_only=True)
 
     def in_order(self, windows: Windows) -> Self:
-        """Batch i is these windows of the i-th image, neither mirrored nor distorted."""
-        return replace(self, sampler=InOrder(windows), distortion=0.0)
+        """Batch i is these windows of the i-th image, neither mirrored, distorted nor varied."""
+        return replace(self, sampler=InOrder(windows), distortion=0.0, jitter=None)
 
     def part(self, share: slice) -> Self:
         """Only these groups of each batch."""
@@ -56,14 +76,24 @@ class RegionBatches(TorchDataset[tuple[Tensor, ...]]):
         windows, _ = self.sampler.draw(number)
         return sorted(set(windows.image.tolist()))
 
-    def _draw(self, number: int) -> tuple[Windows, NDArray[np.bool_], int]:
-        """This share's windows, which of them are mirrored, and how many groups they make."""
+    def _draw(self, number: int) -> Share:
+        """Draw this share of a batch; its random numbers are those that the whole batch has there."""
         windows, mirrored = self.sampler.draw(number)
         groups = self.sampler.groups
         if groups % (self.share.step or 1):
             groups = len(windows)
+        chance = self.jitter.draw(number, len(windows)) if self.jitter else np.zeros((len(windows), 5))
         rows = np.arange(len(windows)).reshape(groups, -1)[self.share]
-        return windows[rows.ravel()], mirrored[rows.ravel()], len(rows)
+        some = rows.ravel()
+        return Share(windows[some], mirrored[some], chance[some], len(rows))
+
+    def _boxes(self, share: Share, rows: NDArray[np.int64], image: Image) -> Boxes:
+        """Boxes of the windows `rows`, all of one image that is not mirrored; varied if they are to be."""
+        windows, size = share.windows[rows], (image.shape[0], image.shape[1])
+        if self.jitter is None:
+            return windows.boxes
+        record = self.dataset.records[windows.image[0]]
+        return self.jitter.apply(windows.boxes, windows.labels, record, size, self.regions, share.chance[rows])
 
     def _read(self, index: int, number: int) -> Image:
         """An image, distorted as image and batch decide."""
@@ -77,7 +107,7 @@ class RegionBatches(TorchDataset[tuple[Tensor, ...]]):
 
 @dataclass(frozen=True, eq=False)
 class WindowBatches(RegionBatches):
-    """Batch number -> (regions [B, S, S, 3] uint8, labels [B] int64).
+    """Batch number -> (regions [B, S, S, 3] uint8, labels [B] int64); in between the teacher's probabilities, if any.
 
     Attributes:
         fill: Colour outside the image, RGB in 0..255.
@@ -86,13 +116,16 @@ class WindowBatches(RegionBatches):
     fill: tuple[float, float, float]
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        windows, mirrored, _ = self._draw(number)
+        share = self._draw(number)
+        windows = share.windows
         squares = np.empty((len(windows), self.regions.size, self.regions.size, 3), np.uint8)
         for index in np.unique(windows.image).tolist():  # each image is decoded once
             rows = np.flatnonzero(windows.image == index)
-            squares[rows] = warp(self._read(index, number), windows.boxes[rows], self.regions, self.fill)
-        squares[mirrored] = squares[mirrored, :, ::-1]
-        return torch.from_numpy(squares), torch.from_numpy(windows.labels.astype(np.int64))
+            image = self._read(index, number)
+            squares[rows] = warp(image, self._boxes(share, rows, image), self.regions, self.fill)
+        squares[share.mirrored] = squares[share.mirrored, :, ::-1]
+        teacher = [] if windows.teacher is None else [windows.teacher]
+        return tuple(map(torch.from_numpy, (squares, *teacher, windows.labels.astype(np.int64))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +134,8 @@ class ImageBatches(RegionBatches):
 
     The tensors: for each level of the pyramid the images scaled to it [I, h, w, 3] uint8, smaller ones in the upper
     left corner; height and width of each of these [I, L, 2], 0 where no region is cut from it; heights and widths of
-    the images themselves [I, 2]; the region size that chooses levels [I]; boxes [I, R, 4] float32 px; labels [I, R]
-    int64, IGNORED among them.
+    the images themselves [I, 2]; the region size that chooses levels [I]; boxes [I, R, 4] float32 px; if the windows
+    have them the teacher's probabilities [I, R, K + 1]; labels [I, R] int64, IGNORED among them.
 
     Attributes:
         shared: Pyramid of the images, and how a region chooses its level.
@@ -119,12 +152,15 @@ class ImageBatches(RegionBatches):
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         levels = range(len(self.shared.pyramid))
         scaled: list[list[Image]] = [[] for _ in levels]
-        windows, mirrored, groups = self._draw(number)
-        boxes = windows.boxes.reshape(groups, -1, 4).copy()
+        share = self._draw(number)
+        windows, groups = share.windows, share.groups
+        boxes = np.empty((groups, len(windows) // groups, 4), np.float32)
         sizes, regions = [], []
-        for group, index in enumerate(windows.image.reshape(groups, -1)[:, 0].tolist()):
+        for group, rows in enumerate(np.arange(len(windows)).reshape(groups, -1)):
+            index = int(windows.image[rows[0]])
             image = self._read(index, number)
-            if mirrored.reshape(groups, -1)[group, 0]:
+            boxes[group] = self._boxes(share, rows, image)
+            if share.mirrored[rows[0]]:
                 image, boxes[group] = image[:, ::-1], mirror(boxes[group], image.shape[1])
             size = image.shape[:2]
             draw = np.random.default_rng([number, index, 2]).uniform(-1, 1)
@@ -137,7 +173,8 @@ class ImageBatches(RegionBatches):
             regions.append(region)
         extents = np.array([[one.shape[:2] for one in images] for images in scaled]).transpose(1, 0, 2)
         labels = windows.labels.reshape(groups, -1).astype(np.int64)
-        columns = (*map(_padded, scaled), extents, np.array(sizes), np.array(regions), boxes, labels)
+        teacher = [] if windows.teacher is None else [windows.teacher.reshape(*labels.shape, -1)]
+        columns = (*map(_padded, scaled), extents, np.array(sizes), np.array(regions), boxes, *teacher, labels)
         return tuple(torch.from_numpy(column) for column in columns)
 
 

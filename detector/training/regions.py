@@ -39,8 +39,11 @@ from detector.network.input import network_input
 from detector.progress import progress
 from detector.regions.maps import SharedConfig
 from detector.regions.warp import RegionConfig
+from detector.settings import DetectorConfig
+from detector.training.distillation import DistillationConfig, distillation_loss
 from detector.training.linear import fit_linear
 from detector.training.loop import Batch
+from detector.training.mining import MiningConfig
 from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
@@ -95,6 +98,16 @@ class FineTuneConfig(TrainingConfig):
         ap_images: Number of val images on which AP is measured, drawn once; 0 takes all.
         choose_by: Column by which the best epoch is chosen: "val_loss", the loss on windows of val, or "val_ap", which
             only epochs with a measurement have.
+        box_jitter: Each side of a window moves at random by up to this fraction of its width or height, in [0, 0.5),
+            as far as the window keeps its label.
+        context_jitter: The context of a region changes at random by up to this, px; at most regions.context.
+        teacher: Detector that scores every window once before the training: for hard negatives, unlabelled objects and
+            distillation. null for none.
+        mining: Hard negatives and unlabelled objects by the teacher.
+        distillation: How much is learned from the teacher's probabilities.
+        refit_batches: Batches from which the last layer is fitted anew after training, into refit.safetensors; 0
+            disables it.
+        refit_balance: `class_balance` of those batches.
     """
 
     name: str = "regions"
@@ -133,6 +146,13 @@ class FineTuneConfig(TrainingConfig):
     ap_every: int = 0
     ap_images: int = 0
     choose_by: str = "val_loss"
+    box_jitter: float = 0.0
+    context_jitter: float = 0.0
+    teacher: DetectorConfig | None = None
+    mining: MiningConfig = field(default_factory=MiningConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    refit_batches: int = 0
+    refit_balance: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,11 +179,38 @@ class FineTuneConfig(TrainingConfig):
         check_range(self, "[0, 1]", "class_balance")
         check_range(self, "[0, 1)", "distortion")
         check_range(self, "[1, inf)", "scale_jitter", "batches_per_epoch", "val_batches")
-        check_range(self, "[0, inf)", "linear_batches", "regression_windows", "regression_ridge")
+        check_range(self, "[0, inf)", "linear_batches", "regression_windows", "regression_ridge", "refit_batches")
         check_range(self, "[0, inf)", "ap_every", "ap_images")
         check_choice(self, "choose_by", ["val_loss", "val_ap"])
         if self.choose_by == "val_ap" and not self.ap_every:
             raise ValueError("choose_by=val_ap needs ap_every, the epochs between two measurements of AP; try 1")
+        check_range(self, "[0, 0.5)", "box_jitter")
+        check_range(self, "[0, 1]", "refit_balance")
+        self._check_jitter()
+        self._check_teacher()
+
+    def _check_jitter(self) -> None:
+        check_range(self, f"[0, {self.regions.context}]", "context_jitter")
+        if 2 * (self.regions.context + self.context_jitter) >= self.regions.size:
+            raise ValueError(
+                f"regions.context + context_jitter must be below half of regions.size, {self.regions.size / 2:g} px"
+            )
+
+    def _check_teacher(self) -> None:
+        used = {"mining.background": self.mining.background, "distillation.weight": self.distillation.weight}
+        wanted = [name for name, value in used.items() if value]
+        if wanted and self.teacher is None:
+            raise ValueError(
+                f"{wanted[0]} needs a teacher, the detector that scores the windows; try teacher.extends=default"
+            )
+        if self.teacher is not None and not wanted and self.mining.unlabelled == 1:
+            raise ValueError(f"nothing is learned from the teacher; set {' or '.join(used)}, or teacher=null")
+        left = self.batch - self.foreground - self.hard_background
+        if self.mining.background > left:
+            raise ValueError(
+                f"mining.background must be at most {left} (batch - foreground - hard_background), "
+                f"not {self.mining.background}"
+            )
 
 
 @dataclass(eq=False)
@@ -206,27 +253,37 @@ class FineTuning:
 
     def fit_last_layer(self) -> None:
         """Fit the last layer on frozen features of `linear_batches` batches."""
-        features, labels = [], []
-        count = self.config.linear_batches
         # Batch numbers beyond those of SGD, so that the two draw differently.
         first = self.config.epochs * self.config.batches_per_epoch
-        batches = load(self.train, range(first, first + count), self.config.workers)
-        self.network.eval()
+        self.fit_layer(self.network, self.train, range(first, first + self.config.linear_batches), "linear")
+
+    def fit_layer(self, network: GoogLeNet, examples: RegionBatches, numbers: range, label: str) -> None:
+        """Fit the last layer of a network on the features that its frozen trunk has of batches.
+
+        Args:
+            network: The network, on this task's device; its last layer is replaced.
+            examples: The batches.
+            numbers: Their numbers.
+            label: Text in front of the progress bar.
+        """
+        features, labels = [], []
+        batches = load(examples, numbers, self.config.workers)
+        network.eval()
         precision = training_precision(self.config.precision, self.ranks.device)
         with torch.inference_mode(), autocast(self.ranks.device, precision):
-            for batch in progress(batches, "linear", "batch", total=count):
-                features.append(self.features(self.network, batch).float().mean(dim=(2, 3)).cpu())
+            for batch in progress(batches, label, "batch", total=len(numbers)):
+                features.append(self.features(network, batch).float().mean(dim=(2, 3)).cpu())
                 labels.append(batch[-1].flatten())
         used = torch.cat(labels) != IGNORED
         weight, bias = fit_linear(
             torch.cat(features)[used],
             torch.cat(labels)[used],
-            self.network.config.classes,
+            network.config.classes,
             weight_decay=self.config.linear_weight_decay,
         )
         with torch.no_grad():
-            self.network.fc.weight.copy_(weight)
-            self.network.fc.bias.copy_(bias)
+            network.fc.weight.copy_(weight)
+            network.fc.bias.copy_(bias)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield this process's shares of the batches start..stop - 1: regions [B, S, S, 3] uint8, labels [B]."""
@@ -257,11 +314,17 @@ class FineTuning:
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy over the K + 1 classes: the sum over the windows divided by the size of the batch.
 
-        Ignored windows add 0 and count in the size, so a window weighs the same in every batch.
+        Ignored windows add 0 and count in the size, so a window weighs the same in every batch. With distillation the
+        weighted loss of each window that is not ignored is added.
         """
         logits = self.network.classify(self.features(self.network, batch, learn=True))
         labels = batch[-1].flatten().to(self.ranks.device)
-        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum") / len(labels)
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+        if weight := self.config.distillation.weight:
+            teacher = batch[-2].flatten(0, -2).to(self.ranks.device)
+            each = distillation_loss(logits, teacher, self.config.distillation)
+            loss = loss + weight * each[labels != IGNORED].sum()
+        return loss / len(labels)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Measure loss and accuracy on the val windows, which are the same at each call."""

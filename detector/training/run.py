@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from detector.checkpoint import SHIPPED, file_sha256, find_checkpoint
 from detector.config import ConfigError, load_config, peek
@@ -30,19 +31,24 @@ from detector.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
 from detector.multibox import MultiBoxModel, load_multibox, trunk_of
 from detector.training.detection_ap import detection_ap
+from detector.training.distillation import DistillationConfig
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
+from detector.training.jitter import Jitter
 from detector.training.loop import Loop, carry_on
+from detector.training.mining import MiningConfig, write_unlabelled
 from detector.training.multibox import MultiBoxTrainingConfig, Views
 from detector.training.multibox_features import cached_features, val_features
 from detector.training.multibox_tasks import HeadTraining, MultiBoxTraining, start_multibox
 from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks, joined
 from detector.training.record import Reports, TrainingError, begin, check_folder, owned
+from detector.training.refit import refit
 from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
 from detector.training.regions import FineTuneConfig, FineTuning, start_classifier
 from detector.training.regression import add_regression
 from detector.training.shared_regions import SharedTuning
-from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, collect_windows
+from detector.training.teacher import Teacher
+from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, Windows, collect_windows
 from proposals.boxes import Boxes
 from proposals.files import write_whole
 from proposals.joined import open_stores
@@ -173,10 +179,13 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     lines = check_objects(train_set, val_set, max(config.images, 1))
     if not resuming:
         ranks.say(*lines)
+    teacher = Teacher(config.teacher, train_set.classes, Path(config.cache), ranks) if config.teacher else None
 
-    plain = replace(config, seed=0, class_balance=0.0, distortion=0.0, scale_jitter=1.0)
+    plain = replace(config, seed=0, class_balance=0.0, distortion=0.0, scale_jitter=1.0, box_jitter=0.0)
+    plain = replace(plain, context_jitter=0.0, teacher=None, mining=MiningConfig(), distillation=DistillationConfig())
     fill = classifier.convention.mean
-    train_batches, digest, unread, _ = _region_batches(config, train_set, fill, ranks)
+    train_batches, digest, unread, _ = _region_batches(config, train_set, fill, ranks, teacher, folder)
+    del teacher  # and its networks
     val_batches, val_digest, more, boxes = _region_batches(plain, val_set, fill, ranks)
     task = (SharedTuning if classifier.shared else FineTuning)(config, classifier, train_batches, val_batches, ranks)
     measure = detection_ap(config, classifier, val_batches.dataset, boxes, ranks)
@@ -203,11 +212,20 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
             before, after = overlaps
             ranks.say(f"{folder}/best.safetensors: box regression, IoU of val windows {before:.3f} -> {after:.3f}")
     ranks.wait()
+    if config.refit_batches and not ranks.from_first(resuming and (folder / "refit.safetensors").is_file()):
+        old, new = refit(task, folder)
+        pairs = ", ".join(f"{name} {value:.4f} -> {new[name]:.4f}" for name, value in old.items())
+        ranks.say(f"{folder}/refit.safetensors: last layer fitted anew, {pairs}")
     return unread + more
 
 
 def _region_batches(
-    config: FineTuneConfig, dataset: Dataset, fill: tuple[float, float, float], ranks: Ranks
+    config: FineTuneConfig,
+    dataset: Dataset,
+    fill: tuple[float, float, float],
+    ranks: Ranks,
+    teacher: Teacher | None = None,
+    folder: Path | None = None,
 ) -> tuple[RegionBatches, str, list[str], list[Boxes]]:
     """Compute the proposals of a data set, and the batches of its windows.
 
@@ -235,22 +253,60 @@ def _region_batches(
         f"{objects:,} foreground windows, {len(windows) - objects:,} of background",
         *warn_if_smaller(dataset.name, objects, config.foreground, "foreground windows"),
     )
+    wrong = None
+    if teacher and folder:
+        windows, wrong, lesson_digest, more = _lesson(teacher, config, dataset, windows, ranks, folder)
+        digest, unread = f"{digest} {lesson_digest}", unread + more
     settings: dict[str, Any] = {
         "batch": config.batch,
         "foreground": config.foreground,
         "seed": config.seed,
         "hard": config.hard_background,
         "balance": config.class_balance,
+        "mined": config.mining.background,
+        "wrong": wrong,
     }
     sampler: Sampler = (
         ImageSampler(windows, images=config.images, **settings) if config.images else BatchSampler(windows, **settings)
     )
+    jitter = None
+    if config.box_jitter or config.context_jitter:
+        thresholds = config.foreground_iou, config.background_iou
+        jitter = Jitter(config.box_jitter, config.context_jitter, *thresholds, config.seed)
+    varied: dict[str, Any] = {"distortion": config.distortion, "jitter": jitter}
     parts = dataset, sampler, config.regions
     if config.mode == "shared":
-        jitter, distortion = config.scale_jitter, config.distortion
-        batches = ImageBatches(*parts, config.shared, distortion=distortion, scale_jitter=jitter)
+        batches = ImageBatches(*parts, config.shared, scale_jitter=config.scale_jitter, **varied)
         return batches, digest, unread, proposals
-    return WindowBatches(*parts, fill, distortion=config.distortion), digest, unread, proposals
+    return WindowBatches(*parts, fill, **varied), digest, unread, proposals
+
+
+def _lesson(
+    teacher: Teacher, config: FineTuneConfig, dataset: Dataset, windows: Windows, ranks: Ranks, folder: Path
+) -> tuple[Windows, NDArray[np.bool_], str, list[str]]:
+    """Let the teacher score the windows, and report what that shows.
+
+    Returns:
+        the windows to draw from, which of them are hard negatives, a digest of the scores, and a line for each image
+        that could not be read.
+    """
+    distilled = config.distillation.weight > 0
+    lesson = teacher.lesson(dataset, windows, config.mining, config.background_iou, distilled=distilled)
+    listing = folder / "unlabelled.csv"
+    if ranks.leads:
+        write_unlabelled(listing, dataset, lesson.unlabelled)
+    ranks.say(
+        *(f"warning: {line}; left out" for line in lesson.unread),
+        f"teacher: {int(lesson.hard.sum()):,} hard negatives; {len(lesson.unlabelled):,} places look like unlabelled "
+        f"objects, {lesson.left_out:,} windows there are left out: {listing}",
+    )
+    if config.mining.background and not lesson.hard.any():
+        raise TrainingError(
+            "no window is a hard negative: the teacher gives none that overlaps objects by less than "
+            f"{config.mining.max_iou:g} a probability of objects above {config.mining.threshold:g}; lower "
+            "mining.threshold, or set mining.background=0"
+        )
+    return lesson.windows, lesson.hard, lesson.digest, lesson.unread
 
 
 def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:

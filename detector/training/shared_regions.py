@@ -32,7 +32,8 @@ class SharedTuning(FineTuning):
         config = self.classifier.shared
         assert config is not None
 
-        *levels, extents, sizes, region_sizes, boxes, _ = batch
+        levels = batch[: len(config.pyramid)]
+        extents, sizes, region_sizes, boxes = batch[len(levels) : len(levels) + 4]
         # Of each image: level -> its map, and the scale of that level in x and y.
         maps: list[dict[int, tuple[Tensor, tuple[float, float]]]] = [{} for _ in boxes]
         for level, scaled in enumerate(levels):

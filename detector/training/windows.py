@@ -40,23 +40,29 @@ class Windows:
         boxes: [W, 4] float32 px.
         labels: [W] int16, 0 background, 1 + class label otherwise; in a batch also IGNORED.
         overlaps: [W] float32, highest IoU with any object of the image.
+        teacher: [W, K + 1] float16, probabilities that a teacher gives, background first; None without one.
     """
 
     image: NDArray[np.int32]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int16]
     overlaps: NDArray[np.float32]
+    teacher: NDArray[np.float16] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Windows:
-        return Windows(self.image[index], self.boxes[index], self.labels[index], self.overlaps[index])
+        teacher = None if self.teacher is None else self.teacher[index]
+        return Windows(self.image[index], self.boxes[index], self.labels[index], self.overlaps[index], teacher)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Windows]) -> Windows:
         """Join several tables, of which there is at least one."""
-        return cls(*(np.concatenate(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
+        names = ("image", "boxes", "labels", "overlaps")
+        image, boxes, labels, overlaps = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        teacher = [part.teacher for part in parts if part.teacher is not None]
+        return cls(image, boxes, labels, overlaps, np.concatenate(teacher) if teacher else None)
 
 
 class Sampler(Protocol):
@@ -132,6 +138,8 @@ class _RandomSampler:
         hard: Number of hard negatives in a batch: background that overlaps an object by IoU 0.1 or more. 0 draws all
             background alike, as R-CNN does.
         balance: Oversampling of rare classes, in [0, 1]; 0 draws alike, as R-CNN does.
+        mined: Number of windows in a batch that are drawn from `wrong`.
+        wrong: [W] bool, hard negatives by a teacher (mining.py); None for none.
     """
 
     windows: Windows = field(kw_only=False)
@@ -140,6 +148,8 @@ class _RandomSampler:
     seed: int
     hard: int = 0
     balance: float = 0.0
+    mined: int = 0
+    wrong: NDArray[np.bool_] | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -157,9 +167,15 @@ class BatchSampler(_RandomSampler):
         self._positive = np.flatnonzero(windows.labels > BACKGROUND)
         self._negative = np.flatnonzero(windows.labels == BACKGROUND)
         self._hard = np.flatnonzero((windows.labels == BACKGROUND) & (windows.overlaps >= HARD_IOU))
-        kinds = {"foreground": self._positive, "background": self._negative}
-        for kind, positions in (kinds | ({"hard background": self._hard} if self.hard else {})).items():
-            if len(positions) == 0:
+        self._wrong = np.flatnonzero(self.wrong) if self.wrong is not None else np.zeros(0, np.int64)
+        kinds = [
+            ("foreground", self._positive, True),
+            ("background", self._negative, True),
+            ("hard background", self._hard, self.hard),
+            ("mined background", self._wrong, self.mined),
+        ]
+        for kind, positions, wanted in kinds:
+            if wanted and len(positions) == 0:
                 raise TrainingError(f"the images have no {kind} window to draw from")
         self._bounds = None
         if self.balance:
@@ -175,9 +191,10 @@ class BatchSampler(_RandomSampler):
         else:
             found = np.searchsorted(self._bounds, generator.random(self.foreground), side="right")
             positive = self._positive[np.minimum(found, len(self._positive) - 1)]
-        negative = generator.choice(self._negative, self.batch - self.foreground - self.hard)
+        negative = generator.choice(self._negative, self.batch - self.foreground - self.hard - self.mined)
         hard = generator.choice(self._hard, self.hard) if self.hard else self._hard[:0]
-        return self.windows[np.concatenate([positive, negative, hard])], generator.random(self.batch) < 0.5
+        wrong = generator.choice(self._wrong, self.mined) if self.mined else self._wrong[:0]
+        return self.windows[np.concatenate([positive, negative, hard, wrong])], generator.random(self.batch) < 0.5
 
 
 class InOrder:
@@ -202,9 +219,9 @@ class InOrder:
 class ImageSampler(_RandomSampler):
     """Draws batches of windows from a few images each; every image with an object comes once before one comes again.
 
-    An image has fewer positives and hard negatives where it does not have as many. One without background contributes
-    only its positives, and its remaining places are labelled IGNORED: filled with its objects, most of a batch would
-    be foreground where most images are not fully annotated.
+    An image has fewer positives, hard and mined negatives where it does not have as many. One without background
+    contributes only its positives, and its remaining places are labelled IGNORED: filled with its objects, most of a
+    batch would be foreground where most images are not fully annotated.
 
     With `balance` an image comes (t / n)^balance times a round, at least once, where n is the number of images with its
     rarest class and t the median of that over the classes (LVIS's repeat factor, arXiv 1908.03195).
@@ -257,7 +274,8 @@ class ImageSampler(_RandomSampler):
     def draw(self, number: int) -> Draw:
         """Draw batch `number`, image after image; all windows of an image are mirrored or none."""
         generator = np.random.default_rng([self.seed, number])
-        foreground, hard_negatives = round(self.foreground / self.images), round(self.hard / self.images)
+        shares = [round(count / self.images) for count in (self.foreground, self.hard, self.mined)]
+        foreground, hard_negatives, mined = shares
         parts, mirrored = [], []
         for position in range(number * self.groups, (number + 1) * self.groups):
             round_, place = divmod(position, self._length)
@@ -267,9 +285,13 @@ class ImageSampler(_RandomSampler):
             near = rows[(labels == BACKGROUND) & (overlaps >= HARD_IOU)]
             positive = generator.permutation(objects)[:foreground]
             hard = generator.permutation(near)[: min(hard_negatives, self.each - len(positive))]
-            rest = self.each - len(positive) - len(hard)
+            wrong = rows[:0]
+            if self.wrong is not None and mined:
+                candidates = generator.permutation(rows[self.wrong[rows]])
+                wrong = candidates[: min(mined, self.each - len(positive) - len(hard))]
+            rest = self.each - len(positive) - len(hard) - len(wrong)
             others = generator.choice(background if len(background) else objects, rest)
-            some = self.windows[np.concatenate([positive, hard, others])]
+            some = self.windows[np.concatenate([positive, hard, wrong, others])]
             if not len(background):
                 some.labels[len(positive) :] = IGNORED
             parts.append(some)
