@@ -492,6 +492,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(
         "detections.json",
         "detections.jsonl",
         "fates.jsonl",
+        "operating_points.json",
         "perfect_classifier.jsonl",
         "perfect_proposals.jsonl",
         "perfect_suppression.jsonl",
