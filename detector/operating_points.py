@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from detector.evaluation.results import class_keys
 from detector.extraction import settings_of
 from detector.invocation import command
 from detector.rejection import RejectionModel, fingerprint
-from detector.settings import AUTO, DetectorConfig
+from detector.settings import AUTO, CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.errors import UserError
 from proposals.files import write_whole
 
@@ -76,8 +76,13 @@ def identity_of(
 ) -> Identity:
     """Collect what a detector's scores depend on, as JSON knows it: fingerprints of its files, and its settings.
 
-    Settings that have their defaults are left out, so that a file outlives new settings that are off.
+    Settings that have their defaults are left out, so that a file outlives new settings that are off; so are those that
+    another one makes void.
     """
+    if len(members) == 1 or not config.cascade.applies:
+        config = replace(config, cascade=CascadeConfig())
+    if config.suppression.soft_sigma:
+        config = replace(config, suppression=replace(config.suppression, max_iou=SuppressionConfig.max_iou))
     settings, defaults = (dict(_flat(config_to_dict(one))) for one in (config, DetectorConfig()))
     differing = {key: value for key, value in settings.items() if value != defaults.get(key, {})}
     result: Identity = {"weights": [_fingerprint(one, config.regression) for one in members]}

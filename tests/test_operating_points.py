@@ -265,7 +265,6 @@ def test_a_score_of_every_class_in_its_range(config: DetectorConfig, tmp_path: P
 
 OTHERS: dict[str, dict[str, Any]] = {
     "suppression.soft_sigma": {"suppression": SuppressionConfig(None, soft_sigma=0.5)},
-    "suppression.max_iou": {"suppression": SuppressionConfig(None, max_iou=0.4, soft_sigma=0.3)},
     "mirror": {"mirror": True},
     "cascade.threshold": {"cascade": CascadeConfig(0.1)},
     "proposals.max_boxes": {"proposals": ProposalConfig(width=0, min_width=8, max_boxes=20)},
@@ -276,18 +275,23 @@ SAME: list[dict[str, Any]] = [
     {"backend": "onnxruntime"},
     {"models": ["elsewhere"]},
     {"suppression": SuppressionConfig(0.4, limit=3, soft_sigma=0.3)},
+    {"suppression": SuppressionConfig(None, max_iou=0.7, soft_sigma=0.3)},  # soft-NMS has no use for it
+    {"cascade": CascadeConfig(0.0, best=30, near=0.7)},  # without a threshold all pass
 ]
 
 
 def test_the_identity_is_what_scores_depend_on(config: DetectorConfig, classifier: RegionClassifier) -> None:
-    own = identity_of(config, [classifier], None)
+    own, two = (identity_of(config, members, None) for members in ([classifier], [classifier] * 2))
     assert own == json.loads(json.dumps(own))
+    assert two == own | {"weights": own["weights"] * 2}
     for changes in SAME:
-        assert identity_of(replace(config, **changes), [classifier], None) == own, changes
+        assert identity_of(replace(config, **changes), [classifier] * 2, None) == two, changes
     for key, changes in OTHERS.items():
-        other = identity_of(replace(config, **changes), [classifier], None)
-        assert [name for name in {**own, **other} if own.get(name) != other.get(name)] == [key]
-    assert identity_of(config, [classifier] * 2, None)["weights"] == own["weights"] * 2
+        other = identity_of(replace(config, **changes), [classifier] * 2, None)
+        assert [name for name in {**two, **other} if two.get(name) != other.get(name)] == [key]
+    assert identity_of(replace(config, cascade=CascadeConfig(0.1)), [classifier], None) == own  # no other model
+    greedy = [replace(config, suppression=SuppressionConfig(None, max_iou)) for max_iou in (0.3, 0.4)]
+    assert identity_of(greedy[0], [classifier], None) != identity_of(greedy[1], [classifier], None)
     renamed = replace(classifier, classes=replace(CLASSES, names=("disc", "square")))
     assert identity_of(config, [renamed], None) != own
     classifier.network.fc.bias.data[0] += 1
@@ -336,12 +340,12 @@ def test_what_rules(config: DetectorConfig, tmp_path: Path, caplog: pytest.LogCa
 def test_points_of_another_detector(config: DetectorConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "net.points.json"
     write(path, config)
-    other = replace(config, cascade=CascadeConfig(0.1))
-    with pytest.raises(OperatingPointsError, match=r"net\.points\.json belongs to another detector: cascade"):
+    other = replace(config, proposals=replace(config.proposals, max_boxes=20))
+    with pytest.raises(OperatingPointsError, match=r"net\.points\.json belongs to another detector: proposals"):
         Detector.load(replace(other, operating_points=str(path)), device="cpu")
     caplog.set_level(logging.INFO)
     assert shown(other) == [SHOWN, SHOWN]
-    assert "net.points.json differs in cascade.threshold" in caplog.text
+    assert "net.points.json differs in proposals.max_boxes" in caplog.text
     path.write_text("{}")
     assert shown(config) == [SHOWN, SHOWN]
     assert "net.points.json holds no operating points" in caplog.text
