@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from detector.ahead import ahead, one_torch_thread
 from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
@@ -33,6 +34,7 @@ from detector.detections import Detections
 from detector.device import choose_device
 from detector.measuring import timed
 from detector.multibox import load_source
+from detector.operating_points import SHOWN, find_min_scores
 from detector.rejection import find_rejection
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer
@@ -66,6 +68,7 @@ class ScoredImage:
         names: The K class names.
         seconds: Time spent so far, by stage (detector.views.STAGES).
         counts: Work done: regions_cut, regions_warped, network_passes, trunk_pixels (detector.views.View).
+        min_scores: [K] lowest score that is shown of each class; None where suppression.min_score is a number.
     """
 
     image: Image
@@ -75,6 +78,7 @@ class ScoredImage:
     names: tuple[str, ...]
     seconds: dict[str, float]
     counts: dict[str, int]
+    min_scores: NDArray[np.float64] | None = None
 
     @cached_property
     def class_boxes(self) -> Boxes:
@@ -92,8 +96,9 @@ class ScoredImage:
     ) -> Detections:
         """Turn the scores into detections, any number of times with other thresholds (see SuppressionConfig).
 
-        A threshold that is left out is the preset's. Soft-NMS has no use for max_iou: giving max_iou without soft_sigma
-        selects greedy suppression.
+        A threshold that is left out is the preset's. The presets show each class from its own score (min_scores), which
+        holds for the preset's own suppression: where max_iou or soft_sigma is given, min_score is 0.5. Soft-NMS has no
+        use for max_iou: giving max_iou without soft_sigma selects greedy suppression.
 
         Raises:
             ValueError: A threshold outside its range.
@@ -102,8 +107,11 @@ class ScoredImage:
             soft_sigma = 0.0
         given: dict[str, Any] = {"min_score": min_score, "max_iou": max_iou, "soft_sigma": soft_sigma, "limit": limit}
         config = replace(self.suppression, **{name: value for name, value in given.items() if value is not None})
+        min_scores = self.min_scores if min_score is None else None
+        if min_scores is not None and not (max_iou is None and soft_sigma is None):
+            min_scores = np.full_like(min_scores, SHOWN)
         with timed(self.seconds, "suppression"):
-            found = suppress(self.class_boxes, self.scores.probabilities, config)
+            found = suppress(self.class_boxes, self.scores.probabilities, config, min_scores)
         return replace(found, names=self.names)
 
 
@@ -124,6 +132,7 @@ class Detector:
         CheckpointError: The members' classes differ, a member lacks what the config asks for, or MultiBox's weights or
             the rejection layer are missing.
         DeviceError: The device lacks the backend or the precision.
+        OperatingPointsError: The file of operating points is missing or belongs to another detector.
         SourceError, StoreError: A source of own boxes does not exist.
         ImportError: The config asks for onnxruntime, which is not installed.
 
@@ -149,6 +158,7 @@ class Detector:
             for number, member in enumerate(members, 1)
         ]
         self.rejection = find_rejection(config, self.members[0])
+        self.min_scores = find_min_scores(config, self.members, self.rejection)
         self._scorer = RegionScorer(self.members, config, self.device, self.rejection)
         self._multibox = (
             load_source(config.proposals.multibox, self.device) if config.proposals.multibox.weights else None
@@ -168,7 +178,8 @@ class Detector:
             overrides: Settings that differ, such as "suppression.min_score=0.3"; for a preset or a file.
 
         Raises:
-            ConfigError, CheckpointError, DeviceError: One line that says what is missing and what to do.
+            ConfigError, CheckpointError, OperatingPointsError, DeviceError: One line that says what is missing and what
+                to do.
         """
         if not isinstance(config, DetectorConfig):
             config = load_config(DetectorConfig, config, overrides)
@@ -328,7 +339,7 @@ class Detector:
         """Score images together."""
         suppression, names = self.config.suppression, self.classes.names
         return [
-            ScoredImage(view.image, view.boxes, scores, suppression, names, view.seconds, view.counts)
+            ScoredImage(view.image, view.boxes, scores, suppression, names, view.seconds, view.counts, self.min_scores)
             for view, scores in zip(views, self._scorer(views), strict=True)
         ]
 

@@ -55,14 +55,15 @@ class RejectionModel:
     provenance: dict[str, str] = field(default_factory=dict)
 
 
-def fingerprint(network: nn.Module) -> str:
+def fingerprint(network: nn.Module, *, regression: bool = False) -> str:
     """Return the SHA-256 of a network's weights in float16, which copies in half and full precision share.
 
-    Box regression and auxiliary heads do not count: they change no map and no probability.
+    Auxiliary heads do not count, and box regression only with `regression`: they change no map and no probability.
     """
+    left_out = ("auxiliary",) if regression else ("auxiliary", "regression")
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        if not name.startswith(("auxiliary", "regression")):
+        if not name.startswith(left_out):
             digest.update(name.encode())
             digest.update(tensor.to(torch.float16).contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -9,6 +9,8 @@ from proposals.settings import SCORING_PRECISIONS, ProposalConfig, settings_hash
 
 BACKENDS = ("torch", "onnxruntime")
 AUTO = "auto"
+LOWEST = 0.001
+"""Score that a detection must exceed where average precision is computed: it needs the low scores too."""
 
 
 @dataclass(frozen=True)
@@ -16,26 +18,32 @@ class SuppressionConfig:
     """Which scored boxes become detections.
 
     Attributes:
-        min_score: Score that a detection must exceed, in [0, 1].
+        min_score: Score that a detection must exceed, in [0, 1], whatever its class. null: a detector shows each class
+            from its operating point (see `operating_points`), or from 0.5 where it has none; an evaluation takes 0.001.
         max_iou: Overlap with a better box of its class above which a box is dropped, in [0, 1]; unused by soft-NMS.
         limit: Largest number of detections per image, all classes together.
         soft_sigma: Width of the Gaussian of soft-NMS, which lowers the scores of overlapping boxes and drops none; its
             authors take 0.5. 0 selects greedy suppression by `max_iou`.
     """
 
-    min_score: float = 0.001  # ours: average precision needs the low scores too
+    min_score: float | None = LOWEST  # ours
     max_iou: float = 0.3  # R-CNN's code; the paper names none
     limit: int = 200  # ours
     soft_sigma: float = 0.0  # beyond the paper
 
     def __post_init__(self) -> None:
-        for name in ("min_score", "max_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"suppression.{name} must be in [0, 1], not {getattr(self, name)}")
+        for name, value in (("min_score", self.lowest), ("max_iou", self.max_iou)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"suppression.{name} must be in [0, 1], not {value}")
         if not 0 <= self.soft_sigma < math.inf:
             raise ValueError(f"suppression.soft_sigma must be 0 or above, not {self.soft_sigma}")
         if self.limit < 1:
             raise ValueError(f"suppression.limit must be at least 1, not {self.limit}")
+
+    @property
+    def lowest(self) -> float:
+        """`min_score`, or 0.001 where that is null."""
+        return LOWEST if self.min_score is None else self.min_score
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,9 @@ class DetectorConfig:
         backend: What runs the networks: torch, or onnxruntime, an optional extra that computes in float32 on a CPU.
         precision: Number format of the convolutions: float32, bfloat16, int8 (on a CPU; every model needs ranges of its
             activations, which shipped weights have), or auto, the fastest of them on this machine.
+        operating_points: The lowest score that is shown of each class, where suppression.min_score is null: a file that
+            eval_map wrote; auto for a file NAME.points.json beside the first model that was measured on this very
+            detector, if there is one; empty for none. An evaluation uses none.
     """
 
     models: list[str] = field(default_factory=lambda: ["googlenet_voc"])
@@ -116,6 +127,7 @@ class DetectorConfig:
     batch: int | None = None  # on a CPU 16 and 32 are no faster in whole detectors, and take more memory
     backend: str = "torch"
     precision: str = "auto"
+    operating_points: str = AUTO
 
     def __post_init__(self) -> None:
         if not self.models:

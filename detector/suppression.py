@@ -11,6 +11,7 @@ size; two AVX-512 cores).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,19 @@ from proposals.boxes import Boxes
 from proposals.compiling import compiled
 
 
-def suppress(boxes: Boxes, probabilities: NDArray[np.floating], config: SuppressionConfig) -> Detections:
+def suppress(
+    boxes: Boxes,
+    probabilities: NDArray[np.floating],
+    config: SuppressionConfig,
+    min_scores: NDArray[np.float64] | None = None,
+) -> Detections:
     """Keep the best boxes of each class and drop their near-copies.
 
     Args:
         boxes: [N, K, 4] px, the box of each class in each region.
         probabilities: [N, K + 1]; column 0 is background, which is never returned.
         config: Thresholds.
+        min_scores: [K] lowest score that is kept of each class, in place of config.min_score; None for that.
 
     Returns:
         At most config.limit detections; of equal scores the earlier box comes first, then the lower label.
@@ -37,7 +44,12 @@ def suppress(boxes: Boxes, probabilities: NDArray[np.floating], config: Suppress
         ValueError: Boxes and probabilities do not fit together, or a score is not finite (NMS would let NaN suppress
             good boxes).
     """
+    if min_scores is not None:  # a little below the lowest: float32 rounds it, and equal scores are kept
+        config = replace(config, min_score=float(min_scores.min()) * (1 - 1e-6))
     rows, labels, scores = surviving(boxes, probabilities, config)
+    if min_scores is not None:
+        kept = scores >= min_scores[labels]
+        rows, labels, scores = rows[kept], labels[kept], scores[kept]
     return Detections(boxes[rows, labels].astype(np.float64), scores, labels)[: config.limit]
 
 
@@ -50,9 +62,9 @@ def surviving(
     if not np.isfinite(probabilities).all():
         raise ValueError("a score is not finite")
     if config.soft_sigma:
-        rows, labels, scores = class_soft_nms(boxes, probabilities[:, 1:], config.min_score, config.soft_sigma)
+        rows, labels, scores = class_soft_nms(boxes, probabilities[:, 1:], config.lowest, config.soft_sigma)
     else:
-        rows, labels = class_nms(boxes, probabilities[:, 1:], config.min_score, config.max_iou)
+        rows, labels = class_nms(boxes, probabilities[:, 1:], config.lowest, config.max_iou)
         scores = probabilities[rows, labels + 1].astype(np.float64)
     best = np.lexsort((labels, rows, -scores))
     return rows[best], labels[best], scores[best]

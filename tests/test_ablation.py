@@ -155,7 +155,7 @@ def experiment(config: AblationConfig, name: str) -> Evaluation:
         config.protocol, config.min_iou, data=config.data, name=name, detector=detector, cache="boxes"
     )
     truth = read_truth(config.data)
-    return evaluate_table(truth, read_results(run_detector(evaluation, "cpu"), truth).table, evaluation)
+    return evaluate_table(truth, read_results(run_detector(evaluation, "cpu").journal, truth).table, evaluation)
 
 
 # ---- the numbers

@@ -176,7 +176,7 @@ def test_detect_writes_what_it_found(detect: Main, workplace: Path, capsys: pyte
     photo = noise(workplace / "photos" / "a.jpg")
     assert detect(["--output", "found", str(photo), "suppression.min_score=0"]) == 0
     record = json.loads((workplace / "found" / "a.json").read_text())
-    assert list(record) == ["image", "width", "height", "detections", "regions", "seconds", "model"]
+    assert list(record) == ["image", "width", "height", "detections", "min_scores", "regions", "seconds", "model"]
     assert (record["image"], record["width"], record["height"]) == (str(photo), 64, 48)
     assert set(record["seconds"]) == {"proposals", "warp", "network", "suppression"}
     assert record["regions"] == 6
@@ -492,6 +492,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(
         "detections.json",
         "detections.jsonl",
         "fates.jsonl",
+        "operating_points.json",
         "perfect_classifier.jsonl",
         "perfect_proposals.jsonl",
         "perfect_suppression.jsonl",

@@ -271,8 +271,8 @@ def test_blacklisted_objects_have_no_fate(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_threshold_for_showing_is_warned_of() -> None:
-    shown = load_config(EvaluationConfig, "voc07_test", ["detector.extends=fast"])
+    shown = load_config(EvaluationConfig, "voc07_test", ["detector.suppression.min_score=0.5"])
     (line,) = detector_warnings(shown)
     assert "detector.suppression.min_score=0.5" in line
-    for overrides in ([], ["detector.extends=fast", "detector.suppression.min_score=0.001"]):
+    for overrides in ([], ["detector.extends=fast"], ["detector.extends=fast", "detector.suppression.min_score=0.001"]):
         assert detector_warnings(load_config(EvaluationConfig, "voc07_test", overrides)) == ()

@@ -468,12 +468,13 @@ def report_of() -> Evaluation:
 def test_report_as_text() -> None:
     assert format_report(Report(report_of())).splitlines() == [
         "PASCAL VOC2010+, area under the curve, IoU 0.5: 1 images, 2 classes",
-        "class        AP  objects  detections",
-        "class_0  0.5000        2           1",
-        "------------------------------------",
+        "class        AP  objects  detections  best F1  from score",
+        "class_0  0.5000        2           1   0.6667      0.9000",
+        "---------------------------------------------------------",
         "mean     0.5000        2           2",
         "median   0.5000",
         "1 class has no objects in these images and is not in the mean",
+        "best F1 of all classes by one threshold: 0.6667 from score 0.9000 (precision 1.0000, recall 0.5000)",
     ]
 
 
@@ -492,6 +493,9 @@ def test_report_as_json(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "runs" / "report.json").read_text())
     assert content["protocol"] == "voc"
     assert content["ap"] == {"class_0": 0.5, "class_1": None}
+    point = {"score": 0.9, "precision": 1.0, "recall": 0.5, "f1": 2 / 3}
+    assert content["operating_points"] == {"class_0": point, "class_1": None}
+    assert content["pooled_point"] == point
     assert (content["mean_ap"], content["median_ap"]) == (0.5, 0.5)
     assert content["counts"] == {
         "images": 1,

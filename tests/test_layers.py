@@ -23,7 +23,7 @@ LAYERS = (
     "evaluation report",
     "views network regions scores",
     "checkpoint class_order rejection members scoring multibox classification",
-    "pipeline extraction",
+    "extraction operating_points pipeline",
     "experiments",
     "training",
     "commands",

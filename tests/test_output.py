@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,14 +132,18 @@ def test_the_table_of_an_image() -> None:
 def test_nothing_found_says_what_came_closest() -> None:
     text = format_run(Path("a.jpg"), *make_both(0))
     assert text.endswith(
-        "  nothing above the threshold; the best was naïve dog 0.700 (lower suppression.min_score to see it)"
+        "  nothing above the thresholds; the nearest was naïve dog 0.700, shown from 0.990 "
+        "(set suppression.min_score lower to see it)"
     )
+    scored, found = make_both(0)
+    by_class = format_run(Path("a.jpg"), replace(scored, min_scores=np.array([0.65, 0.9])), found)
+    assert "the nearest was cat 0.600, shown from 0.650" in by_class
     nowhere = format_run(Path("a.jpg"), *make_both(0, regions=0))
     assert nowhere.endswith("  nothing: no box of this image is large enough to propose")
 
 
 def test_the_record() -> None:
-    assert result_record(Path("photos/a.jpg"), *make_both(2), CLASSES.wnids, ["googlenet_voc"]) == {
+    assert result_record(Path("photos/a.jpg"), *make_both(2), CLASSES, ["googlenet_voc"]) == {
         "image": "photos/a.jpg",
         "width": 80,
         "height": 60,
@@ -146,16 +151,24 @@ def test_the_record() -> None:
             {"label": "naïve dog", "wnid": None, "score": 0.7, "box": [1.0, 2.0, 30.25, 40.0]},
             {"label": "cat", "wnid": "n02121808", "score": 0.6, "box": [5.0, 6.0, 70.0, 50.13]},
         ],
+        "min_scores": {"cat": 0.0, "naïve dog": 0.0},
         "regions": 3,
         "seconds": SECONDS,
         "model": ["googlenet_voc"],
     }
 
 
+def test_the_record_says_from_which_score_each_class_is_shown() -> None:
+    scored, found = make_both(2)
+    scored = replace(scored, min_scores=np.array([0.25, 0.1234567]))
+    record = result_record(Path("a.jpg"), scored, found, CLASSES, ["stub"])
+    assert record["min_scores"] == {"cat": 0.25, "naïve dog": 0.123457}
+
+
 def test_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "results"
     scored, found = make_both(2)
-    written = result_record(Path("a.jpg"), scored, found, CLASSES.wnids, ["stub"])
+    written = result_record(Path("a.jpg"), scored, found, CLASSES, ["stub"])
     write_result(folder, "a", written, found.plot(scored.image))
     assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a_detections.jpg"]
     record = json.loads((folder / "a.json").read_text(encoding="utf-8"))

@@ -145,7 +145,9 @@ def test_page_says_what_was_found(tmp_path: Path) -> None:
     assert "median AP 0.6111 images 3 objects 6 detections 5 classes 3" in text
     assert report.interval
     assert f"(20 bootstrap resamples of the images): {report.interval.low:.4f} to {report.interval.high:.4f}" in text
-    assert re.search(r"cup 0\.5556 3 3 0\.67 cat 0\.6667 3 2 0\.80 Precision", text)  # worst first
+    # Best F1: of the cups two of three found from 0.2 on with a false one, of the cats two of three without one.
+    assert re.search(r"cup 0\.5556 3 3 0\.67 0\.2000 cat 0\.6667 3 2 0\.80 0\.7000 Precision", text)  # worst first
+    assert "All classes by one threshold: 0.7273 from score 0.2000." in text  # 4 of 6 objects, one false positive
     assert "1 class has no objects in these images and is not in the mean" in text
     assert "Compared with other.json" in text
     assert "/home/me" not in text
@@ -227,6 +229,8 @@ def test_zero_detections_and_no_optional_parts(tmp_path: Path) -> None:
     reader = read(tmp_path / "page.html")
     text = words(reader)
     assert "mean AP 0.0000" in text
+    assert "cat 0.0000 3 0 – –" in text
+    assert "one threshold" not in text
     assert sum(tag == "img" for tag, _ in reader.elements) == 3
     for absent in ("Errors", "Stages", "Compared", "resamples of", "Warnings", "Best image"):
         assert absent not in text

@@ -115,9 +115,10 @@ def _work(options: argparse.Namespace) -> int:
 
         warn("eval_map", experiment.detector_warnings(config))
         with compiling_aside(config.detector.proposals):
-            from detector.experiments.detection_run import run_detector
+            from detector.experiments.detection_run import run_detector, save_points
 
-            detections = run_detector(config, options.device, unread)
+            run = run_detector(config, options.device, unread)
+            detections = run.journal
     table, warnings = read_results(detections, truth)
     warn("eval_map", warnings)
     if runs_detector:
@@ -144,6 +145,9 @@ def _work(options: argparse.Namespace) -> int:
     )
     if runs_detector:
         write_report(config.folder / "report.json", report)
+        points = save_points(config, truth, table, run)
+        if points:
+            say("eval_map", f"wrote {points}")
     if options.json:
         write_report(options.json, report)
     if options.report:

@@ -20,11 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from detector.data.ground_truth import ClassTable
 from detector.data.image import ImageError
 from detector.detections import Detections
+from detector.evaluation.results import class_keys
 from detector.pipeline import Detector, ScoredImage
 from proposals.errors import UserError
 from proposals.files import write_whole
@@ -60,7 +64,7 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
             if isinstance(scored, Exception):
                 raise scored
             found = scored.detections()
-            record = result_record(path, scored, found, detector.classes.wnids, detector.config.models)
+            record = result_record(path, scored, found, detector.classes, detector.config.models)
             write_result(folder, name, record, found.plot(scored.image))
         except (UserError, OSError) as error:
             if isinstance(error, ImageError):
@@ -186,9 +190,12 @@ def format_run(path: Path, scored: ScoredImage, found: Detections) -> str:
             lines.append(f"  {one.name:<14}{one.score:6.3f}  {' '.join(f'{corner:6.0f}' for corner in one.box)}")
     elif len(scored.boxes):
         scores = scored.scores.probabilities[:, 1:].max(axis=0)
-        name, score = scored.names[int(scores.argmax())], float(scores.max())
+        below = min_scores_of(scored) - scores
+        best = int(below.argmin())
+        name, score, needed = scored.names[best], scores[best], scores[best] + below[best]
         lines.append(
-            f"  nothing above the threshold; the best was {name} {score:.3f} (lower suppression.min_score to see it)"
+            f"  nothing above the thresholds; the nearest was {name} {score:.3f}, shown from {needed:.3f} "
+            "(set suppression.min_score lower to see it)"
         )
     else:
         lines.append("  nothing: no box of this image is large enough to propose")
@@ -196,7 +203,7 @@ def format_run(path: Path, scored: ScoredImage, found: Detections) -> str:
 
 
 def result_record(
-    path: Path, scored: ScoredImage, found: Detections, wnids: Sequence[str | None], models: Sequence[str]
+    path: Path, scored: ScoredImage, found: Detections, classes: ClassTable, models: Sequence[str]
 ) -> dict[str, Any]:
     """Return the content of <name>.json; boxes in px of the upright image, far edge exclusive.
 
@@ -204,7 +211,7 @@ def result_record(
         path: The image's file.
         scored: Its regions.
         found: Its detections.
-        wnids: WordNet id of each class, None where it has none.
+        classes: The detector's classes.
         models: Names of the detector's models.
     """
     height, width, _ = scored.image.shape
@@ -215,16 +222,26 @@ def result_record(
         "detections": [
             {
                 "label": one.name,
-                "wnid": wnids[one.label],
+                "wnid": classes.wnids[one.label],
                 "score": round(one.score, 6),
                 "box": [round(corner, 2) for corner in one.box],
             }
             for one in found
         ],
+        "min_scores": dict(
+            zip(class_keys(classes), [round(one, 6) for one in min_scores_of(scored).tolist()], strict=True)
+        ),
         "regions": len(scored.boxes),
         "seconds": {stage: round(seconds, 4) for stage, seconds in scored.seconds.items()},
         "model": list(models),
     }
+
+
+def min_scores_of(scored: ScoredImage) -> NDArray[np.float64]:
+    """Return the lowest score that is shown of each class, [K]."""
+    if scored.min_scores is not None:
+        return scored.min_scores
+    return np.full(len(scored.names), scored.suppression.lowest)
 
 
 def write_result(folder: Path, name: str, record: dict[str, Any], annotated: PIL.Image.Image) -> None:

@@ -3,6 +3,7 @@
 from detector.evaluation.average import average_precision
 from detector.evaluation.coco import evaluate_coco
 from detector.evaluation.entry import evaluate
+from detector.evaluation.operating_points import OperatingPoint, OperatingPoints, best_f1_points
 from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_ilsvrc, evaluate_table, evaluate_voc
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable, Evaluation, ResultsError
@@ -13,11 +14,14 @@ from detector.evaluation.writing import write_coco, write_ilsvrc, write_voc
 __all__ = [
     "DetectionTable",
     "Evaluation",
+    "OperatingPoint",
+    "OperatingPoints",
     "Protocol",
     "ResultsError",
     "ScoringConfig",
     "Truth",
     "average_precision",
+    "best_f1_points",
     "evaluate",
     "evaluate_coco",
     "evaluate_ilsvrc",

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.evaluation.matching import match
+from detector.evaluation.operating_points import best_f1_points
 from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of, image_ranks, signed_areas
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
 from proposals.boxes import Boxes, to_xywh
@@ -68,8 +70,11 @@ def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "p
         ap.append(float(curve.mean()) if curve[0] >= 0 else None)
     stats = zip(SUMMARY, np.asarray(evaluator.stats).tolist(), strict=True)
     summary = {name: value if value >= 0 else None for name, value in stats}
-    objects = np.bincount(truth.labels[~truth.ignored], minlength=len(truth.classes))
-    return evaluation_of("coco", 0.5, truth, detections, ap=ap, objects=objects, summary=summary)
+    matches = match(truth, detections, "coco", 0.5)
+    points = best_f1_points(matches, detections)
+    return evaluation_of(
+        "coco", 0.5, truth, detections, ap=ap, objects=matches.positives, points=points, summary=summary
+    )
 
 
 def classes_of(name: str) -> tuple[Any, Any]:

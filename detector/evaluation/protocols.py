@@ -15,6 +15,7 @@ from detector.evaluation.average import AREA, COCO_POINTS, ELEVEN_POINTS, Floats
 from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.matching import match
 from detector.evaluation.names import labels_of_groups
+from detector.evaluation.operating_points import best_f1_points
 from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of
 from detector.evaluation.truth import Truth
 
@@ -125,7 +126,8 @@ def evaluate_voc(
     matches = match(truth, detections, "voc", min_iou)
     ap = average_precisions(matches, detections, ELEVEN_POINTS if eleven_point else AREA)
     protocol = "voc07" if eleven_point else "voc"
-    return evaluation_of(protocol, min_iou, truth, detections, ap=ap, objects=matches.positives)
+    points = best_f1_points(matches, detections)
+    return evaluation_of(protocol, min_iou, truth, detections, ap=ap, objects=matches.positives, points=points)
 
 
 def evaluate_ilsvrc(truth: Truth, detections: DetectionTable, *, min_iou: float = 0.5) -> Evaluation:
@@ -153,5 +155,13 @@ def evaluate_ilsvrc(truth: Truth, detections: DetectionTable, *, min_iou: float 
         f"median at IoU {min_iou:g} for all sizes": float(np.median(known)) if known else None,
     }
     return evaluation_of(
-        "ilsvrc", min_iou, truth, detections, ap=ap, objects=relaxed.positives, summary=summary, plain_ap=plain
+        "ilsvrc",
+        min_iou,
+        truth,
+        detections,
+        ap=ap,
+        objects=relaxed.positives,
+        points=best_f1_points(relaxed, detections),
+        summary=summary,
+        plain_ap=plain,
     )

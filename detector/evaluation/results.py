@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from detector.data.ground_truth import ClassTable
 from detector.detections import Detections
 from detector.evaluation.truth import HALF_OPEN, Convention, Truth, convert
 from proposals.errors import UserError
+
+if TYPE_CHECKING:
+    from detector.evaluation.operating_points import OperatingPoint, OperatingPoints
 
 
 class ResultsError(UserError):
@@ -127,6 +130,9 @@ class Evaluation:
         summary: Further numbers of the protocol, such as COCO's AP75; None where no ground truth defines one.
         names: Display names, keyed by class.
         plain_ap: AP with min_iou for small objects too, keyed by class; protocol ilsvrc only.
+        operating_points: Score threshold with the greatest F1 at min_iou, with its precision, recall and F1, keyed by
+            class; None for a class without objects or without a hit.
+        pooled_point: The same of all classes together, by one threshold.
     """
 
     protocol: str
@@ -140,6 +146,8 @@ class Evaluation:
     summary: dict[str, float | None]
     names: dict[str, str] = field(default_factory=dict)
     plain_ap: dict[str, float | None] | None = None
+    operating_points: dict[str, OperatingPoint | None] = field(default_factory=dict)
+    pooled_point: OperatingPoint | None = None
 
 
 def evaluation_of(
@@ -150,10 +158,11 @@ def evaluation_of(
     *,
     ap: Sequence[float | None],
     objects: NDArray[np.int64],
+    points: OperatingPoints,
     summary: Mapping[str, float | None] | None = None,
     plain_ap: Sequence[float | None] | None = None,
 ) -> Evaluation:
-    """Make an Evaluation from the K values of AP and the K numbers of objects that count, both in label order.
+    """Make an Evaluation from the K values of AP, numbers of objects that count, and operating points, in label order.
 
     Raises:
         ResultsError: no class has ground truth.
@@ -183,6 +192,8 @@ def evaluation_of(
         summary=dict(summary or {}),
         names=dict(zip(keys, truth.classes.names, strict=True)),
         plain_ap=None if plain_ap is None else dict(zip(keys, plain_ap, strict=True)),
+        operating_points=dict(zip(keys, points.by_class, strict=True)),
+        pooled_point=points.pooled,
     )
 
 

@@ -1,7 +1,7 @@
 """Run a detector over a data set and record it image by image, so that an interrupted run resumes.
 
-In: an EvaluationConfig.  Out: its journal of detections; beside it the stage that lost each object, and the detections
-with each stage replaced by an oracle.
+In: an EvaluationConfig.  Out: its journal of detections; beside it the stage that lost each object, the detections with
+each stage replaced by an oracle, and the detector's operating points.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,21 @@ from detector.checkpoint import find_checkpoint
 from detector.config import config_to_dict, save_config
 from detector.data.content import boxes_digest, digests_of
 from detector.data.dataset import open_dataset
-from detector.data.ground_truth import DataError, Dataset, Record, listed
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Record, listed
 from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import keep_freed_memory
-from detector.experiments.evaluation_run import EvaluationConfig
+from detector.evaluation.matching import match
+from detector.evaluation.operating_points import OperatingPoints, best_f1_points
+from detector.evaluation.protocols import RULES
+from detector.evaluation.results import DetectionTable
+from detector.evaluation.truth import Truth
+from detector.experiments.evaluation_run import LOW_SCORE, EvaluationConfig
 from detector.experiments.journal import Journal, check_journals
 from detector.experiments.oracles import ORACLES, perfect_classifier, perfect_proposals, perfect_suppression
 from detector.experiments.stages import UNKNOWN, Fate, Trace, append_fates, fates
 from detector.extraction import dataset_proposals, settings_of
+from detector.operating_points import Identity, identity_of, write_points
 from detector.pipeline import Detector, ScoredImage
 from detector.progress import progress
 from detector.rejection import fingerprint
@@ -39,10 +45,26 @@ from proposals.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 
-def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> Path:
-    """Detect on every image that the run's journal does not contain yet; returns the journal's path.
+@dataclass(frozen=True)
+class DetectionRun:
+    """A finished run.
 
-    An image that cannot be read gets no line in the journal, so that the same command tries it again.
+    Attributes:
+        journal: File of its detections.
+        classes: The K classes of its detector.
+        detector: Identity of its detector (detector.operating_points).
+    """
+
+    journal: Path
+    classes: ClassTable
+    detector: Identity
+
+
+def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None = None) -> DetectionRun:
+    """Detect on every image that the run's journal does not contain yet.
+
+    An image that cannot be read gets no line in the journal, so that the same command tries it again. Operating points
+    play no part: all detections above suppression.min_score are kept, above 0.001 where that is null.
 
     Args:
         config: The evaluation, with data.
@@ -56,6 +78,8 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
     if config.data is None:
         raise UserError("no data to detect on; set data.kind=... data.root=...")
     dataset = open_dataset(config.data)
+    suppression = replace(config.detector.suppression, min_score=config.detector.suppression.lowest)
+    config = replace(config, detector=replace(config.detector, suppression=suppression, operating_points=""))
     keep_freed_memory()
     detector = Detector.load(config.detector, device=device)
     labels = labels_in(dataset, detector)
@@ -100,14 +124,41 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
     if count := len(todo) - len(failed):
         stages = ", ".join(f"{stage} {spent / count:.2f}" for stage, spent in seconds.items())
         _LOG.info("%.0f regions per image; seconds per image: %s", regions / count, stages)
-    return config.journal
+    identity = identity_of(detector.config, detector.members, detector.rejection)
+    return DetectionRun(config.journal, detector.classes, identity)
+
+
+def save_points(config: EvaluationConfig, truth: Truth, table: DetectionTable, run: DetectionRun) -> Path | None:
+    """Write the operating points of a run to its folder, from which `detect` shows its classes.
+
+    Returns:
+        the file; None where no object was found, or where the run dropped scores above 0.05, so that a threshold below
+        is unknown.
+    """
+    if config.detector.suppression.lowest > LOW_SCORE:
+        return None
+    matches = match(truth, table, RULES[config.protocol][0], config.min_iou)
+    labels = run.classes.labels_in(truth.classes)  # [K], -1 where the data has no such class
+    known = np.isin(np.arange(len(truth.classes)), labels)
+    matches = replace(matches, positives=np.where(known, matches.positives, 0))
+    points, objects = best_f1_points(matches, table), matches.positives.tolist()
+    own = [(points.by_class[label], objects[label]) if label >= 0 else (None, 0) for label in labels.tolist()]
+    by_class, counts = zip(*own, strict=True)
+    about = {
+        "data": f"{truth.name}, {len(truth)} images",
+        "protocol": config.protocol.value,
+        "min_iou": config.min_iou,
+    }
+    path = config.folder / "operating_points.json"
+    written = write_points(path, run.detector, run.classes, OperatingPoints(by_class, points.pooled), counts, about)
+    return path if written else None
 
 
 def _decisive(detector: Detector, dataset: Dataset, digests: Sequence[str]) -> dict[str, object]:
     """Collect what determines a run's detections: contents instead of file names, nothing of how it is computed."""
     config, rejection = detector.config, detector.rejection
     settings = config_to_dict(config)
-    for name in ("models", "batch", "backend", "proposals"):
+    for name in ("models", "batch", "backend", "proposals", "operating_points"):
         del settings[name]
     settings["precision"] = detector.precision  # "auto" differs between machines
     settings["rejection"] = [fingerprint(rejection.layer), rejection.threshold] if rejection else None

@@ -2,7 +2,7 @@
 
 runs/<name>/ contains detections.jsonl (one line per finished image; an interrupted run resumes there), the same with
 each stage replaced by an oracle, fates.jsonl, detections.json (COCO results; for ILSVRC the submission,
-detections.txt), report.json and config.yaml. detection_run.py writes them.
+detections.txt), report.json, operating_points.json and config.yaml. detection_run.py writes them.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class EvaluationConfig(ScoringConfig):
 
 
 def detector_warnings(config: EvaluationConfig) -> tuple[str, ...]:
-    """Warn of a score threshold that lowers average precision, such as that of the presets for displayed detections."""
-    min_score = config.detector.suppression.min_score
+    """Warn of a score threshold that lowers average precision, such as one for displayed detections."""
+    min_score = config.detector.suppression.lowest
     if min_score <= LOW_SCORE:
         return ()
     return (

@@ -56,7 +56,7 @@ def perfect_suppression(trace: Trace, boxes: Boxes, labels: NDArray[np.int64], m
         column = trace.probabilities[:, label + 1]
         best: list[int] = []
         for of_object in covering:
-            candidates = np.setdiff1d(np.flatnonzero(of_object & (column > trace.config.min_score)), best)
+            candidates = np.setdiff1d(np.flatnonzero(of_object & (column > trace.config.lowest)), best)
             if len(candidates):
                 best.append(int(candidates[column[candidates].argmax()]))
         class_boxes = trace.class_boxes[:, label]

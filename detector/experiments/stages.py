@@ -117,7 +117,7 @@ def _left(trace: Trace, label: int) -> dict[str, NDArray[np.int64]]:
         np.arange(len(trace.boxes)),
         np.arange(trace.scored),
         np.flatnonzero(probabilities.argmax(axis=1) == label + 1),
-        np.flatnonzero(probabilities[:, label + 1] >= max(trace.score, trace.config.min_score)),
+        np.flatnonzero(probabilities[:, label + 1] >= max(trace.score, trace.config.lowest)),
         rows[detected],
         rows[:limit][detected[:limit]],
     )

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from detector.config import to_yaml
 from detector.evaluation.average import class_curves, precision_at
 from detector.evaluation.matching import match
+from detector.evaluation.operating_points import OperatingPoint
 from detector.evaluation.protocols import RULES, ScoringConfig
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
@@ -63,7 +64,7 @@ class ClassRow:
         key: Key of the class in the evaluation.
         name: Display name.
         ap: Average precision.
-        best_f1: Maximum F1 along the precision-recall curve, in [0, 1].
+        point: Score threshold with the greatest F1; None where no object is found.
         precision: [101] best precision at recall 0, 0.01, ..., 1 or more.
         difference: AP of the compared file minus this AP; None without a comparison.
     """
@@ -71,7 +72,7 @@ class ClassRow:
     key: str
     name: str
     ap: float
-    best_f1: float
+    point: OperatingPoint | None
     precision: NDArray[np.float64]
     difference: float | None
 
@@ -142,10 +143,9 @@ def _class_rows(
         if ap is None or curve is None:
             continue
         recall, precision = curve
-        f1 = 2 * recall * precision / np.maximum(recall + precision, 1e-12)
         levels = precision_at(RECALLS - 1e-9, recall, precision)
         name = evaluation.names.get(key, key)
-        rows.append(ClassRow(key, name, ap, float(f1.max(initial=0)), levels, difference))
+        rows.append(ClassRow(key, name, ap, evaluation.operating_points.get(key), levels, difference))
     return sorted(rows, key=lambda row: row.ap)
 
 

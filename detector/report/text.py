@@ -49,7 +49,8 @@ class Report:
 def format_report(report: Report, *, diagnosis: bool = False) -> str:
     """Format a table with one row per class, the mean and the median below it, and the other numbers as lines.
 
-    The classes without objects have no rows; a line states their number.
+    Best F1 is that of the detections from the score behind it on (detector.evaluation.operating_points). The classes
+    without objects have no rows; a line states their number.
 
     Args:
         report: The numbers.
@@ -57,16 +58,18 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
     """
     evaluation = report.evaluation
     counts, plain = evaluation.counts, evaluation.plain_ap
-    rows = [("class", "AP", "AP plain", "objects", "detections")]
+    rows = [("class", "AP", "AP plain", "objects", "detections", "best F1", "from score")]
     for key, ap in evaluation.ap.items():
         if ap is None:
             continue
         name = evaluation.names.get(key, key)
         numbers = str(evaluation.objects[key]), str(evaluation.detections[key])
         title = key if name in key else f"{key} {name}"
-        rows.append((title, number(ap), number(plain[key] if plain else None), *numbers))
-    rows.append(("mean", number(evaluation.mean_ap), "", str(counts["objects"]), str(counts["detections"])))
-    rows.append(("median", number(evaluation.median_ap), "", "", ""))
+        point = evaluation.operating_points.get(key)
+        best = (number(point.f1), number(point.score)) if point else ("-", "-")
+        rows.append((title, number(ap), number(plain[key] if plain else None), *numbers, *best))
+    rows.append(("mean", number(evaluation.mean_ap), "", str(counts["objects"]), str(counts["detections"]), "", ""))
+    rows.append(("median", number(evaluation.median_ap), "", "", "", "", ""))
     lines = columns([row if plain else (*row[:2], *row[3:]) for row in rows])
     rule = "-" * max(map(len, lines))
     title = TITLES.get(evaluation.protocol, evaluation.protocol)
@@ -76,6 +79,11 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
     ]
     if counts["classes_without_ground_truth"]:
         parts.append(without_objects(counts["classes_without_ground_truth"]))
+    if pooled := evaluation.pooled_point:
+        parts.append(
+            f"best F1 of all classes by one threshold: {number(pooled.f1)} from score {number(pooled.score)} "
+            f"(precision {number(pooled.precision)}, recall {number(pooled.recall)})"
+        )
     if report.interval:
         resamples = f"{report.interval.resamples:,} bootstrap resamples of the images"
         parts.append(f"95 % confidence interval ({resamples}): {span(report.interval)}")

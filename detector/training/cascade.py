@@ -2,7 +2,7 @@
 
 In: a detector's config, images of train and val.  Out: ranges beside the weights that have none; in runs/NAME/ the
 layer, the detector's config with the thresholds, and a table and a picture of the alternatives. Everything that depends
-on the weights and is no weight is made here, by one command, so that new weights need no other work.
+on the weights and is no weight is made here, by one command, but for the operating points, which eval_map measures.
 
 0. Weights without ranges of their activations (detector.experiments.ranges) get them from images of train.
 1. The layer learns the first model's object probabilities on images of train (detector.training.rejection).
@@ -142,7 +142,9 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
         UserError: A model, a setting or the data is wrong; one line.
     """
     unread = [] if unread is None else unread
-    plain = replace(config.detector, rejection=RejectionConfig(), cascade=CascadeConfig(), mirror=False)
+    plain = replace(
+        config.detector, rejection=RejectionConfig(), cascade=CascadeConfig(), mirror=False, operating_points=""
+    )
     train, val = open_dataset(config.train), open_dataset(config.val)
     drawn = np.random.default_rng(config.seed).permutation(len(train))[: config.images or None]
     records = [train.records[index] for index in np.sort(drawn)]

@@ -24,13 +24,12 @@ from detector.experiments.detection_run import relabelled
 from detector.progress import progress
 from detector.scores import RegionScores
 from detector.scoring import cascaded, passes
-from detector.settings import CascadeConfig, SuppressionConfig
+from detector.settings import LOWEST, CascadeConfig, SuppressionConfig
 from detector.suppression import suppress
 from detector.table import columns
 from proposals.boxes import Boxes
 from proposals.files import write_whole
 
-LOWEST = 0.001  # score that a detection must exceed: AP needs the low ones
 REJECTIONS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12)
 CASCADES = tuple(
     CascadeConfig(threshold, best, near)
