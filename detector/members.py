@@ -49,8 +49,12 @@ class Member(Protocol):
     networks: int
     classifiers: Sequence[RegionClassifier]
 
-    def score(self, views: Sequence[View]) -> RegionScores:
+    def score(self, views: Sequence[View], *, reject: bool = True) -> RegionScores:
         """Score the boxes of images, at least one in each.
+
+        Args:
+            views: The images and their boxes.
+            reject: Whether a member that has a rejection layer may leave boxes to it.
 
         Returns:
             Scores of all boxes, image after image. Time and work are added to the views.
@@ -79,7 +83,7 @@ class WarpedMember:
             for one in classifiers
         ]
 
-    def score(self, views: Sequence[View]) -> RegionScores:
+    def score(self, views: Sequence[View], *, reject: bool = True) -> RegionScores:
         """Score the boxes of images, see Member."""
         fill = self.convention.mean
         for view in views:
@@ -143,7 +147,7 @@ class SharedMember:
             classifier.ranges,
         )
 
-    def score(self, views: Sequence[View]) -> RegionScores:
+    def score(self, views: Sequence[View], *, reject: bool = True) -> RegionScores:
         """Score the boxes of images, see Member; those that the layer rejects are certain to be background."""
         network = self.network
         with torch.inference_mode():
@@ -151,7 +155,7 @@ class SharedMember:
                 # Maps that do not fit the memory are an error: fewer boxes would not help.
                 maps = network.trunk(views)
             with timed_together(views, "rejection"):
-                passing = self._passing(views, maps)
+                passing = self._passing(views, maps, reject)
             kept = [view[np.flatnonzero(rows)] for view, rows in zip(views, passing, strict=True)]
             for view in kept:
                 view.count("regions_cut", len(view))
@@ -168,9 +172,9 @@ class SharedMember:
                 scores = RegionScores.background(len(all_passing), self.classes, offsets=self.offsets)
                 return scores.updated(all_passing, scores_of(batches, self.offsets)) if batches else scores
 
-    def _passing(self, views: Sequence[View], maps: Sequence[ImageMaps]) -> list[NDArray[np.bool_]]:
+    def _passing(self, views: Sequence[View], maps: Sequence[ImageMaps], reject: bool) -> list[NDArray[np.bool_]]:
         """Return which boxes of each view the layer does not reject, copied from the device once."""
-        if self._layer is None:
+        if self._layer is None or not reject:
             return [np.ones(len(view), np.bool_) for view in views]
         network = self.network
         logits = [

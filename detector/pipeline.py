@@ -3,8 +3,8 @@
 In: an image, as a path, bytes, a PIL image or an array.  Out: Detections, best first.
 Each proposed box is classified on its own, as in R-CNN: warped to a square, or cut from maps of the whole image.
 Several classifiers make the paper's ensemble by the mean of their softmax, followed by one suppression. Beyond the
-paper are regions cut from maps, box regression, mirrored regions, soft-NMS and the cascade, off unless a preset asks
-for them; configs/default.yaml does.
+paper are regions cut from maps, box regression and its second pass, mirrored regions, soft-NMS, box voting and the
+cascade, off unless a preset asks for them; configs/default.yaml has some of them.
 
 N boxes, K classes, S side of a region.
 """
@@ -62,8 +62,8 @@ class ScoredImage:
 
     Attributes:
         image: [H, W, 3] uint8 RGB, upright.
-        boxes: [N, 4] px, the proposals.
-        scores: Mean over the members, of each proposal.
+        boxes: [N, 4] px, the regions: the proposals and, behind them, the moved ones of a second pass.
+        scores: Mean over the members, of each region.
         suppression: The preset's thresholds.
         names: The K class names.
         seconds: Time spent so far, by stage (detector.views.STAGES).
@@ -82,7 +82,7 @@ class ScoredImage:
 
     @cached_property
     def class_boxes(self) -> Boxes:
-        """[N, K, 4] px, the box of each class: moved by box regression, or the proposals themselves."""
+        """[N, K, 4] px, the box of each class: moved by box regression, or the regions themselves."""
         height, width, _ = self.image.shape
         return self.scores.boxes(self.boxes, width, height)
 
@@ -93,6 +93,7 @@ class ScoredImage:
         max_iou: float | None = None,
         soft_sigma: float | None = None,
         limit: int | None = None,
+        vote: float | None = None,
     ) -> Detections:
         """Turn the scores into detections, any number of times with other thresholds (see SuppressionConfig).
 
@@ -106,6 +107,7 @@ class ScoredImage:
         if max_iou is not None and soft_sigma is None:
             soft_sigma = 0.0
         given: dict[str, Any] = {"min_score": min_score, "max_iou": max_iou, "soft_sigma": soft_sigma, "limit": limit}
+        given["vote"] = vote
         config = replace(self.suppression, **{name: value for name, value in given.items() if value is not None})
         min_scores = self.min_scores if min_score is None else None
         if min_scores is not None and not (max_iou is None and soft_sigma is None):
@@ -340,7 +342,7 @@ class Detector:
         suppression, names = self.config.suppression, self.classes.names
         return [
             ScoredImage(view.image, view.boxes, scores, suppression, names, view.seconds, view.counts, self.min_scores)
-            for view, scores in zip(views, self._scorer(views), strict=True)
+            for view, scores in self._scorer.score(views)
         ]
 
     def _propose(self, pixels: Image, source: ImageSource) -> Boxes:

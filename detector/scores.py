@@ -77,6 +77,13 @@ class RegionScores:
         probabilities = np.tensordot(shares, [part.probabilities for part in parts], 1)
         return RegionScores(probabilities, np.tensordot(shares, offsets, 1) if offsets else None)
 
+    @staticmethod
+    def joined(parts: Sequence[RegionScores]) -> RegionScores:
+        """Return the scores of several sets of regions, at least one, one set after the other."""
+        offsets = [part.offsets for part in parts if part.offsets is not None]
+        probabilities = np.concatenate([part.probabilities for part in parts])
+        return RegionScores(probabilities, np.concatenate(offsets) if offsets else None)
+
     @property
     def classes(self) -> int:
         """Number of classes K."""

@@ -24,15 +24,18 @@ class SuppressionConfig:
         limit: Largest number of detections per image, all classes together.
         soft_sigma: Width of the Gaussian of soft-NMS, which lowers the scores of overlapping boxes and drops none; its
             authors take 0.5. 0 selects greedy suppression by `max_iou`.
+        vote: Box voting: each box that is kept becomes the mean, weighted by score, of the boxes of its class that
+            overlap it by at least this IoU, in (0, 1]; MR-CNN takes 0.5. 0 leaves the boxes as they are.
     """
 
     min_score: float | None = LOWEST  # ours
     max_iou: float = 0.3  # R-CNN's code; the paper names none
     limit: int = 200  # ours
     soft_sigma: float = 0.0  # beyond the paper
+    vote: float = 0.0  # beyond the paper
 
     def __post_init__(self) -> None:
-        for name, value in (("min_score", self.lowest), ("max_iou", self.max_iou)):
+        for name, value in (("min_score", self.lowest), ("max_iou", self.max_iou), ("vote", self.vote)):
             if not 0 <= value <= 1:
                 raise ValueError(f"suppression.{name} must be in [0, 1], not {value}")
         if not 0 <= self.soft_sigma < math.inf:
@@ -68,18 +71,23 @@ class RejectionConfig:
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """Which regions the members after the first score too; by default all.
+    """Which regions the members after the first score too, by default all, and what else is done with those that pass.
 
     Attributes:
         threshold: The first member's probability of any object above which a region passes, in [0, 1). 0 lets all pass.
         best: Number of regions per image that pass in any case, those where that probability is highest.
         near: IoU, in (0, 1], above which a region that passes is dropped for a better one that passes too, as judged by
             the first member. 1 drops none.
+        mirror: All members score the mirror image of each region that passes too, and the mean is taken.
+        second_pass: Each region that still passes by the mean of all members is moved by the box regression of its best
+            class, and all members score it once more. It joins the other regions; `near` applies to the moved ones too.
     """
 
     threshold: float = 0.0
     best: int = 0
     near: float = 1.0
+    mirror: bool = False
+    second_pass: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
@@ -88,6 +96,9 @@ class CascadeConfig:
             raise ValueError(f"cascade.best must not be negative, but is {self.best}")
         if not 0 < self.near <= 1:
             raise ValueError(f"cascade.near must be in (0, 1], not {self.near}")
+        for name in ("mirror", "second_pass"):
+            if getattr(self, name) and not self.applies:
+                raise ValueError(f"cascade.{name}=true is for regions that pass; set cascade.threshold=0.1 or another")
 
     @property
     def applies(self) -> bool:
@@ -107,7 +118,7 @@ class DetectorConfig:
             paper has none.
         mirror: Score the mirror image of each region too and take the mean, at twice the cost. The paper mentions none.
         rejection: Which regions the first model does not score.
-        cascade: Which regions the members after the first score too.
+        cascade: Which regions the members after the first score too, or one model alone scores more thoroughly.
         batch: Number of warped regions scored at a time. null: 8 on a CPU; on a GPU 256, or what its memory holds.
         backend: What runs the networks: torch, or onnxruntime, an optional extra that computes in float32 on a CPU.
         precision: Number format of the convolutions: float32, bfloat16, int8 (on a CPU; every model needs ranges of its
@@ -138,6 +149,12 @@ class DetectorConfig:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
         if self.precision not in SCORING_PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(SCORING_PRECISIONS)}, not {self.precision!r}")
+        if self.cascade.mirror and self.mirror:
+            raise ValueError(
+                "mirror=true mirrors all regions; for those alone that pass leave it out: cascade.mirror=true"
+            )
+        if self.cascade.second_pass and not self.regression:
+            raise ValueError("cascade.second_pass=true moves regions by box regression; set regression=true")
         if self.rejection.weights not in ("", AUTO) and not self.may_reject:
             raise ValueError(
                 "rejection.weights needs mirror=false, and with several models a cascade (cascade.threshold above 0)"

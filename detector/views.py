@@ -8,10 +8,11 @@ N boxes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ STAGES = ("proposals", "trunk", "rejection", "regions", "warp", "network", "supp
 """Names in `seconds`: boxes proposed; maps of whole images made by a trunk; regions rejected on them; regions cut from
 them and scored; regions warped; warped regions scored; scores turned into detections. Where a GPU computes, the stage
 that waits for a result holds the time of the work queued before it."""
+MIRROR = "mirror image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +38,17 @@ class View:
         seconds: Time spent so far, by stage (STAGES).
         counts: Work done so far: regions_cut from maps, regions_warped, network_passes (warped regions, once for each
             network that scores them), trunk_pixels (px of resized images that a trunk has seen).
+        kept: What was made of the image and serves other boxes too: the mirror image; the maps of each trunk, by its
+            network.
+        is_mirrored: Whether this is the mirror image of another view.
     """
 
     image: Image
     boxes: Boxes
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+    is_mirrored: bool = False
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -52,9 +59,11 @@ class View:
 
     def mirrored(self) -> View:
         """Return the mirror image with the mirrored boxes, on the same account."""
-        return replace(
-            self, image=np.ascontiguousarray(self.image[:, ::-1]), boxes=mirrored(self.boxes, self.image.shape[1])
-        )
+        if MIRROR not in self.kept:
+            self.kept[MIRROR] = np.ascontiguousarray(self.image[:, ::-1]), {}
+        image, kept = self.kept[MIRROR]
+        boxes = mirrored(self.boxes, self.image.shape[1])
+        return replace(self, image=image, boxes=boxes, kept=kept, is_mirrored=not self.is_mirrored)
 
     def count(self, name: str, number: int) -> None:
         """Add to one of the counts."""

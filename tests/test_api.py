@@ -133,6 +133,7 @@ def test_thresholds_afterwards_are_those_of_the_config(model: Detector, photo: P
         {"limit": 3},
         {"min_score": 0.2, "max_iou": 0.5, "limit": 5},
         {"soft_sigma": 0.5, "max_iou": 0.5},
+        {"vote": 0.5},
     ):
         given: dict[str, Any] = {"min_score": 0.0} | thresholds
         expected = suppress(scored.class_boxes, scored.scores.probabilities, SuppressionConfig(**given))

@@ -110,19 +110,20 @@ def totals(work: dict[str, Work]) -> int:
 @pytest.mark.parametrize(
     ("members", "cascade", "mirror"),
     [
-        ([classifier(True)], False, False),
-        ([classifier(False)], False, True),
-        ([classifier(True), classifier(False), classifier(False, width=0.5)], True, False),
-        ([classifier(True), classifier(True, width=0.5), classifier(False, size=96)], True, True),
-        ([classifier(False, norm="batch"), classifier(False)], False, False),
+        ([classifier(True)], CascadeConfig(), False),
+        ([classifier(False)], CascadeConfig(), True),
+        ([classifier(True), classifier(False), classifier(False, width=0.5)], CascadeConfig(0.999, 2), False),
+        ([classifier(True), classifier(True, width=0.5), classifier(False, size=96)], CascadeConfig(0.999, 2), True),
+        ([classifier(True), classifier(False)], CascadeConfig(0.999, 2, mirror=True, second_pass=True), False),
+        ([classifier(False, norm="batch"), classifier(False)], CascadeConfig(), False),
     ],
 )
 def test_a_whole_detector(
-    members: list[RegionClassifier], cascade: bool, mirror: bool, image: NDArray[np.uint8]
+    members: list[RegionClassifier], cascade: CascadeConfig, mirror: bool, image: NDArray[np.uint8]
 ) -> None:
     config = DetectorConfig(
         models=["toy"] * len(members),
-        cascade=CascadeConfig(0.999, best=2) if cascade else CascadeConfig(),
+        cascade=cascade,
         regression=True,
         mirror=mirror,
         precision="float32",
@@ -137,7 +138,8 @@ def test_a_whole_detector(
         scored.counts.get(name, 0) for name in ("trunk_pixels", "regions_cut", "regions_warped", "network_passes")
     ]
     assert list(found.values()) == counts
-    assert cascade == (0 < found["warp"] < 5)
+    if cascade.applies:
+        assert 0 < found["warp"] < (9 if cascade.second_pass else 5)
 
 
 @pytest.mark.parametrize(("threshold", "passing"), [(0.0, 5), (0.9999, 0)])

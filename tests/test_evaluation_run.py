@@ -25,7 +25,7 @@ from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.pipeline import ScoredImage
 from detector.regions.warp import RegionConfig
-from detector.settings import DetectorConfig
+from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.locking import Lock
 from proposals.multibox.head import MultiBox, MultiBoxConfig, MultiBoxHead
 from proposals.settings import MultiBoxSettings, ProposalConfig
@@ -139,6 +139,8 @@ DECISIVE: dict[str, Callable[[EvaluationConfig], EvaluationConfig]] = {
     "the classifier": other_weights,
     "MultiBox's weights": other_multibox,
     "mirror": of_detector(mirror=True),
+    "cascade.mirror": of_detector(cascade=CascadeConfig(0.5, mirror=True)),
+    "voting": of_detector(suppression=SuppressionConfig(vote=0.5)),
     "precision": of_detector(precision="bfloat16"),
     "max_boxes": lambda config: of_detector(proposals=replace(config.detector.proposals, max_boxes=3))(config),
 }

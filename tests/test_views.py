@@ -147,7 +147,9 @@ def test_images_of_one_size_pass_the_trunk_together(monkeypatch: pytest.MonkeyPa
     views = views_of(8, 8, 8)
     expected = [network.trunk([view])[0] for view in views]
     monkeypatch.setattr(network.network, "trunk_slice", slices)
-    found = network.trunk(views)
+    assert [maps.levels.keys() for maps in network.trunk(views)] == [maps.levels.keys() for maps in expected]
+    assert seen == []  # each view has kept its maps
+    found = network.trunk(views_of(8, 8, 8))
     levels = [set(maps.levels) for maps in expected]
     assert levels[0] == levels[2]  # the first and the third image have one size
     assert sorted(seen) == [1] * len(levels[1]) + [2] * len(levels[0])

@@ -64,7 +64,7 @@ def rehearse(detector: Detector) -> None:
 
     from detector.regions.maps import roi_align
     from detector.regions.warp import warp
-    from detector.suppression import class_nms, class_soft_nms
+    from detector.suppression import class_nms, class_soft_nms, voted
 
     image, box, score = np.zeros((9, 9, 3), np.uint8), np.array([[0, 0, 9, 9]], np.float32), np.ones((1, 1), np.float32)
     for member in detector.members if detector.device.type == "cpu" else []:
@@ -77,6 +77,8 @@ def rehearse(detector: Detector) -> None:
         class_nms(box[:, None], score, 0.0, 1.0)
     if config.suppression.soft_sigma:
         class_soft_nms(box[:, None], score, 0.0, config.suppression.soft_sigma)
+    if config.suppression.vote:
+        voted(box[:, None], np.ones((1, 2)), box.astype(np.float64), np.zeros(1, np.int64), config.suppression.vote)
 
 
 def compile_selective_search() -> None:

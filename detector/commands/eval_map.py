@@ -190,7 +190,7 @@ def _trained() -> list[str]:
         f"detector.models={json.dumps(models)}",
         f"detector.proposals={json.dumps(run['proposals'])}",
         f"detector.regression={json.dumps(moves)}",
-        "detector.cascade={threshold: 0, best: 0}",
+        "detector.cascade={threshold: 0, best: 0, mirror: false, second_pass: false}",
         "detector.suppression.soft_sigma=0",
     ]
 

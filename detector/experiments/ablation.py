@@ -2,30 +2,27 @@
 
 In: named proposal settings, and rows that combine them with classifiers.  Out: for each row mean AP with its confidence
 interval, its paired difference from another row, boxes and seconds per image.
-A box is scored once by each classifier (score_store.py); a row that changes no region is computed from stored scores.
+A box is scored once by each classifier that it reaches (score_store.py); a row that changes no region is computed from
+stored scores.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detector.checkpoint import find_checkpoint, load_checkpoint
-from detector.class_order import in_order_of
 from detector.config import config_to_dict
 from detector.data.dataset import Sources, open_dataset
-from detector.data.ground_truth import Dataset, Record
+from detector.data.ground_truth import Dataset
 from detector.detections import Detections
-from detector.device import choose_device, choose_precision
 from detector.evaluation.bootstrap import Interval, bootstrap, compare
 from detector.evaluation.matching import Matches, match
 from detector.evaluation.names import labels_of_groups
@@ -34,14 +31,14 @@ from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import read_truth
 from detector.experiments.score_store import ScoreStore
+from detector.experiments.stored_models import StoredModel
 from detector.extraction import dataset_proposals, with_proposals
+from detector.members import Member
 from detector.progress import progress
-from detector.scores import RegionScores
-from detector.scoring import RegionScorer, cascaded, passes
+from detector.scoring import Ensemble
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig
 from detector.suppression import suppress
 from detector.views import View
-from proposals.boxes import Boxes
 from proposals.files import write_whole
 from proposals.settings import ProposalConfig
 from proposals.store import ProposalStore
@@ -61,7 +58,7 @@ class RowConfig:
         suppression: Settings of the suppression.
         regression: Move each class's box by the classifiers' box-regression layers.
         mirror: Score the mirror image of each region too and take the mean.
-        cascade: Condition on which the members after the first score a region too.
+        cascade: Condition on which the members after the first score a region too, and what else is done with these.
         against: Name of a row above that this one is compared with; empty for the first row.
     """
 
@@ -74,8 +71,28 @@ class RowConfig:
     against: str = ""
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise ValueError("models must name at least one region classifier")
+        _ = self.detector  # refuses what does not fit together
+
+    @property
+    def detector(self) -> DetectorConfig:
+        """The settings of the row that are a detector's, with the proposals left out."""
+        return DetectorConfig(
+            self.models,
+            suppression=self.suppression,
+            regression=self.regression,
+            mirror=self.mirror,
+            cascade=self.cascade,
+        )
+
+    @property
+    def whole(self) -> list[str]:
+        """The models that score every region."""
+        return self.models[:1] if self.cascade.applies else self.models
+
+    def ensemble(self, members: list[Member], classes: int) -> Ensemble:
+        """Combine the members' scores as the detector does."""
+        count = len(self.whole)
+        return Ensemble(members[:count], members[count:], self.detector, classes)
 
 
 @dataclass(frozen=True)
@@ -141,7 +158,8 @@ class Row:
     Attributes:
         boxes: Mean number of proposals per image.
         seconds: Median seconds per image, from those measured when proposals and scores were stored: proposing, and
-            scoring by each classifier the regions that reach it.
+            scoring by each classifier the regions that reach it. A second pass counts a trunk's run of its own, which
+            the detector itself spares.
         mean_ap: Mean AP with its 95 % confidence interval for each group of classes, "all classes" among them; None
             without objects.
         differences: This row's mean AP less that of the row it is compared with, on the same resamples, for each group;
@@ -182,7 +200,9 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     truth = read_truth(config.data)
     groups = {ALL: list(range(len(truth.classes))), **labels_of_groups(config.groups, truth)}
     members = {
-        model: _Member(config, model, dataset, device)
+        model: StoredModel(
+            model, dataset, device, precision=config.precision, batch=config.batch, folder=Path(config.cache)
+        )
         for model in dict.fromkeys(model for row in config.rows.values() for model in row.models)
     }
     for name, row in config.rows.items():
@@ -199,7 +219,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
         unread += lines
     for model, member in members.items():
         for mirror in (False, True):
-            rows = [row for row in config.rows.values() if model in row.models and (row.mirror or not mirror)]
+            rows = [row for row in config.rows.values() if model in row.whole and (row.mirror or not mirror)]
             if rows:
                 member.score_all(
                     dataset, [stores[name] for name in dict.fromkeys(row.proposals for row in rows)], mirror
@@ -207,9 +227,13 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
     table: dict[str, Row] = {}
     results: dict[str, tuple[Matches, DetectionTable]] = {}
     rule, points = RULES[config.protocol]
-    for name, row in progress(config.rows.items(), "rows", "row"):
-        classifiers = [members[model] for model in row.models]
-        found, boxes, seconds = _recombine(dataset, truth, row, stores[row.proposals], classifiers)
+    recombined = {
+        name: _recombine(dataset, truth, row, stores[row.proposals], [members[model] for model in row.models], name)
+        for name, row in config.rows.items()
+    }
+    for name, (found, boxes, work) in recombined.items():
+        row = config.rows[name]
+        seconds = _seconds(dataset, stores[row.proposals], work)  # after all rows, each of which may score boxes
         matches = match(truth, found, rule, config.min_iou)
         other = results[row.against or next(iter(results))] if results else None
         results[name] = matches, found
@@ -262,73 +286,42 @@ def write_table(config: AblationConfig, table: Table) -> list[Path]:
     return [config.folder / name for name in texts]
 
 
-class _Member:
-    """A classifier and the stores of its scores, of boxes and of their mirror images."""
-
-    def __init__(self, config: AblationConfig, model: str, dataset: Dataset, device: str) -> None:
-        self.model = model
-        path = find_checkpoint(model)
-        where = choose_device(device)
-        precision = str(choose_precision(config.precision, where)).removeprefix("torch.")
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        classifier = load_checkpoint(path)
-        own = classifier.classes
-        classifier = in_order_of(classifier, dataset.classes, (model, dataset.name))
-        if classifier.classes != own:  # stored scores have the data set's order
-            sha256 = hashlib.sha256(f"{sha256} {own.labels_in(dataset.classes).tolist()}".encode()).hexdigest()
-        self.regresses = classifier.network.config.regression_cells > 0
-        settings = DetectorConfig(batch=config.batch, precision=precision, regression=self.regresses)
-        self.scorer = RegionScorer([classifier], settings, where)
-        folder = Path(config.cache) / "region-scores"
-        self.views = [ScoreStore(folder / f"{sha256[:16]}-{precision}{view}") for view in ("", "-mirrored")]
-
-    def score(self, record: Record, mirror: bool, boxes: Boxes) -> RegionScores:
-        """Score the boxes in the image, or their mirror images in the mirrored image."""
-        view = View(record.read(), boxes)
-        if not mirror:
-            return self.scorer([view])[0]
-        return self.scorer([view.mirrored()])[0].mirrored()
-
-    def score_all(self, dataset: Dataset, stores: Sequence[ProposalStore], mirror: bool) -> None:
-        """Score all boxes of the proposal stores that have no score yet."""
-        for record in progress(dataset.records, f"{'mirrored ' * mirror}scores of {self.model}"):
-            content = record.path.read_bytes()
-            boxes = np.concatenate([store.get(record.image_id, content).boxes for store in stores])
-            self.views[mirror].scores(content, boxes, partial(self.score, record, mirror))
-
-    def stored(self, content: bytes, boxes: Boxes, mirror: bool) -> tuple[RegionScores, float]:
-        """Return the stored scores of boxes, with `mirror` the mean of both views, and the seconds per box."""
-        views = self.views[: 1 + mirror]
-        scores = RegionScores.mean([view.scores(content, boxes) for view in views])
-        return scores, sum(view.seconds_per_box(content) for view in views)
+Work = list[Counter[ScoreStore]]
+"""For each image the number of boxes that a row takes the scores of from each store."""
 
 
 def _recombine(
-    dataset: Dataset, truth: Truth, row: RowConfig, proposals: ProposalStore, members: Sequence[_Member]
-) -> tuple[DetectionTable, float, float]:
-    """Compute the detections of a row from stored scores, its mean boxes and its median seconds per image."""
+    dataset: Dataset, truth: Truth, row: RowConfig, proposals: ProposalStore, models: Sequence[StoredModel], name: str
+) -> tuple[DetectionTable, float, Work]:
+    """Compute the detections of a row from stored scores, its mean boxes, and the scores that it takes."""
     found: dict[str, Detections] = {}
     counts: list[int] = []
-    seconds: list[float] = []
-    for record in dataset.records:
+    work: Work = []
+    for record in progress(dataset.records, f"row {name}"):
         content = record.path.read_bytes()
-        boxes = proposals.get(record.image_id, content).boxes
-        stored, times = zip(*(member.stored(content, boxes, row.mirror) for member in members), strict=True)
-        scores = _ensemble(
-            stored if row.regression else [RegionScores(one.probabilities) for one in stored], boxes, row.cascade
+        view = View(record.read(), proposals.get(record.image_id, content).boxes)
+        counts.append(len(view))
+        work.append(Counter())
+        proposed, moved = (
+            row.ensemble(
+                [one.on(record, content, work[-1], regression=row.regression, moved=moved) for one in models],
+                len(dataset.classes),
+            )
+            for moved in (False, True)
         )
-        class_boxes = scores.boxes(boxes, record.width, record.height)
+        scores = proposed([view])[0]
+        if row.cascade.second_pass:
+            ((view, scores),) = moved.second_pass([view], [scores])
+        class_boxes = scores.boxes(view.boxes, record.width, record.height)
         found[record.image_id] = suppress(class_boxes, scores.probabilities, row.suppression)
-        counts.append(len(boxes))
-        passing = len(passes(stored[0], boxes, row.cascade).scored)
-        seconds.append(proposals.seconds(content) + len(boxes) * times[0] + passing * sum(times[1:]))
-    return DetectionTable.from_images(truth, found), statistics.fmean(counts), statistics.median(seconds)
+    return DetectionTable.from_images(truth, found), statistics.fmean(counts), work
 
 
-def _ensemble(each: Sequence[RegionScores], boxes: Boxes, config: CascadeConfig) -> RegionScores:
-    """Combine the members' scores as the detector's cascade does."""
-    first, *others = each
-    if not others:
-        return first
-    passing = passes(first, boxes, config)
-    return cascaded(first, passing, RegionScores.mean([one[passing.scored] for one in others]), len(others))
+def _seconds(dataset: Dataset, proposals: ProposalStore, work: Work) -> float:
+    """Compute the median seconds per image of proposing and of the scores that a row takes."""
+    seconds = []
+    for record, taken in zip(dataset.records, work, strict=True):
+        content = record.path.read_bytes()
+        scoring = sum(count * store.seconds_per_box(content) for store, count in taken.items())
+        seconds.append(proposals.seconds(content) + scoring)
+    return statistics.median(seconds)

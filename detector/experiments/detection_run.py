@@ -114,8 +114,9 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
             if boxes is None or isinstance(scored, Exception):
                 failed.append(str(scored))
                 continue
+            cut = boxes[config.detector.proposals.max_boxes or len(boxes) :]
             found = scored.detections()
-            _record_stages(config, detector, record, boxes, scored, labels, oracles)
+            _record_stages(config, detector, record, np.concatenate([scored.boxes, cut]), scored, labels, oracles)
             journal.append(record.image_id, relabelled(found, labels))  # last: its images are in the other files too
             regions += len(scored.boxes)
             seconds.update(scored.seconds)

@@ -38,9 +38,9 @@ class Trace:
     """The boxes of an image that each stage of the detector left.
 
     Attributes:
-        boxes: [N, 4] px, all proposals, best first.
+        boxes: [N, 4] px: all proposals, best first, of which those of a second pass follow the last that is scored.
         probabilities: [S, K + 1] probabilities of the first S boxes, the scored ones; column 0 is background.
-        class_boxes: [S, K, 4] px, those boxes after box regression for each class.
+        class_boxes: [S, K, 4] px, those boxes after box regression for each class, before box voting.
         config: Settings of the suppression.
         score: Minimum score of a detection that finds an object, in [0, 1].
     """

@@ -268,6 +268,7 @@ class SharedNetwork:
         """Run the trunk on images, once for each level of the pyramid that one of an image's boxes is cut from.
 
         Images that have the same size at a level pass together. The pixels seen are added to the views' trunk_pixels.
+        A view keeps its maps, so that a level is made once, however often boxes are cut from it.
 
         Args:
             views: Images, and all boxes that will be cut from their maps.
@@ -275,11 +276,13 @@ class SharedNetwork:
         Returns:
             The maps of each image.
         """
-        found = [ImageMaps((view.image.shape[0], view.image.shape[1]), {}) for view in views]
+        found = [
+            ImageMaps((view.image.shape[0], view.image.shape[1]), view.kept.setdefault(self, {})) for view in views
+        ]
         alike: dict[tuple[int, tuple[int, ...]], list[tuple[int, Image, tuple[float, float]]]] = {}
         for index, view in enumerate(views):
             levels = choose_level(context_windows(view.boxes, self.regions), found[index].size, self.config)
-            for level in np.unique(levels).tolist():
+            for level in sorted({*levels.tolist()} - found[index].levels.keys()):
                 shown, scale = resize_to_area(view.image, self.config.pyramid[level])
                 view.count("trunk_pixels", shown.shape[0] * shown.shape[1])
                 alike.setdefault((level, shown.shape), []).append((index, shown, scale))

@@ -74,7 +74,7 @@ class Teacher:
     """
 
     def __init__(self, config: DetectorConfig, classes: ClassTable, cache: Path, ranks: Ranks) -> None:
-        alone = replace(config.cascade, near=1.0, best=0)  # else a window's score depends on the others
+        alone = replace(config.cascade, near=1.0, best=0, second_pass=False)  # else a window's score depends on the others
         config = replace(config, proposals=ProposalConfig(), regression=False, cascade=alone)
         self.ranks = ranks
         self._detector = Detector.load(config, device=str(ranks.device))

@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from detector.checkpoint import RegionClassifier
 from detector.data.image import Image
-from detector.members import Member
+from detector.members import Member, SharedMember
 from detector.multibox import find_multibox, load_multibox
 from detector.network.googlenet import GoogLeNet
 from detector.network.operations import multiply_adds, on_meta
 from detector.pipeline import Detector
-from detector.regions.maps import FIRST_REGION_LAYER, choose_level, resize_to_area
+from detector.regions.maps import FIRST_REGION_LAYER, resize_to_area
 from detector.regions.rejection import RejectionLayer
-from detector.regions.warp import context_windows
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer
 from detector.views import View
@@ -97,15 +95,16 @@ class CountingMember:
         self._layer = on_meta(layer) if layer else None
         self._costs = [NetworkCosts(one.network) for one in self.classifiers]
 
-    def score(self, views: Sequence[View]) -> RegionScores:
+    def score(self, views: Sequence[View], *, reject: bool = True) -> RegionScores:
         """Score the boxes of images, see Member."""
-        before = [dict(view.counts) for view in views]
-        scores = self._member.score(views)
-        for view, old in zip(views, before, strict=True):
+        before = [(dict(view.counts), self._levels(view)) for view in views]
+        scores = self._member.score(views, reject=reject)
+        for view, (old, known) in zip(views, before, strict=True):
             new = {name: number - old.get(name, 0) for name, number in view.counts.items()}
             for classifier, costs in zip(self.classifiers, self._costs, strict=True):
                 if classifier.shared:
-                    self._note_cut(view, new["regions_cut"], classifier, costs)
+                    levels = sorted(self._levels(view) - known)
+                    self._note_cut(view, new["regions_cut"], classifier, costs, levels, reject)
                 else:
                     self._note("network", len(view), len(view) * costs.warped(classifier.regions.size))
             self._note("warp", new.get("regions_warped", 0))
@@ -114,24 +113,28 @@ class CountingMember:
     def _note(self, stage: str, count: int, multiply_adds: int = 0) -> None:
         self._done[stage] = self._done.get(stage, Work()) + Work(count, multiply_adds)
 
-    def _note_cut(self, view: View, cut: int, classifier: RegionClassifier, costs: NetworkCosts) -> None:
+    def _levels(self, view: View) -> set[int]:
+        """Levels of the pyramid that the member's trunk has seen of the image."""
+        return set(view.kept.get(self._member.network, {})) if isinstance(self._member, SharedMember) else set()
+
+    def _note_cut(
+        self, view: View, cut: int, classifier: RegionClassifier, costs: NetworkCosts, levels: list[int], reject: bool
+    ) -> None:
         shared = classifier.shared
         assert shared is not None
         self._note("regions", cut, cut * costs.region(shared.grid))
-        windows = context_windows(view.boxes, classifier.regions)
-        levels = np.unique(choose_level(windows, (view.image.shape[0], view.image.shape[1]), shared))
         sizes = [resize_to_area(view.image, shared.pyramid[level])[0].shape for level in levels]
         seen = [costs.trunk(height, width) for height, width, _ in sizes]
         self._note("trunk", sum(height * width for height, width, _ in sizes), sum(used for used, _ in seen))
-        if self._layer:
+        if self._layer and reject:
             cells = _empty(len(view), self._layer.hidden.in_features)
 
-            def reject(layer: RejectionLayer) -> None:
+            def run(layer: RejectionLayer) -> None:
                 for _, maps in seen:
                     layer.project(maps)
                 layer.out(layer.hidden(cells))
 
-            self._note("rejection", len(view), multiply_adds(self._layer, reject))
+            self._note("rejection", len(view), multiply_adds(self._layer, run))
 
 
 class WorkCounter:
@@ -155,7 +158,7 @@ class WorkCounter:
     def count(self, image: Image, boxes: Boxes) -> dict[str, Work]:
         """Score an image's boxes [N, 4] px and return the work of the stages of UNITS that ran."""
         self._done.clear()
-        self._scorer([View(image, boxes)])
+        self._scorer.score([View(image, boxes)])
         if self._multibox:
             network, size = self._multibox.network, self._multibox.size
             height, width, _ = image.shape
