@@ -74,7 +74,8 @@ class Teacher:
     """
 
     def __init__(self, config: DetectorConfig, classes: ClassTable, cache: Path, ranks: Ranks) -> None:
-        alone = replace(config.cascade, near=1.0, best=0, second_pass=False)  # else a window's score depends on the others
+        # Else the score of a window would depend on the others.
+        alone = replace(config.cascade, near=1.0, best=0, second_pass=False)
         config = replace(config, proposals=ProposalConfig(), regression=False, cascade=alone)
         self.ranks = ranks
         self._detector = Detector.load(config, device=str(ranks.device))
