@@ -35,10 +35,11 @@ from detector.evaluation.truth_files import read_truth
 from detector.experiments.ablation import AblationConfig, RowConfig, ablate
 from detector.experiments.coverage import CoverageConfig, measure_coverage
 from detector.extraction import dataset_proposals, settings_of
-from detector.training.loop import Batch, Loop
+from detector.training.loop import Loop
 from detector.training.record import TrainingError
 from detector.training.regions import FineTuneConfig
 from detector.training.run import train, train_multibox
+from detector.training.task import Batch
 from detector.training.windows import BACKGROUND, IGNORED, collect_windows, label_windows
 from proposals.errors import UserError
 from proposals.joined import JoinedStore

@@ -24,11 +24,12 @@ from detector.evaluation import Protocol, evaluate
 from detector.evaluation.truth_files import read_truth
 from detector.extraction import dataset_proposals
 from detector.training.detection_ap import DetectionAP, detection_ap
-from detector.training.loop import Batch, Loop
+from detector.training.loop import Loop
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
 from detector.training.regions import FineTuneConfig
 from detector.training.run import train
+from detector.training.task import Batch
 from proposals.settings import ProposalConfig
 
 Train = Callable[..., Path]

@@ -32,7 +32,7 @@ from detector.training import region_batches
 from detector.training.distillation import DistillationConfig
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.jitter import Jitter
-from detector.training.loop import Batch, Loop, Task
+from detector.training.loop import Loop
 from detector.training.multibox import MultiBoxTrainingConfig, Views
 from detector.training.multibox_features import val_features
 from detector.training.multibox_tasks import MultiBoxTraining, start_multibox
@@ -42,6 +42,7 @@ from detector.training.record import read_metrics
 from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
 from detector.training.regions import FineTuneConfig, FineTuning
 from detector.training.shared_regions import SharedTuning
+from detector.training.task import Batch, Task
 from detector.training.windows import BatchSampler, ImageSampler, collect_windows
 from proposals.multibox.head import MultiBoxConfig
 from proposals.settings import ProposalConfig

@@ -30,11 +30,12 @@ from detector.extraction import dataset_proposals
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.pretrained import CAFFE_INPUT
 from detector.regions.warp import RegionConfig, warp
-from detector.training.loop import Batch, Loop
+from detector.training.loop import Loop
 from detector.training.record import TrainingError
 from detector.training.region_batches import WindowBatches
 from detector.training.regions import FineTuneConfig, FineTuning, start_classifier
 from detector.training.run import train
+from detector.training.task import Batch
 from detector.training.windows import IGNORED, BatchSampler, collect_windows
 from detector.training.workers import load
 from proposals.settings import ProposalConfig

@@ -33,10 +33,11 @@ from detector.data.labelled_images import ImagesConfig, open_images
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import network_input
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
-from detector.training.loop import Batch, Loop
+from detector.training.loop import Loop
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
 from detector.training.run import members, train
+from detector.training.task import Batch
 
 ROOT = Path(__file__).parent.parent
 Train = Callable[..., list[Path]]

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detector.device import DeviceError
-from detector.training.loop import Batch, Loop, carry_on
+from detector.training.loop import Loop, carry_on
 from detector.training.optimisation import TrainingConfig
 from detector.training.record import TrainingError, read_metrics
 from detector.training.scaling import MOST_IN_A_ROW
+from detector.training.task import Batch
 
 SECONDS = ("data_seconds", "compute_seconds", "measure_seconds")
 

@@ -27,13 +27,14 @@ from detector.multibox import MultiBoxModel, load_multibox, load_source, warp_vi
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input
 from detector.training import multibox_features
-from detector.training.loop import Batch, Loop
+from detector.training.loop import Loop
 from detector.training.multibox import MultiBoxTrainingConfig, Views, shares
 from detector.training.multibox_features import cached_features, val_features
 from detector.training.multibox_tasks import HeadTraining, MultiBoxTraining, start_multibox
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
 from detector.training.run import train_multibox
+from detector.training.task import Batch
 from proposals.boxes import iou
 from proposals.locking import InUseError, Lock
 from proposals.merging import propose

@@ -18,8 +18,9 @@ from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.network.backends import build_backend
 from detector.pipeline import Detector
 from detector.settings import DetectorConfig
-from detector.training.loop import Batch, Loop
+from detector.training.loop import Loop
 from detector.training.optimisation import TrainingConfig
+from detector.training.task import Batch
 
 NORMS = ("lrn", "batch", "none")
 

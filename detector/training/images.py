@@ -27,9 +27,9 @@ from detector.data.labelled_images import ImagesConfig, LabelledImages
 from detector.data.readable import Reader
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.network.input import InputConvention, network_input
-from detector.training.loop import Batch
 from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks
+from detector.training.task import Batch
 from detector.training.workers import index_at, load
 
 # The paper: "zero mean", without a scale. These are the usual mean and deviation of ImageNet.

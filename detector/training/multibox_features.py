@@ -27,9 +27,9 @@ from detector.device import autocast, training_precision
 from detector.multibox import MultiBoxModel, warp_view
 from detector.network.input import network_input
 from detector.progress import progress
-from detector.training.loop import Batch
 from detector.training.multibox import Views, shares
 from detector.training.ranks import Ranks
+from detector.training.task import Batch
 from detector.training.workers import index_at, load
 from proposals.files import write_whole
 from proposals.locking import Lock

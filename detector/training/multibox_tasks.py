@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from detector.data.ground_truth import DataError, Dataset, Record
 from detector.multibox import MultiBoxModel, save_multibox
 from detector.network.input import network_input
-from detector.training.loop import Batch
 from detector.training.multibox import MultiBoxTrainingConfig, Views, shares
 from detector.training.multibox_features import PART, Features, whole_inputs
 from detector.training.ranks import Ranks
+from detector.training.task import Batch
 from detector.training.workers import load
 from proposals.multibox.head import MultiBox, MultiBoxHead, decode
 from proposals.multibox.loss import multibox_loss

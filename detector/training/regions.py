@@ -42,12 +42,12 @@ from detector.regions.warp import RegionConfig
 from detector.settings import DetectorConfig
 from detector.training.distillation import DistillationConfig, distillation_loss
 from detector.training.linear import fit_linear
-from detector.training.loop import Batch
 from detector.training.mining import MiningConfig
 from detector.training.optimisation import TrainingConfig
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
 from detector.training.region_batches import RegionBatches
+from detector.training.task import Batch
 from detector.training.windows import IGNORED
 from detector.training.workers import load
 from proposals.settings import ProposalConfig

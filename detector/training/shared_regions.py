@@ -13,8 +13,8 @@ from torch import Tensor
 from detector.network.googlenet import GoogLeNet
 from detector.network.input import network_input
 from detector.regions.maps import FIRST_REGION_LAYER, cut_regions, map_side
-from detector.training.loop import Batch
 from detector.training.regions import FineTuning
+from detector.training.task import Batch
 
 CANVAS = 32  # px; the side of a canvas is a multiple of this
 

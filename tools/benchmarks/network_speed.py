@@ -139,8 +139,9 @@ def time_inference(names: Sequence[str], batches: Sequence[int], repetitions: in
 
 def time_training(batch: int, repetitions: int) -> dict[str, Quartiles]:
     """Measure the images/s of a training step with auxiliary heads, in our loop and in a plain one."""
-    from detector.training.loop import Loop, Task
+    from detector.training.loop import Loop
     from detector.training.optimisation import TrainingConfig
+    from detector.training.task import Task
 
     keep_freed_memory()
     generator = torch.Generator().manual_seed(0)
