@@ -46,6 +46,20 @@ def config(toy_checkpoint: Path, shapes: Path, tmp_path: Path, monkeypatch: pyte
     return CascadeFitConfig(detector, *data, layer=layer, epochs=2, rejection_loss=1.0, cascade_loss=1.0)
 
 
+def test_some_images_of_val_are_those_of_a_list_of_them(config: CascadeFitConfig, shapes: Path, tmp_path: Path) -> None:
+    ids = (shapes / "ImageSets/Main/val.txt").read_text().split()
+    count = len(ids) // 2
+    some = fit_cascade(replace(config, name="some", val_images=count), "cpu")
+    shutil.copytree(shapes, tmp_path / "listed")
+    drawn = sorted(np.random.default_rng(config.seed).permutation(len(ids))[:count].tolist())
+    (tmp_path / "listed/ImageSets/Main/few.txt").write_text("".join(f"{ids[index]}\n" for index in drawn))
+    listed = replace(config, name="listed", val=replace(config.val, root=str(tmp_path / "listed"), split="few"))
+    aps = [[choice.mean_ap for choice in fitted.choices] for fitted in (some, fit_cascade(listed, "cpu"))]
+    assert aps[0] == aps[1]
+    everything = fit_cascade(replace(config, name="all"), "cpu")
+    assert aps[0] != [choice.mean_ap for choice in everything.choices]
+
+
 def test_what_is_written_is_what_was_chosen(config: CascadeFitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(config, rejection_loss=0.0, cascade_loss=0.0)
     fitted = fit_cascade(config, "cpu")

@@ -12,7 +12,8 @@ gets rejection.safetensors and detector.yaml, which `detect --config` takes, and
 of the alternatives on val beside their seconds."""
 EXAMPLES = """
 fit_cascade
-fit_cascade detector.models=[runs/mine/best.safetensors] train.root=DIR val.root=DIR name=mine
+fit_cascade detector.models=[runs/mine/best.safetensors] name=mine \\
+    'train=[{kind: voc, root: DIR, split: train}]' 'val=[{kind: voc, root: DIR, split: val}]'
 fit_cascade detector.extends=fast name=fast images=100
 """
 

@@ -76,6 +76,7 @@ class CascadeFitConfig:
         val: Images on which thresholds are chosen by mean AP, likewise.
         name: Name of the folder in runs/ that everything is written to.
         images: Number of images of train, drawn at random; 0 takes all.
+        val_images: Number of images of val, likewise.
         layer: Architecture of the rejection layer.
         epochs: Passes over the images of train.
         learning_rate: Highest learning rate of the layer.
@@ -91,6 +92,7 @@ class CascadeFitConfig:
     val: Sources
     name: str = "cascade"
     images: int = 240
+    val_images: int = 0
     layer: RejectionLayerConfig = field(default_factory=RejectionLayerConfig)
     epochs: int = 6
     learning_rate: float = 0.002
@@ -100,7 +102,7 @@ class CascadeFitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", "images")
+        check_range(self, "[0, inf)", "images", "val_images")
         check_range(self, "[1, inf)", "epochs")
         check_range(self, "[0, 1]", "rejection_loss", "cascade_loss")
         check_range(self, "(0, inf)", "learning_rate")
@@ -146,8 +148,8 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
         config.detector, rejection=RejectionConfig(), cascade=CascadeConfig(), mirror=False, operating_points=""
     )
     train, val = open_dataset(config.train), open_dataset(config.val)
-    drawn = np.random.default_rng(config.seed).permutation(len(train))[: config.images or None]
-    records = [train.records[index] for index in np.sort(drawn)]
+    records = _drawn(train, config.images, config.seed)
+    val = replace(val, records=tuple(_drawn(val, config.val_images, config.seed)))
     _calibrate(plain, records[:: max(1, len(records) // CALIBRATION)])
     detector = Detector.load(plain, device=device)
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -164,9 +166,10 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
     scored = _score_val(config, detector, model.layer if model else None, val, unread)
     if not scored:
         raise TrainingError(f"no image of val can be read: {'; '.join(unread[-1:]) or 'it has none'}")
+    truth, names = read_truth(config.val), {one.record.image_id for one in scored}
     choices, chosen = choose(
         scored,
-        read_truth(config.val),
+        truth.part(np.array([image_id in names for image_id in truth.image_ids])),
         labels_in(val, detector),
         len(detector.members) - 1,
         suppression=config.detector.suppression,
@@ -185,6 +188,12 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
         temporary.write_text(format_choices(choices, chosen) + "\n", encoding="utf-8")
     draw_choices(choices, chosen, config.folder / "front.png")
     return Fitted(saved, file, choices, chosen)
+
+
+def _drawn(dataset: Dataset, count: int, seed: int) -> list[Record]:
+    """Draw images at random, in the order of the data set; all of them if `count` is 0."""
+    drawn = np.random.default_rng(seed).permutation(len(dataset))[: count or None]
+    return [dataset.records[index] for index in np.sort(drawn)]
 
 
 def _calibrate(config: DetectorConfig, records: Sequence[Record]) -> None:
