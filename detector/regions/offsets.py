@@ -75,12 +75,16 @@ def fit_regression(
         x = features[rows] * factor
         y = torch.from_numpy(offsets[rows.numpy()])
         mean, middle = x.mean(dim=0), y.mean(dim=0)
-        x = x - mean
-        # A class has fewer windows than features: its dual is the smaller system, [W, W].
-        gram = (x @ x.T).double()
-        gram.diagonal().add_(ridge)
-        dual = torch.linalg.solve(gram, y - middle)  # [W, 4]
-        solution = (x.T @ dual.float()).T  # [4, F]
+        x, y = x - mean, y - middle
+        # The smaller of two equal systems is solved, the primal [F, F] or its dual [W, W].
+        if x.shape[0] > x.shape[1]:
+            gram, right = (x.T @ x).double(), x.T.double() @ y
+            gram.diagonal().add_(ridge)
+            solution = torch.linalg.solve(gram, right).float().T  # [4, F]
+        else:
+            gram = (x @ x.T).double()
+            gram.diagonal().add_(ridge)
+            solution = (x.T @ torch.linalg.solve(gram, y).float()).T  # [4, F]
         weight[label] = solution * factor
         bias[label] = middle.float() - solution @ mean
     with torch.no_grad():
