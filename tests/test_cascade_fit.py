@@ -46,6 +46,22 @@ def config(toy_checkpoint: Path, shapes: Path, tmp_path: Path, monkeypatch: pyte
     return CascadeFitConfig(detector, *data, layer=layer, epochs=2, rejection_loss=1.0, cascade_loss=1.0)
 
 
+@pytest.mark.parametrize("models", [1, 2])
+def test_what_else_the_cascade_does_stays(config: CascadeFitConfig, models: int) -> None:
+    mirrored = CascadeConfig(threshold=0.3, best=7, mirror=True)
+    detector = replace(config.detector, models=config.detector.models[:models], cascade=mirrored)
+    fitted = fit_cascade(replace(config, detector=detector), "cpu")
+    written = load_config(DetectorConfig, fitted.detector).cascade
+    assert written.mirror
+    thresholds_of = mirrored if models == 1 else fitted.chosen.cascade
+    assert thresholds_of is not None
+    assert (written.threshold, written.best, written.near) == (
+        thresholds_of.threshold,
+        thresholds_of.best,
+        thresholds_of.near,
+    )
+
+
 def test_some_images_of_val_are_those_of_a_list_of_them(config: CascadeFitConfig, shapes: Path, tmp_path: Path) -> None:
     ids = (shapes / "ImageSets/Main/val.txt").read_text().split()
     count = len(ids) // 2

@@ -70,8 +70,8 @@ class CascadeFitConfig:
     """What to fit, and on which images.
 
     Attributes:
-        detector: The detector. Its rejection and cascade are replaced; there is a rejection layer where its first model
-            cuts regions from maps.
+        detector: The detector. Its rejection and the thresholds of its cascade are replaced; there is a rejection layer
+            where its first model cuts regions from maps.
         train: Images that the rejection layer learns from, a data set or a list of them; their labels are not used.
         val: Images on which thresholds are chosen by mean AP, likewise.
         name: Name of the folder in runs/ that everything is written to.
@@ -177,7 +177,7 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
         rejection_loss=config.rejection_loss,
         cascade_loss=config.cascade_loss,
     )
-    cascade, rejection, saved = chosen.cascade or CascadeConfig(), RejectionConfig(), None
+    cascade, rejection, saved = _with_fitted(config.detector.cascade, chosen.cascade), RejectionConfig(), None
     if model:
         saved = config.folder / "rejection.safetensors"
         save_rejection(saved, replace(model, threshold=chosen.rejection))
@@ -188,6 +188,13 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
         temporary.write_text(format_choices(choices, chosen) + "\n", encoding="utf-8")
     draw_choices(choices, chosen, config.folder / "front.png")
     return Fitted(saved, file, choices, chosen)
+
+
+def _with_fitted(given: CascadeConfig, fitted: CascadeConfig | None) -> CascadeConfig:
+    """The fitted thresholds, with what the given cascade does besides; one model needs them for that alone."""
+    if fitted is None:
+        return given if given.mirror or given.second_pass else CascadeConfig()
+    return replace(given, threshold=fitted.threshold, best=fitted.best, near=fitted.near)
 
 
 def _drawn(dataset: Dataset, count: int, seed: int) -> list[Record]:
