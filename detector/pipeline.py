@@ -106,8 +106,13 @@ class ScoredImage:
         """
         if max_iou is not None and soft_sigma is None:
             soft_sigma = 0.0
-        given: dict[str, Any] = {"min_score": min_score, "max_iou": max_iou, "soft_sigma": soft_sigma, "limit": limit}
-        given["vote"] = vote
+        given: dict[str, Any] = {
+            "min_score": min_score,
+            "max_iou": max_iou,
+            "soft_sigma": soft_sigma,
+            "limit": limit,
+            "vote": vote,
+        }
         config = replace(self.suppression, **{name: value for name, value in given.items() if value is not None})
         min_scores = self.min_scores if min_score is None else None
         if min_scores is not None and not (max_iou is None and soft_sigma is None):

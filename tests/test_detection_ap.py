@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch import nn
+from training_runs import runner
 
 from detector import Detector, DetectorConfig
 from detector.checkpoint import load_checkpoint
@@ -28,7 +28,6 @@ from detector.training.loop import Loop
 from detector.training.ranks import Ranks
 from detector.training.record import TrainingError, read_metrics
 from detector.training.regions import FineTuneConfig
-from detector.training.run import train
 from detector.training.task import Batch
 from proposals.settings import ProposalConfig
 
@@ -53,16 +52,7 @@ def settings(shapes: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module")
 def toy_train(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Runs the settings with some changed; without a folder the run gets one of its own."""
-
-    def run(folder: Path | None = None, *, resume: bool = False, **changes: Any) -> Path:
-        folder = folder or tmp_path_factory.mktemp("training")
-        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            (run_folder,) = train("toy.yaml", [], device="cpu", resume=resume)
-            return run_folder.resolve()
-
-    return run
+    return runner(settings, tmp_path_factory)
 
 
 def independent_ap(

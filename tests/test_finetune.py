@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from foreign_weights import to_caffe
 from safetensors.torch import load_file, save_file
+from training_runs import runner
 
 from detector.checkpoint import CheckpointError, load_checkpoint
 from detector.config import ConfigError, load_config
@@ -34,7 +34,6 @@ from detector.training.loop import Loop
 from detector.training.record import TrainingError
 from detector.training.region_batches import WindowBatches
 from detector.training.regions import FineTuneConfig, FineTuning, start_classifier
-from detector.training.run import train
 from detector.training.task import Batch
 from detector.training.windows import IGNORED, BatchSampler, collect_windows
 from detector.training.workers import load
@@ -72,16 +71,7 @@ def settings(shapes: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module")
 def toy_train(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Runs the settings with some changed; without a folder the run gets one of its own."""
-
-    def run(folder: Path | None = None, *, resume: bool = False, **changes: Any) -> Path:
-        folder = folder or tmp_path_factory.mktemp("training")
-        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            (run_folder,) = train("toy.yaml", [], device="cpu", resume=resume)
-            return run_folder.resolve()
-
-    return run
+    return runner(settings, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

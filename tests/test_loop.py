@@ -102,7 +102,7 @@ def test_patience_ends_a_run_and_a_resumed_one_stays_finished(
     values = [0.5, 0.3, 0.4, 0.35, 0.3, 0.1]
     whole = trained(tmp_path / "whole", Toy([*values]), epochs=9, patience=3)
     assert [row["epoch"] for row in read_metrics(tmp_path / "whole")] == [1, 2, 3, 4, 5]
-    assert (whole.choice.epoch, whole.choice.best) == (2, 0.3)
+    assert (whole.best.epoch, whole.best.value) == (2, 0.3)
     stopped = (
         "stopped after epoch 5 of 9: val_loss was no better than in epoch 2 in 3 measurements in a row (patience=3)"
     )
@@ -128,7 +128,7 @@ def test_patience_ends_a_run_and_a_resumed_one_stays_finished(
         with pytest.raises(KeyboardInterrupt):
             trained(tmp_path / "parts", Toy(values[:4]), epochs=9, patience=3)
     resumed = trained(tmp_path / "parts", Toy(values[4:]), resuming=True, epochs=9, patience=3)
-    assert (resumed.finished_epochs, resumed.choice) == (5, whole.choice)
+    assert (resumed.finished_epochs, resumed.best) == (5, whole.best)
     for name in ("best", "last"):
         first, second = (load_file(tmp_path / part / f"{name}.safetensors") for part in ("whole", "parts"))
         assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
@@ -190,7 +190,7 @@ def test_it_is_chosen_by_the_column_that_is_named(
     rows = list(loop.run())
     assert [row["val_loss"] for row in rows] == losses[1:]
     assert {row["epoch"]: row["val_ap"] for row in rows if "val_ap" in row} == {k: values[k] for k in (2, 4, 5)}
-    assert loop.choice.epoch == (best if criterion == "val_ap" else 3)
+    assert loop.best.epoch == (best if criterion == "val_ap" else 3)
     if criterion == "val_ap":
         kept = {name: tensor.flatten() for name, tensor in load_file(tmp_path / "best.safetensors").items()}
         expected = rare.measured[list(values).index(best)]

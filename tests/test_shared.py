@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import roi_align as torchvision_roi_align
+from training_runs import runner
 
 from detector import Detector, DetectorConfig
 from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
@@ -38,7 +39,6 @@ from detector.regions.maps import (
 from detector.regions.warp import RegionConfig, context_windows
 from detector.training.region_batches import ImageBatches
 from detector.training.regions import FineTuneConfig
-from detector.training.run import train
 from detector.training.shared_regions import SharedTuning, _on_canvas
 from detector.training.windows import IGNORED, ImageSampler, Windows, collect_windows
 
@@ -423,15 +423,7 @@ def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "average_decay": 0.5, "cache": str(tmp_path_factory.mktemp("cache")),
     }  # fmt: skip
 
-    def go(folder: Path | None = None, *, resume: bool = False, **changes: Any) -> Path:
-        folder = folder or tmp_path_factory.mktemp("training")
-        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            (found,) = train("toy.yaml", [], device="cpu", resume=resume)
-            return found.resolve()
-
-    return go
+    return runner(settings, tmp_path_factory)
 
 
 @pytest.mark.parametrize("train_from", ["conv1", "inception_4a", "inception_5a", "inception_5b"])

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from narrow import CLASSES, CONVENTION, picture, shared_classifier
 from safetensors.torch import load_file
 from torch import Tensor
+from training_runs import runner
 
 from detector import Detector, DetectorConfig
 from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoint, save_checkpoint
@@ -35,7 +35,6 @@ from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
 from detector.training.region_batches import WindowBatches
 from detector.training.regions import FineTuneConfig, FineTuning
-from detector.training.run import train
 from detector.training.teacher import Lesson, Teacher
 from detector.training.windows import BatchSampler, Windows, collect_windows
 from proposals.locking import Lock
@@ -124,6 +123,17 @@ def test_probabilities_are_the_detectors(
     assert expected[:, 0].std() > 0.01
     assert np.array_equal(lesson.windows.boxes, windows.boxes)
     assert (lesson.left_out, lesson.unread) == (0, [])
+
+
+def test_operating_points_play_no_part(
+    models: dict[str, str], dataset: Dataset, windows: Windows, tmp_path: Path
+) -> None:
+    config = detector_of(models["warped"])
+    shown = replace(
+        config, operating_points=str(tmp_path / "none.json"), suppression=replace(config.suppression, min_score=None)
+    )
+    each = [lesson_of(one, dataset, windows, tmp_path / str(place)) for place, one in enumerate((config, shown))]
+    assert each[0].digest == each[1].digest
 
 
 def test_a_windows_probabilities_do_not_depend_on_the_others(
@@ -403,15 +413,7 @@ def run(shapes: Path, models: dict[str, str], tmp_path_factory: pytest.TempPathF
         "mining": {"background": 4, "threshold": 0.2, "unlabelled": 0.6}, "distillation": {"weight": 0.5},
     }  # fmt: skip
 
-    def go(folder: Path | None = None, *, resume: bool = False, **changes: Any) -> Path:
-        folder = folder or tmp_path_factory.mktemp("training")
-        (folder / "toy.yaml").write_text(yaml.safe_dump(settings | changes))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            (found,) = train("toy.yaml", [], device="cpu", resume=resume)
-            return found.resolve()
-
-    return go
+    return runner(settings, tmp_path_factory)
 
 
 @pytest.mark.parametrize("mode", ["warp", "shared"])

@@ -89,7 +89,8 @@ def ranked_by_class(matches: Matches, detections: DetectionTable) -> tuple[NDArr
     """
     counted = matches.order[matches.status[matches.order] != IGNORED]
     labels = detections.labels[counted]
-    by_class = np.argsort(labels, kind="stable")
+    # NumPy sorts integers of 16 bits or fewer by radix, ten times as fast.
+    by_class = np.argsort(labels.astype(np.min_scalar_type(len(matches.positives))), kind="stable")
     bounds = np.searchsorted(labels[by_class], np.arange(len(matches.positives) + 1))
     return counted[by_class], bounds
 

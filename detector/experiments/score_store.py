@@ -69,7 +69,7 @@ class ScoreStore:
             new = self._rounded(score(new_boxes))
             seconds += time.perf_counter() - started
             row_of |= {key: row for row, key in enumerate(missing, len(known))}
-            known, found = np.concatenate([known, new_boxes]), _joined(found, new) if found else new
+            known, found = np.concatenate([known, new_boxes]), RegionScores.joined([found, new]) if found else new
             self._write(path, known, found, seconds)
         return found[np.array([row_of[key] for key in wanted], np.int64)]
 
@@ -110,13 +110,6 @@ class ScoreStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
-
-
-def _joined(first: RegionScores, second: RegionScores) -> RegionScores:
-    """Return the scores of two sets of regions, one after the other."""
-    offsets = [part.offsets for part in (first, second) if part.offsets is not None]
-    probabilities = np.concatenate([first.probabilities, second.probabilities])
-    return RegionScores(probabilities, np.concatenate(offsets) if offsets else None)
 
 
 def _missing(known: Boxes, wanted: Sequence[bytes]) -> list[bytes]:

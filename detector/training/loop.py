@@ -30,7 +30,7 @@ from detector.data.ground_truth import listed
 from detector.device import autocast, training_precision
 from detector.measuring import timed
 from detector.progress import progress
-from detector.training.choice import Choice
+from detector.training.best_epoch import BestEpoch
 from detector.training.optimisation import TrainingConfig, build_average, build_optimiser, learning_rate
 from detector.training.ranks import Ranks
 from detector.training.record import Reports, TrainingError, begin
@@ -86,7 +86,7 @@ class Loop:
                 f"{config.accumulate} parts each; set batch to a multiple of {self.ranks.world * config.accumulate}"
             )
         self.step = 0
-        self.choice = Choice(task.criterion, config.patience)
+        self.best = BestEpoch(task.criterion, config.patience)
         self.losses: list[float] = []  # of the current epoch
         self.stopping = False  # set by a signal: save and stop after the current batch
         self.optimiser = build_optimiser(task.network, config)
@@ -109,7 +109,7 @@ class Loop:
     @property
     def done(self) -> bool:
         """Whether the last epoch is measured, or the patience exhausted."""
-        return self.finished_epochs >= self.config.epochs or self.choice.exhausted
+        return self.finished_epochs >= self.config.epochs or self.best.exhausted
 
     def run(self) -> Iterator[dict[str, float]]:
         """Train to the end; yield the metrics of each epoch, and save the state once the caller has taken them.
@@ -173,7 +173,7 @@ class Loop:
         if self._occasional and self._occasional.due(epoch):
             metrics |= self._occasional.measure(network)
         self.losses, self.scaled.skipped = [], 0
-        if self.choice.offer(epoch, metrics) and self.ranks.leads:
+        if self.best.offer(epoch, metrics) and self.ranks.leads:
             self.task.save(network, self.folder / "best.safetensors")
         for name in keep if self.ranks.leads else ():
             self.task.save(network, self.folder / f"{name}.safetensors")
@@ -254,9 +254,9 @@ class Loop:
         state = {
             "step": self.step,
             "data": self.data,
-            "best": self.choice.best,
-            "best_epoch": self.choice.epoch,
-            "worse": self.choice.worse,
+            "best": self.best.value,
+            "best_epoch": self.best.epoch,
+            "worse": self.best.worse,
             "losses": self.losses,
             "scaled": self.scaled.state_dict(),
             "network": self.task.network.state_dict(),
@@ -285,7 +285,7 @@ class Loop:
         if "best_epoch" not in state:
             raise TrainingError(f"{path} was written by an earlier version; name=OTHER starts another run")
         self.step, self.losses = state["step"], state["losses"]
-        self.choice = replace(self.choice, best=state["best"], epoch=state["best_epoch"], worse=state["worse"])
+        self.best = replace(self.best, value=state["best"], epoch=state["best_epoch"], worse=state["worse"])
         self.scaled.load_state_dict(state["scaled"])
         self.task.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
@@ -345,11 +345,11 @@ def carry_on(loop: Loop, config: object, *, resuming: bool, reports: Reports | N
     try:
         for row in loop.run():
             if reports:
-                reports.add(row, str(loop.choice))
+                reports.add(row, str(loop.best))
     finally:
         if reports:
             reports.close()
     if loop.finished_epochs < loop.config.epochs:
-        ranks.say(f"stopped after epoch {loop.finished_epochs} of {loop.config.epochs}: {loop.choice.reason}")
-    ranks.say(f"{folder}/best.safetensors: {loop.choice}")
+        ranks.say(f"stopped after epoch {loop.finished_epochs} of {loop.config.epochs}: {loop.best.reason}")
+    ranks.say(f"{folder}/best.safetensors: {loop.best}")
     ranks.wait()  # the other processes read what the first has written

@@ -202,7 +202,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         ranks.copy_from_first(task.network)
         row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
         if reports:
-            reports.add(row | {"seconds": time.perf_counter() - started}, str(loop.choice))
+            reports.add(row | {"seconds": time.perf_counter() - started}, str(loop.best))
         loop.save_state()
     if config.train_from != "none":
         carry_on(loop, config, resuming=resuming, reports=reports)

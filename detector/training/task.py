@@ -17,7 +17,7 @@ class Task(Protocol):
 
     Attributes:
         network: Network that is trained in place.
-        criterion: Column of the metrics by which the best epoch is chosen, see `Choice`.
+        criterion: Column of the metrics by which the best epoch is chosen, see `BestEpoch`.
         unit: Name of the examples, in the plural.
         batches_per_epoch: Steps between two rows of metrics.
     """

@@ -76,7 +76,7 @@ class Teacher:
     def __init__(self, config: DetectorConfig, classes: ClassTable, cache: Path, ranks: Ranks) -> None:
         # Else the score of a window would depend on the others.
         alone = replace(config.cascade, near=1.0, best=0, second_pass=False)
-        config = replace(config, proposals=ProposalConfig(), regression=False, cascade=alone)
+        config = replace(config, proposals=ProposalConfig(), regression=False, cascade=alone, operating_points="")
         self.ranks = ranks
         self._detector = Detector.load(config, device=str(ranks.device))
         self._columns = 1 + classes.labels_in(self._detector.classes)

@@ -14,7 +14,7 @@ HIGHER_IS_BETTER = ("val_ap",)
 
 
 @dataclass
-class Choice:
+class BestEpoch:
     """The best epoch so far, by one column of the metrics.
 
     An epoch without that column cannot be chosen and does not count for `patience`.
@@ -23,14 +23,14 @@ class Choice:
         column: Name of the column.
         patience: Measurements in a row without a better value after which the training stops; 0 never stops it.
         epoch: The best epoch; 0 is the state before the first step.
-        best: Its value; None before the first measurement.
+        value: Its value in that column; None before the first measurement.
         worse: Measurements in a row since then.
     """
 
     column: str
     patience: int = 0
     epoch: int = 0
-    best: float | None = None
+    value: float | None = None
     worse: int = 0
 
     def offer(self, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -39,10 +39,10 @@ class Choice:
             return False
         value = metrics[self.column]
         sign = -1 if self.column in HIGHER_IS_BETTER else 1
-        if not math.isfinite(value) or (self.best is not None and sign * value >= sign * self.best):
+        if not math.isfinite(value) or (self.value is not None and sign * value >= sign * self.value):
             self.worse += 1
             return False
-        self.epoch, self.best, self.worse = epoch, value, 0
+        self.epoch, self.value, self.worse = epoch, value, 0
         return True
 
     @property
@@ -59,5 +59,5 @@ class Choice:
         )
 
     def __str__(self) -> str:
-        value = "never measured" if self.best is None else f"{self.best:.5g}"
+        value = "never measured" if self.value is None else f"{self.value:.5g}"
         return f"epoch {self.epoch}, chosen by {self.column} ({value})"
