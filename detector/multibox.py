@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from detector.checkpoint import (
+    SHIPPED,
     CheckpointError,
     file_sha256,
     fill,
@@ -33,6 +34,7 @@ from detector.checkpoint import (
     read_header,
     read_metadata,
     read_ranges,
+    weights_format,
     write_weights,
 )
 from detector.data.image import Image
@@ -144,13 +146,14 @@ def find_multibox(name: str) -> Path:
     """Find a weights file by its path, or shipped weights by their name.
 
     Raises:
-        CheckpointError: there is neither.
+        CheckpointError: there is neither; the message lists the shipped weights and how to train some.
     """
     found = find_weights(name)
     if found is None:
+        shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) == FORMAT)
         raise CheckpointError(
-            f"no MultiBox weights {name}; train some: {_training_command(Path(name))}, "
-            "or leave MultiBox out: proposals.multibox.weights=''"
+            f"no MultiBox weights {name}; take the shipped ones: proposals.multibox.weights={' or '.join(shipped)}, "
+            f"train some: {_training_command(Path(name))}, or leave MultiBox out: proposals.multibox.weights=''"
         )
     return found
 

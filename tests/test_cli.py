@@ -120,6 +120,7 @@ def test_the_packages_are_imported_without_torch() -> None:
         ("objects_voc", ImageTrainingConfig),
         ("googlenet_imagenet", ImageTrainingConfig),
         ("multibox_voc", MultiBoxTrainingConfig),
+        ("multibox_voc0712", MultiBoxTrainingConfig),
         ("ilsvrc_multibox", MultiBoxTrainingConfig),
         ("voc_test", EvaluationConfig),
         ("voc07_test", EvaluationConfig),

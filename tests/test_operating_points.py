@@ -14,7 +14,7 @@ import pytest
 from narrow import CLASSES, picture, shared_classifier
 
 from detector import Detector, DetectorConfig, evaluate
-from detector.checkpoint import RegionClassifier, save_checkpoint
+from detector.checkpoint import SHIPPED, RegionClassifier, save_checkpoint
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, OperatingPoint, OperatingPoints, Truth, best_f1_points
 from detector.evaluation.matching import HIT, IGNORED, match
@@ -426,7 +426,8 @@ def test_the_presets_have_theirs(preset: str, caplog: pytest.LogCaptureFixture) 
     caplog.set_level(logging.INFO)
     detector = Detector.load(preset, device="cpu")
     assert f"{preset}.points.json" in caplog.text
+    written = json.loads((SHIPPED / f"{preset}.points.json").read_text())["scores"]
     assert detector.min_scores is not None
-    assert detector.min_scores.shape == (20,)
+    assert dict(zip(detector.classes.names, detector.min_scores.tolist(), strict=True)) == written
     explicit = Detector.load(preset, device="cpu", overrides=["suppression.min_score=0.3"])
     assert explicit.min_scores is None

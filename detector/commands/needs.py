@@ -52,7 +52,7 @@ def check_needs(name: str, data: dict[str, Sources], *, init: str = "", multibox
         try:
             find_multibox(multibox)
         except UserError as error:
-            lines += [*str(error).splitlines(), "  or take the shipped ones: proposals.multibox.weights=multibox_voc"]
+            lines += str(error).splitlines()
     if lines:
         raise UserError("\n".join(lines))
 
