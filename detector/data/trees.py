@@ -143,13 +143,13 @@ class Counterparts:
         return None
 
     def folders(self, folder: Path) -> list[Path]:
-        """Return the existing folders in which the files of a folder may have their others, the likeliest first."""
+        """Return the folders in which the files of a folder may have their others, the likeliest first."""
         if folder not in self._folders:
             self._folders[folder] = [*dict.fromkeys(self._others(folder)), folder]
         return self._folders[folder]
 
     def _others(self, folder: Path) -> Iterator[Path]:
-        """Yield the existing folders in which a part of the path is the other name of its pair, the last part first."""
+        """Yield the folders in which a part of the path is the other name of its pair, or is left out."""
         parts = folder.relative_to(self.root).parts if folder.is_relative_to(self.root) else folder.parts[1:]
         top = Path(*folder.parts[: len(folder.parts) - len(parts)])
         for place in reversed(range(len(parts))):
@@ -159,6 +159,7 @@ class Counterparts:
                     for rest in (parts[place + 1 :], ()):
                         if os.path.isdir(above.joinpath(name, *rest)):
                             yield above.joinpath(name, *rest)
+                yield above.joinpath(*parts[place + 1 :])
         for name in _named(top.joinpath(*parts), self.wanted):  # labels beside a folder of images
             yield top.joinpath(*parts, name)
 
