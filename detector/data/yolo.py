@@ -75,9 +75,10 @@ def read_yolo(
     named = chosen(list(zip(ids_of(images), images, strict=True)), lambda pair: pair, image_list)
     label_files = [tree.labels.find(path) for _, path in named]
     if not any(label_files):
-        looked = dict.fromkeys(str(folder) for _, path in named for folder in tree.labels.folders(path.parent))
+        first = named[0][1]
         raise DataError(
-            f"{root}: none of {len(named):,} images has a label file; looked for NAME.txt in {listed(list(looked), 3)}"
+            f"{root}: none of {len(named):,} images has a label file; looked for {first.stem}.txt in a folder labels "
+            f"and beside {first}"
         )
     names = tree.names(class_names)
     points = tree.settings.points if tree.settings else 0
