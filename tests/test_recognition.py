@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import yaml
+from training_runs import runner
 
+from detector.checkpoint import load_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset, resolved
 from detector.data.ground_truth import DataError
 from detector.data.labelled_images import ImagesConfig, ImagesKind, open_images, resolved_images
@@ -214,7 +217,7 @@ def test_exports(tmp_path: Path, export: Export, caplog: pytest.LogCaptureFixtur
             auto = DataConfig(DatasetKind.auto, str(root), name)
             assert resolved(auto) == config
         (line,) = caplog.messages
-        assert line.startswith(f"{root} is {layout.evidence}")
+        assert line.startswith(f"{root}: {layout.evidence}")
         assert open_dataset(auto).records[0].image_id == record.image_id
         np.testing.assert_allclose(read_truth(auto).areas, [1600 if kind != "voc" else 40 * 40])
 
@@ -415,12 +418,47 @@ def test_real_folders(data_dir: Path, name: str, kind: str, evidence: str) -> No
 # ---- a run
 
 
-def test_a_training_states_the_kind_that_it_saw(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from detector.training.regions import FineTuneConfig
-    from detector.training.run import _recognised
-
-    data = DataConfig(DatasetKind.auto, str(shapes), "train")
-    (run,) = _recognised([FineTuneConfig(name="x", train=data, val=(data, data))])
-    assert isinstance(run, FineTuneConfig)
-    assert run.train == DataConfig(DatasetKind.voc, str(shapes), "train")
-    assert run.val == (run.train, run.train)
+def test_a_training_states_the_kind_that_it_saw(
+    shapes: Path,
+    toy_checkpoint: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two batches on XML and YOLO's text at once, from auto to the written config, which a resumed run agrees with."""
+    boxes = tmp_path / "boxes"
+    photo(boxes / "images/a.jpg")
+    write(boxes / "labels/a.txt", "1 0.3 0.5 0.4 0.5\n0 0.7 0.5 0.3 0.5\n")
+    write(boxes / "classes.txt", "square\ndisc\n")
+    settings = {
+        "name": "toy",
+        "precision": "float32",
+        "init": str(toy_checkpoint),
+        "train": [{"kind": "auto", "root": str(shapes), "split": "train"}, {"kind": "auto", "root": str(boxes)}],
+        "val": {"kind": "auto", "root": str(shapes), "split": "val"},
+        "proposals": {"width": 0, "min_width": 8},
+        "regions": {"size": 64, "context": 4},
+        "linear_batches": 0,
+        "regression_windows": 0,
+        "epochs": 1,
+        "batches_per_epoch": 1,
+        "batch": 8,
+        "foreground": 3,
+        "warmup": 1,
+        "val_batches": 1,
+        "workers": 0,
+        "cache": str(tmp_path / "cache"),
+    }
+    run = runner(settings, tmp_path_factory)
+    with caplog.at_level(logging.INFO):
+        folder = run()
+    seen = [line for line in caplog.messages if "PASCAL VOC: 7 XML files" in line or "YOLO: 1 label file" in line]
+    assert [line.rpartition("; ")[2] for line in seen] == [
+        "reading train",
+        f"{boxes}: YOLO: 1 label file of 1 images, no splits",
+        "reading val",
+    ]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert [part["kind"] for part in (*config["train"], config["val"])] == ["voc", "yolo", "voc"]
+    assert load_checkpoint(folder / "best.safetensors").classes.names == ("disc", "square")
+    run(folder.parent.parent, resume=True)

@@ -185,7 +185,7 @@ def resolved_images(config: ImagesConfig) -> ImagesConfig:
     split = part_named(config.split, folders) if config.split else ""
     if split is None:
         raise no_part(config.split, root, folders)
-    _LOG.info("%s is %s%s", root, finding.evidence, f"; read is {split}" if split else "")
+    _LOG.info("%s: %s%s", root, finding.evidence, f"; reading {split}" if split else "")
     return replace(config, kind=ImagesKind.folder, split=split)
 
 
