@@ -119,7 +119,7 @@ def cvat_darknet(root: Path) -> tuple[str, list[str], str]:
     write(root / "train.txt", "data/obj_train_data/a.jpg\n")
     write(root / "obj.names", "cell\n")
     write(root / "obj.data", "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
-    return "yolo", ["train"], "YOLO: 1 label file of 1 images, split train"
+    return "yolo", ["train"], "YOLO: 1 label file for 1 images, split train"
 
 
 def label_studio_coco(root: Path) -> tuple[str, list[str], str]:
@@ -133,7 +133,7 @@ def label_studio_yolo(root: Path) -> tuple[str, list[str], str]:
     write(root / "labels/0a1b2c-a.txt", ROW)
     write(root / "classes.txt", "cell\n")
     write(root / "notes.json", '{"categories": [{"id": 0, "name": "cell"}], "info": {"year": 2026}}')
-    return "yolo", [""], "YOLO: 1 label file of 1 images, no splits"
+    return "yolo", [""], "YOLO: 1 label file for 1 images, no splits"
 
 
 def label_studio_voc(root: Path) -> tuple[str, list[str], str]:
@@ -145,14 +145,14 @@ def label_studio_voc(root: Path) -> tuple[str, list[str], str]:
 def label_img(root: Path) -> tuple[str, list[str], str]:
     photo(root / "a.jpg")
     xml(root / "a.xml")
-    return "voc", [""], "PASCAL VOC: 1 XML file beside each other, no splits"
+    return "voc", [""], "PASCAL VOC: 1 XML file in the folder itself, no splits"
 
 
 def label_img_yolo(root: Path) -> tuple[str, list[str], str]:
     photo(root / "a.jpg")
     write(root / "a.txt", ROW)
     write(root / "classes.txt", "cell\n")
-    return "yolo", [""], "YOLO: 1 label file of 1 images, no splits"
+    return "yolo", [""], "YOLO: 1 label file for 1 images, no splits"
 
 
 def labelme(root: Path) -> tuple[str, list[str], str]:
@@ -160,7 +160,7 @@ def labelme(root: Path) -> tuple[str, list[str], str]:
     shape = {"label": "cell", "points": [[10, 20], [50, 60]], "shape_type": "rectangle", "flags": {}}
     content = {"version": "5.5.0", "flags": {}, "shapes": [shape], "imagePath": "a.jpg", "imageData": None}
     write(root / "a.json", json.dumps({**content, "imageHeight": 80, "imageWidth": 100}))
-    return "labelme", [""], "labelme: 1 JSON file beside each other, no splits"
+    return "labelme", [""], "labelme: 1 JSON file in the folder itself, no splits"
 
 
 def official_coco(root: Path) -> tuple[str, list[str], str]:
@@ -455,7 +455,7 @@ def test_a_training_states_the_kind_that_it_saw(
     seen = [line for line in caplog.messages if "PASCAL VOC: 7 XML files" in line or "YOLO: 1 label file" in line]
     assert [line.rpartition("; ")[2] for line in seen] == [
         "reading train",
-        f"{boxes}: YOLO: 1 label file of 1 images, no splits",
+        f"{boxes}: YOLO: 1 label file for 1 images, no splits",
         "reading val",
     ]
     config = yaml.safe_load((folder / "config.yaml").read_text())

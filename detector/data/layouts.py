@@ -6,18 +6,15 @@ A layout must be the only one: where two might be meant, the error names both an
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from detector.data.files import Files
 from detector.data.ground_truth import DataError, listed
+from detector.data.json_files import images_of, kind_of_json, split_of
 from detector.data.listing import IMAGE_SUFFIXES, walk
 from detector.data.trees import common_name, in_order, is_part, part_of, summary
 from detector.data.voc import annotation_files
@@ -120,7 +117,7 @@ def _voc(survey: _Survey) -> Finding | None:
 
 def _labelme(survey: _Survey) -> Finding | None:
     files = [path for path in survey.others.get(".json", []) if path.name not in _coco_names(survey)]
-    if not any(_kind_of_json(path) == "labelme" for path in _sample(files)):
+    if not any(kind_of_json(path) == "labelme" for path in _sample(files)):
         return None
     splits = sorted({part for path in files if (part := part_of(path, survey.root))})
     evidence = f"labelme: {_files(len(files), 'JSON')} {_where(files, survey.root, splits)}"
@@ -137,14 +134,14 @@ def _yolo(survey: _Survey) -> Finding | None:
         filled = [path for path in labels if path.stat().st_size]
         if not filled or not all(map(has_labels, filled[:SAMPLE])):
             return None
-        seen = f"{_files(len(labels), 'label')} of {len(tree.labelled):,} images"
+        seen = f"{_files(len(labels), 'label')} for {len(tree.labelled):,} images"
     else:
         return None
     return Finding("yolo", _by_name(tree.parts), f"YOLO: {seen}, {summary(tree.parts) if tree.parts else 'no splits'}")
 
 
 def _coco(survey: _Survey) -> Finding | None:
-    files = [path for path in _sample(survey.others.get(".json", [])) if _kind_of_json(path) == "coco"]
+    files = [path for path in _sample(survey.others.get(".json", [])) if kind_of_json(path) == "coco"]
     official = [path for path in files if path.name.startswith("instances_")]
     files = official or files
     if not files:
@@ -152,11 +149,11 @@ def _coco(survey: _Survey) -> Finding | None:
     parts: dict[str, Part] = {}
     places: dict[str, Path] = {}
     for path in files:
-        split = _split_of(path, survey.root) or ("" if len(files) == 1 else path.stem)
+        split = split_of(path, survey.root) or ("" if len(files) == 1 else path.stem)
         if split in parts:
             raise DataError(f"{places[split]} and {path} may both be the annotations; set data.annotations=FILE")
         relative = path.relative_to(survey.root).as_posix()
-        parts[split], places[split] = Part(split, relative, _images_of(path, split, survey.root)), path
+        parts[split], places[split] = Part(split, relative, images_of(path, split, survey.root)), path
     named = [split for split in parts if split]
     names = listed([part.annotations for part in parts.values()], 3)
     return Finding("coco", _common(parts), f"COCO: annotations in {names}, {summary(named) if named else 'no splits'}")
@@ -212,30 +209,6 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-NONE = msgspec.Raw(b"")
-
-
-class _Keys(msgspec.Struct, gc=False):
-    """The keys by which JSON files are told apart; their values are not decoded."""
-
-    images: msgspec.Raw = NONE
-    annotations: msgspec.Raw = NONE
-    categories: msgspec.Raw = NONE
-    shapes: msgspec.Raw = NONE
-    imagePath: msgspec.Raw = NONE
-
-
-def _kind_of_json(path: Path) -> str:
-    """Return coco or labelme; empty for other JSON and for files that cannot be read."""
-    try:
-        keys = msgspec.json.decode(path.read_bytes(), type=_Keys)
-    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
-        return ""
-    if all(map(bytes, (keys.images, keys.annotations, keys.categories))):
-        return "coco"
-    return "labelme" if bytes(keys.shapes) and bytes(keys.imagePath) else ""
-
-
 def _sample(files: Sequence[Path]) -> Iterator[Path]:
     """Yield the first files of each folder, and those that are named like COCO's."""
     seen: Counter[Path] = Counter()
@@ -247,41 +220,6 @@ def _sample(files: Sequence[Path]) -> Iterator[Path]:
 
 def _coco_names(survey: _Survey) -> set[str]:
     return {path.name for path in survey.others.get(".json", []) if path.name.endswith(".coco.json")}
-
-
-def _split_of(path: Path, root: Path) -> str:
-    """Return the part that a COCO file is named after, or the folder in which it lies."""
-    words = re.split(r"[_\-. ]", path.stem)
-    named = next((word for word in words if is_part(word)), "")
-    return (path.stem.removeprefix("instances_") if named and path.stem.startswith("instances_") else named) or part_of(
-        path, root
-    )
-
-
-def _images_of(path: Path, split: str, root: Path) -> str:
-    """Return the folder of a COCO file's images, relative to the root: where most of the first ones are."""
-    try:
-        rows = msgspec.json.decode(path.read_bytes(), type=_Rows).images[:SAMPLE]
-    except (msgspec.MsgspecError, ValueError):
-        rows = []
-    names = [str(row.file_name) for row in rows]
-    own, above = path.parent, path.parent.parent
-    places = [own, own / "images", root / split, root / "images" / split, root / "images", root, root / "JPEGImages"]
-    places += [root / "images" / "default", above / split, above]
-    counts = []
-    for place in places:
-        files = Files(place)
-        counts.append(sum(os.path.isfile(place / name) or files.find(name) is not None for name in names))
-    best = places[counts.index(max(counts))] if any(counts) else root / (split if (root / split).is_dir() else "images")
-    return best.relative_to(root).as_posix() if best.is_relative_to(root) else ""
-
-
-class _Image(msgspec.Struct, gc=False):
-    file_name: Any = ""
-
-
-class _Rows(msgspec.Struct, gc=False):
-    images: list[_Image]
 
 
 # ---- words
@@ -305,5 +243,5 @@ def _files(count: int, kind: str) -> str:
 def _where(files: Sequence[Path], root: Path, splits: Sequence[str]) -> str:
     """Return the folders of files and the splits, for the evidence."""
     folders = dict.fromkeys(path.parent.relative_to(root).as_posix() for path in files)
-    place = "beside each other" if list(folders) == ["."] else f"in {listed(list(folders), 3)}"
+    place = "in the folder itself" if list(folders) == ["."] else f"in {listed(list(folders), 3)}"
     return f"{place}, {summary(splits) if splits else 'no splits'}"
