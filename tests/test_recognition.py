@@ -119,7 +119,7 @@ def cvat_darknet(root: Path) -> tuple[str, list[str], str]:
     write(root / "train.txt", "data/obj_train_data/a.jpg\n")
     write(root / "obj.names", "cell\n")
     write(root / "obj.data", "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
-    return "yolo", ["train"], "YOLO: 1 label file for 1 images, split train"
+    return "yolo", ["train"], "YOLO: 1 label file for 1 image, split train"
 
 
 def label_studio_coco(root: Path) -> tuple[str, list[str], str]:
@@ -133,7 +133,7 @@ def label_studio_yolo(root: Path) -> tuple[str, list[str], str]:
     write(root / "labels/0a1b2c-a.txt", ROW)
     write(root / "classes.txt", "cell\n")
     write(root / "notes.json", '{"categories": [{"id": 0, "name": "cell"}], "info": {"year": 2026}}')
-    return "yolo", [""], "YOLO: 1 label file for 1 images, no splits"
+    return "yolo", [""], "YOLO: 1 label file for 1 image, no splits"
 
 
 def label_studio_voc(root: Path) -> tuple[str, list[str], str]:
@@ -152,7 +152,7 @@ def label_img_yolo(root: Path) -> tuple[str, list[str], str]:
     photo(root / "a.jpg")
     write(root / "a.txt", ROW)
     write(root / "classes.txt", "cell\n")
-    return "yolo", [""], "YOLO: 1 label file for 1 images, no splits"
+    return "yolo", [""], "YOLO: 1 label file for 1 image, no splits"
 
 
 def labelme(root: Path) -> tuple[str, list[str], str]:
@@ -339,6 +339,18 @@ def test_ilsvrc(tmp_path: Path) -> None:
     assert len(open_dataset(DataConfig(DatasetKind.auto, str(tmp_path), "val"))) == 1
 
 
+@pytest.mark.parametrize("export", [roboflow_yolo, cvat_voc, official_coco])
+def test_an_unpacked_archive_in_a_folder_of_its_own(tmp_path: Path, export: Export) -> None:
+    kind, parts, _ = export(tmp_path / "ds" / "pets.v1")
+    write(tmp_path / "ds/__MACOSX/x", "")
+    write(tmp_path / "ds/.DS_Store", "")
+    layout = recognise(tmp_path / "ds")
+    assert (layout.kind, layout.root, list(layout.parts)) == (kind, tmp_path / "ds/pets.v1", parts)
+    config = resolved(DataConfig(DatasetKind.auto, str(tmp_path / "ds"), parts[0]))
+    assert config == layout.parts[parts[0]]
+    assert len(open_dataset(config)) == 1
+
+
 # ---- refusals
 
 
@@ -384,7 +396,7 @@ def test_nothing(tmp_path: Path) -> None:
     assert message().endswith("images without labels; label them first, for instance with labelme or CVAT")
     write(tmp_path / "a.txt", "a photo of a cat\n")
     write(tmp_path / "notes.json", "{}")
-    assert "it holds 1 images, 1 .txt, 1 .json." in message()
+    assert "it holds 1 image, 1 .txt, 1 .json." in message()
     write(tmp_path / "annotations.xml", "<?xml version='1.0'?><annotations><version>1.1</version></annotations>")
     assert "CVAT's own format: export the task as COCO 1.0" in message()
     with pytest.raises(DataError, match="no data set folder"):
@@ -455,7 +467,7 @@ def test_a_training_states_the_kind_that_it_saw(
     seen = [line for line in caplog.messages if "PASCAL VOC: 7 XML files" in line or "YOLO: 1 label file" in line]
     assert [line.rpartition("; ")[2] for line in seen] == [
         "reading train",
-        f"{boxes}: YOLO: 1 label file for 1 images, no splits",
+        f"{boxes}: YOLO: 1 label file for 1 image, no splits",
         "reading val",
     ]
     config = yaml.safe_load((folder / "config.yaml").read_text())

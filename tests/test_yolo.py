@@ -285,6 +285,14 @@ def test_folders_without_labels_are_no_background(tmp_path: Path) -> None:
     assert dataset.warnings == ("images lie in folders without label files and were left out: 1 (first: a.jpg)",)
 
 
+def test_a_part_without_labels_is_told_from_none(tmp_path: Path) -> None:
+    outer(tmp_path)
+    (tmp_path / "labels/val/val.txt").unlink()
+    assert refusal(tmp_path, "val") == (
+        f"{tmp_path}: the images of val have no label files (such as val.txt for {tmp_path}/images/val/val.jpg)"
+    )
+
+
 def test_names_with_blanks_dots_and_umlauts(tmp_path: Path) -> None:
     for name in ("ein Bär", "a.b.c", "#1"):
         pair(tmp_path, f"images/{name}.jpg", f"labels/{name}.txt", ROW)

@@ -176,10 +176,16 @@ def resolved(config: DataConfig) -> DataConfig:
         part = Part()
     else:
         raise DataError(f"data.split is empty, and {root} has the splits {', '.join(parts)}; set data.split=NAME")
-    _LOG.info("%s: %s%s", root, finding.evidence, f"; reading {part.split}" if part.split else "")
+    place = config.root if finding.root == root else str(finding.root)
+    _LOG.info("%s: %s%s", place, finding.evidence, f"; reading {part.split}" if part.split else "")
     images = config.images or part.images
     return replace(
-        config, kind=DatasetKind[finding.kind], split=part.split, annotations=part.annotations, images=images
+        config,
+        kind=DatasetKind[finding.kind],
+        root=place,
+        split=part.split,
+        annotations=part.annotations,
+        images=images,
     )
 
 

@@ -181,12 +181,13 @@ def resolved_images(config: ImagesConfig) -> ImagesConfig:
         shared = ("root", "split", "annotations", "images", "image_list")
         found = resolved(DataConfig(DatasetKind.auto, **{key: getattr(config, key) for key in shared}))
         return replace(config, kind=ImagesKind[found.kind.name], **{key: getattr(found, key) for key in shared})
-    folders = [path.name for path in _folders(root)]
+    place = config.root if finding.root == root else str(finding.root)
+    folders = [path.name for path in _folders(Path(place).expanduser())]
     split = part_named(config.split, folders) if config.split else ""
     if split is None:
         raise no_part(config.split, root, folders)
-    _LOG.info("%s: %s%s", root, finding.evidence, f"; reading {split}" if split else "")
-    return replace(config, kind=ImagesKind.folder, split=split)
+    _LOG.info("%s: %s%s", place, finding.evidence, f"; reading {split}" if split else "")
+    return replace(config, kind=ImagesKind.folder, root=place, split=split)
 
 
 def _listed(images: LabelledImages, image_list: str) -> LabelledImages:

@@ -16,13 +16,16 @@ from typing import NamedTuple
 from detector.data.ground_truth import DataError, listed
 from detector.data.json_files import images_of, kind_of_json, split_of
 from detector.data.listing import IMAGE_SUFFIXES, walk
-from detector.data.trees import common_name, in_order, is_part, part_of, summary
+from detector.data.trees import IMAGE_FOLDERS, LABEL_FOLDERS, common_name, counted, in_order, is_part, part_of, summary
 from detector.data.voc import annotation_files
 from detector.data.yolo import has_labels
 from detector.data.yolo_layout import YoloTree
 
 SAMPLE = 5
 """Files of a folder that are opened to recognise their kind."""
+
+NAMED = {name.lower() for name in (*IMAGE_FOLDERS, *LABEL_FOLDERS, "ImageSets")}
+"""Names of folders that belong to a layout."""
 
 LOOKED_FOR = """\
   PASCAL VOC: XML files with <annotation>, in Annotations or beside the images
@@ -49,11 +52,13 @@ class Finding:
         parts: Settings of each part, by common name: val for one that is called valid. {"": ...} where there are none;
             empty for folder.
         evidence: One sentence on what was seen.
+        root: The folder, or the one inside it where it holds nothing else, as unpacked archives do.
     """
 
     kind: str
     parts: Mapping[str, Part]
     evidence: str
+    root: Path
 
 
 @dataclass
@@ -82,6 +87,7 @@ def find_layout(root: Path) -> Finding:
     """
     if not root.is_dir():
         raise DataError(f"no data set folder {str(root)!r}")
+    root = _unwrapped(root)
     if (root / "ImageSets" / "DET").is_dir() or (root / "Annotations" / "DET").is_dir():
         return _ilsvrc(root)
     survey = _Survey(root)
@@ -96,12 +102,22 @@ def find_layout(root: Path) -> Finding:
     return found[0]
 
 
+def _unwrapped(root: Path) -> Path:
+    """Go into folders that are all that a folder holds, unless their names say what is in them."""
+    while True:
+        entries = [entry for entry in root.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+        inner = entries[0] if len(entries) == 1 else root
+        if not inner.is_dir() or inner == root or is_part(inner.name) or inner.name.lower() in NAMED:
+            return root
+        root = inner
+
+
 def _ilsvrc(root: Path) -> Finding:
     stems = sorted(path.stem for path in (root / "ImageSets" / "DET").glob("*.txt"))
     splits = [stem for stem in stems if not re.fullmatch(r"train_\d+", stem)]
     if (root / "Annotations" / "DET" / "val").is_dir():
         splits += [name for name in ("val1", "val2") if name not in splits]
-    return Finding("ilsvrc", _by_name(splits), f"ILSVRC DET: ImageSets/DET, {summary(splits or ['none'])}")
+    return Finding("ilsvrc", _by_name(splits), f"ILSVRC DET: ImageSets/DET, {summary(splits or ['none'])}", root)
 
 
 def _voc(survey: _Survey) -> Finding | None:
@@ -112,7 +128,9 @@ def _voc(survey: _Survey) -> Finding | None:
     lists = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
     splits = [name for name in lists if "_" not in name] or lists
     splits = splits or sorted({part for path in files if (part := part_of(path, root))})
-    return Finding("voc", _by_name(splits), f"PASCAL VOC: {_files(len(files), 'XML')} {_where(files, root, splits)}")
+    return Finding(
+        "voc", _by_name(splits), f"PASCAL VOC: {counted(len(files), 'XML file')} {_where(files, root, splits)}", root
+    )
 
 
 def _labelme(survey: _Survey) -> Finding | None:
@@ -120,8 +138,8 @@ def _labelme(survey: _Survey) -> Finding | None:
     if not any(kind_of_json(path) == "labelme" for path in _sample(files)):
         return None
     splits = sorted({part for path in files if (part := part_of(path, survey.root))})
-    evidence = f"labelme: {_files(len(files), 'JSON')} {_where(files, survey.root, splits)}"
-    return Finding("labelme", _by_name(splits), evidence)
+    evidence = f"labelme: {counted(len(files), 'JSON file')} {_where(files, survey.root, splits)}"
+    return Finding("labelme", _by_name(splits), evidence, survey.root)
 
 
 def _yolo(survey: _Survey) -> Finding | None:
@@ -134,10 +152,11 @@ def _yolo(survey: _Survey) -> Finding | None:
         filled = [path for path in labels if path.stat().st_size]
         if not filled or not all(map(has_labels, filled[:SAMPLE])):
             return None
-        seen = f"{_files(len(labels), 'label')} for {len(tree.labelled):,} images"
+        seen = f"{counted(len(labels), 'label file')} for {counted(len(tree.labelled), 'image')}"
     else:
         return None
-    return Finding("yolo", _by_name(tree.parts), f"YOLO: {seen}, {summary(tree.parts) if tree.parts else 'no splits'}")
+    evidence = f"YOLO: {seen}, {summary(tree.parts) if tree.parts else 'no splits'}"
+    return Finding("yolo", _by_name(tree.parts), evidence, survey.root)
 
 
 def _coco(survey: _Survey) -> Finding | None:
@@ -156,7 +175,8 @@ def _coco(survey: _Survey) -> Finding | None:
         parts[split], places[split] = Part(split, relative, images_of(path, split, survey.root)), path
     named = [split for split in parts if split]
     names = listed([part.annotations for part in parts.values()], 3)
-    return Finding("coco", _common(parts), f"COCO: annotations in {names}, {summary(named) if named else 'no splits'}")
+    evidence = f"COCO: annotations in {names}, {summary(named) if named else 'no splits'}"
+    return Finding("coco", _common(parts), evidence, survey.root)
 
 
 def _folders(survey: _Survey) -> Finding | None:
@@ -172,14 +192,15 @@ def _folders(survey: _Survey) -> Finding | None:
     return Finding(
         "folder",
         {},
-        f"one folder a class: {len(classes):,} classes ({listed(classes, 5)}), {len(survey.images):,} images"
+        f"one folder a class: {len(classes):,} classes ({listed(classes, 5)}), {counted(len(survey.images), 'image')}"
         + (f", {summary(parts)}" if parts else ""),
+        root,
     )
 
 
 def _nothing(survey: _Survey) -> DataError:
     kinds = Counter({suffix or "without suffix": len(paths) for suffix, paths in survey.others.items()})
-    counts = [f"{len(survey.images):,} images"] * bool(survey.images)
+    counts = [counted(len(survey.images), "image")] * bool(survey.images)
     counts += [f"{count:,} {suffix}" for suffix, count in kinds.most_common(5)]
     lines = [f"{survey.root}: no data set is recognised; it holds {', '.join(counts) or 'no files'}. Looked for:"]
     hint = ""
@@ -234,10 +255,6 @@ def _common(parts: Mapping[str, Part]) -> dict[str, Part]:
     names = [common_name(part) for part in parts]
     named = dict(zip(names if len(set(names)) == len(names) else parts, parts.values(), strict=True))
     return {name: named[name] for name in in_order(named)}
-
-
-def _files(count: int, kind: str) -> str:
-    return f"{count:,} {kind} {'file' if count == 1 else 'files'}"
 
 
 def _where(files: Sequence[Path], root: Path, splits: Sequence[str]) -> str:

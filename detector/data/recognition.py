@@ -18,7 +18,7 @@ class Layout:
 
     Attributes:
         kind: voc, coco, yolo, labelme, ilsvrc, or folder (one folder a class, for classifiers of whole images).
-        root: Its folder.
+        root: Its folder: the given one, or the one inside it where that holds nothing else.
         parts: Settings of each part, by name: train, val and test also where the folders are called training, valid
             or testing. {"": settings} where the folder has no parts; empty for kind folder.
         evidence: What was seen, one sentence for the user.
@@ -39,6 +39,7 @@ def recognise(root: Path) -> Layout:
     """
     finding = find_layout(root)
     parts = {
-        name: DataConfig(DatasetKind[finding.kind], str(root), **part._asdict()) for name, part in finding.parts.items()
+        name: DataConfig(DatasetKind[finding.kind], str(finding.root), **part._asdict())
+        for name, part in finding.parts.items()
     }
-    return Layout(finding.kind, root, parts, finding.evidence)
+    return Layout(finding.kind, finding.root, parts, finding.evidence)

@@ -193,6 +193,15 @@ def in_order(parts: Collection[str]) -> list[str]:
     return sorted(parts, key=lambda part: first.index(common_name(part)) if common_name(part) in first else 3)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "image"), counted(1200, "XML file")
+    ('1 image', '1,200 XML files')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def summary(parts: Collection[str]) -> str:
     """Return the names of parts for a sentence.
 

@@ -85,9 +85,10 @@ def read_yolo(
     warnings: tuple[str, ...] = ()
     if not names:
         names = _numbered(tree, [path for path in label_files if path], points)
+        called = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         warnings = (
-            f"{root}: no file names the classes (data.yaml, classes.txt, obj.names); they are called {names[0]} to "
-            f"{names[-1]}; name them in their order:  data.classes=[...]",
+            f"{root}: no file names the classes (data.yaml, classes.txt, obj.names); they are called {called}; name "
+            "them in their order:  data.classes=[...]",
         )
     classes = ClassTable(tuple(map(composed, names)), (None,) * len(names), tuple(range(len(names))))
     reader = _Reader(root, classes, points, tree.repairs, as_written)

@@ -92,7 +92,7 @@ class YoloTree:
         base = self.settings.base if self.settings else self.root
         stated = stated or self.lists
         if not stated:
-            return in_part(self.labelled, self.root, split)
+            return self._in_folders(split)
         chosen = list(stated) if not split else [part_named(split, stated) or ""]
         if chosen == [""]:
             raise no_part(split, self.settings.path if self.settings else self.root, stated)
@@ -101,6 +101,20 @@ class YoloTree:
             for text in stated[part]:
                 found |= dict.fromkeys(self._images_at(text, base, part))
         return list(found)
+
+    def _in_folders(self, split: str) -> list[Path]:
+        """Return the images of a part that folders make."""
+        try:
+            return in_part(self.labelled, self.root, split)
+        except DataError as error:
+            try:
+                unlabelled = in_part(files_below(self.root, IMAGE_SUFFIXES), self.root, split)
+            except DataError:
+                raise error from None
+            raise DataError(
+                f"{self.root}: the images of {split} have no label files (such as {unlabelled[0].stem}.txt for "
+                f"{unlabelled[0]})"
+            ) from error
 
     def names(self, stated: Sequence[str]) -> tuple[str, ...]:
         """Return the names of classes 0, 1, ...; empty where no file names them.
