@@ -111,7 +111,7 @@ def test_names_of_the_whole_folder_make_the_classes(tmp_path: Path, parts: str) 
     assert read_voc(tmp_path, "train").classes.names == VOC_CLASSES
     mark(tmp_path / "val/b.xml", "person", "hat")
     expected = (
-        "data.classes is empty: taken are the names in all 2 XML files, sorted: hat, person; 'hat' is none of VOC's 20",
+        "data.classes is empty; the names in 2 XML files, sorted, are taken: hat, person; 'hat' is none of VOC's 20",
     )
     for split in ("train", "val"):
         dataset = read_voc(tmp_path, split)
@@ -125,7 +125,7 @@ def test_names_of_the_whole_folder_make_the_classes(tmp_path: Path, parts: str) 
 def test_own_names_alone(tmp_path: Path) -> None:
     mark(tmp_path / "a.xml", "WBC", "RBC", "Wei\u00dfes")
     (line,) = read_voc(tmp_path).warnings
-    assert line == "data.classes is empty: taken are the names in all 1 XML files, sorted: RBC, WBC, Wei\u00dfes"
+    assert line == "data.classes is empty; the names in 1 XML file, sorted, are taken: RBC, WBC, Wei\u00dfes"
 
 
 def test_a_malformed_file_outside_the_split_costs_nothing(tmp_path: Path) -> None:

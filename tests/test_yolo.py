@@ -267,6 +267,14 @@ def test_a_part_of_several_folders_and_a_list(tmp_path: Path) -> None:
     assert dataset.warnings == ("images of a list are not there and were left out: 1 (first: ./images/other/gone.jpg)",)
 
 
+def test_a_part_of_relative_and_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair(tmp_path, "set/images/a.jpg", "set/labels/a.txt", ROW)
+    pair(tmp_path, "more/images/a.jpg", "more/labels/a.txt", ROW)
+    write(tmp_path / "set/data.yaml", f"train: [images, {tmp_path}/more/images]\n" + NAMES)
+    monkeypatch.chdir(tmp_path)
+    assert list(boxes_of(read_yolo(Path("set"), "train"))) == ["set/images/a", "more/images/a"]
+
+
 def test_any_folder_is_a_split_by_its_name(tmp_path: Path) -> None:
     for folder in ("north", "south"):
         pair(tmp_path, f"images/{folder}/{folder}.jpg", f"labels/{folder}/{folder}.txt", ROW)
@@ -288,6 +296,7 @@ def test_folders_without_labels_are_no_background(tmp_path: Path) -> None:
 def test_a_part_without_labels_is_told_from_none(tmp_path: Path) -> None:
     outer(tmp_path)
     (tmp_path / "labels/val/val.txt").unlink()
+    assert read_yolo(tmp_path, "train").warnings == ()
     assert refusal(tmp_path, "val") == (
         f"{tmp_path}: the images of val have no label files (such as val.txt for {tmp_path}/images/val/val.jpg)"
     )

@@ -172,8 +172,9 @@ def ids_of(paths: Sequence[Path]) -> list[str]:
     """
     if not paths:
         return []
-    shared = os.path.commonpath([path.parent for path in paths])
-    ids = [composed(path.relative_to(shared).with_suffix("").as_posix()) for path in paths]
+    whole = [Path(os.path.abspath(path)) for path in paths]  # data.yaml may state either kind
+    shared = os.path.commonpath([path.parent for path in whole])
+    ids = [composed(path.relative_to(shared).with_suffix("").as_posix()) for path in whole]
     twice = next((name for name, count in Counter(ids).items() if count > 1), None)
     if twice is not None:
         alike = [path for path, name in zip(paths, ids, strict=True) if name == twice]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detector.data.ground_truth import ClassTable, DataError, composed, listed
+from detector.data.trees import counted
 from detector.data.voc_xml import Annotation, names_in
 from detector.progress import progress
 from detector.words import list_override
@@ -64,7 +65,8 @@ def class_names_of(stated: Sequence[str], files: Sequence[Path]) -> tuple[tuple[
     if not foreign:
         return VOC_CLASSES, ()
     names = tuple(sorted(found))
-    line = f"data.classes is empty: taken are the names in all {len(files):,} XML files, sorted: {listed(names, 30)}"
+    count = counted(len(files), "XML file")
+    line = f"data.classes is empty; the names in {count}, sorted, are taken: {listed(names, 30)}"
     if len(foreign) < len(names):  # perhaps a slip of the pen
         line += f"; {listed([repr(name) for name in foreign])} {'is' if len(foreign) == 1 else 'are'} none of VOC's 20"
     return names, (line,)

@@ -49,6 +49,7 @@ class YoloTree:
 
     def __post_init__(self) -> None:
         self.labels = Counterparts(self.root, (".txt",), IMAGE_FOLDERS, LABEL_FOLDERS)
+        self.unlabelled: list[Path] = []  # known once `labelled` is
 
     @cached_property
     def settings(self) -> YoloSettings | None:
@@ -75,11 +76,7 @@ class YoloTree:
         """All images in folders that have label files for some of their images."""
         images = files_below(self.root, IMAGE_SUFFIXES)
         folders = {path.parent for path in images if self.labels.find(path)}
-        left_out = [path for path in images if path.parent not in folders]
-        if folders and left_out:
-            self.repairs.note(
-                "images lie in folders without label files and were left out", left_out[0].name, len(left_out)
-            )
+        self.unlabelled = [path for path in images if path.parent not in folders]
         return [path for path in images if path.parent in folders]
 
     def images(self, split: str) -> list[Path]:
@@ -105,16 +102,23 @@ class YoloTree:
     def _in_folders(self, split: str) -> list[Path]:
         """Return the images of a part that folders make."""
         try:
-            return in_part(self.labelled, self.root, split)
+            images = in_part(self.labelled, self.root, split)
         except DataError as error:
             try:
-                unlabelled = in_part(files_below(self.root, IMAGE_SUFFIXES), self.root, split)
+                unlabelled = in_part(self.unlabelled, self.root, split)
             except DataError:
                 raise error from None
             raise DataError(
                 f"{self.root}: the images of {split} have no label files (such as {unlabelled[0].stem}.txt for "
                 f"{unlabelled[0]})"
             ) from error
+        own = {part_of(path, self.root) for path in images} if split else set()
+        others = [path for path in self.unlabelled if not own or part_of(path, self.root) in {"", *own}]
+        if images and others:
+            self.repairs.note(
+                "images lie in folders without label files and were left out", others[0].name, len(others)
+            )
+        return images
 
     def names(self, stated: Sequence[str]) -> tuple[str, ...]:
         """Return the names of classes 0, 1, ...; empty where no file names them.
