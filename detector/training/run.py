@@ -29,9 +29,11 @@ from detector.data.labelled_images import open_images
 from detector.device import keep_freed_memory, training_precision
 from detector.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
+from detector.measuring import timed
 from detector.multibox import MultiBoxModel, load_multibox, trunk_of
-from detector.training.detection_ap import detection_ap
+from detector.training.detection_ap import DetectionAP, detection_ap
 from detector.training.distillation import DistillationConfig
+from detector.training.facts import of_boxes, of_images
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.jitter import Jitter
 from detector.training.loop import Loop, carry_on
@@ -40,14 +42,16 @@ from detector.training.multibox import MultiBoxTrainingConfig, Views
 from detector.training.multibox_features import cached_features, val_features
 from detector.training.multibox_tasks import HeadTraining, MultiBoxTraining, start_multibox
 from detector.training.optimisation import TrainingConfig
+from detector.training.own_detector import describe_outcome, measure_outcome, save_settings
 from detector.training.ranks import Ranks, joined
-from detector.training.record import Reports, TrainingError, begin, check_folder, owned
+from detector.training.record import PAGE, Reports, TrainingError, begin, check_folder, owned
 from detector.training.refit import refit
 from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
 from detector.training.regions import FineTuneConfig, FineTuning, start_classifier
 from detector.training.regression import add_regression
 from detector.training.shared_regions import SharedTuning
 from detector.training.teacher import Teacher
+from detector.training.tensorboard import check_tensorboard
 from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, Windows, collect_windows
 from proposals.boxes import Boxes
 from proposals.files import write_whole
@@ -86,6 +90,7 @@ def train(
     with joined(device) as ranks:
         for member, folder in zip(runs, folders, strict=True):
             training_precision(member.precision, ranks.device)  # refused before anything is computed
+            check_tensorboard(member.tensorboard)
             with owned(folder, leads=ranks.leads):
                 if isinstance(member, FineTuneConfig):
                     unread += _train_regions(member, folder, ranks, resume)
@@ -94,21 +99,38 @@ def train(
                 elif isinstance(member, MultiBoxTrainingConfig):
                     unread += _train_multibox(member, folder, ranks, resume)
     if ranks.leads:
-        weights = [f"{folder}/best.safetensors" for folder in folders]
-        regression = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
-        arguments = {
-            "regions": f"models=[{','.join(weights)}]{'' if regression else ' regression=false'}",
-            "images": f"--models {' '.join(weights)}",
-            "multibox": f"proposals.multibox.weights={weights[0]}",
-        }
-        user = command("classify" if task == "images" else "detect")
-        print(f"done: {user} image.jpg {arguments[task]}")
+        for text, words in next_commands(runs, folders).items():
+            print(f"{text}: {words}")
     if unread:
         raise TrainingError(
             f"trained to the end without {len(unread)} images that cannot be read (the first: {unread[0]}); "
             "fix or remove them"
         )
     return folders
+
+
+def next_commands(runs: Sequence[TrainingConfig], folders: Sequence[Path]) -> dict[str, str]:
+    """List what to do after a training, a description -> a command or a file; the use of the weights comes last.
+
+    Args:
+        runs: The configs of the runs of an ensemble, or of a single one.
+        folders: Their folders.
+    """
+    of_head = isinstance(runs[0], MultiBoxTrainingConfig) and runs[0].train_from == "none"
+    pages = " ".join(str(folder / ("head" if of_head else "") / PAGE) for folder in folders)
+    weights = [f"{folder}/best.safetensors" for folder in folders]
+    if isinstance(runs[0], ImageTrainingConfig):
+        return {"page": pages, "done": f"{command('classify')} image.jpg --models {' '.join(weights)}"}
+    if isinstance(runs[0], MultiBoxTrainingConfig):
+        return {"page": pages, "done": f"{command('detect')} image.jpg proposals.multibox.weights={weights[0]}"}
+    first, together = folders[0], f"models=[{','.join(weights)}]"
+    several = len(folders) > 1
+    evaluation = f" name={first.name}_ensemble detector.{together}" if several else ""
+    return {
+        "page": pages,
+        "evaluate on val": f"{command('eval_map')} --config {first}/evaluation.yaml{evaluation}",
+        "done": f"{command('detect')} image.jpg --config {first}/detector.yaml{f' {together}' if several else ''}",
+    }
 
 
 def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
@@ -152,7 +174,10 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
         for images, part in ((train_set, config.train), (val_set, config.val))
     ]
     task = ImageTraining(config, classifier, train_set, val_set, ranks)
-    carry_on(Loop(task, config, folder, ranks, data=" ".join(data)), config, resuming=resuming)
+    loop = Loop(task, config, folder, ranks, data=" ".join(data))
+    reports = carry_on(loop, config, resuming=resuming, training=of_images(config, train_set, val_set))
+    if reports:
+        reports.finish(loop.best, commands=next_commands([config], [folder]))
     return task.unread
 
 
@@ -190,22 +215,28 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     task = (SharedTuning if classifier.shared else FineTuning)(config, classifier, train_batches, val_batches, ranks)
     measure = detection_ap(config, classifier, val_batches.dataset, boxes, ranks)
     loop = Loop(task, config, folder, ranks, data=f"{digest} {val_digest}", occasional=measure)
-    reports = None
+    training, reports = of_boxes(config, train_set, val_set, config.epochs), None
     if not resuming:
         started = time.perf_counter()
         if ranks.leads:
             begin(folder, config, ranks.device)
-            reports = Reports(folder)
+            reports = Reports(folder, training=training, tensorboard=config.tensorboard)
+            reports.write_page("running")
             if config.linear_batches:
                 task.fit_last_layer()
         ranks.wait()
         ranks.copy_from_first(task.network)
-        row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
+        spent: dict[str, float] = {}
+        with timed(spent, "measure_seconds"):
+            row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
         if reports:
-            reports.add(row | {"seconds": time.perf_counter() - started}, str(loop.best))
+            reports.add(row | spent | {"seconds": time.perf_counter() - started}, loop.best)
         loop.save_state()
     if config.train_from != "none":
-        carry_on(loop, config, resuming=resuming, reports=reports)
+        reports = carry_on(loop, config, resuming=resuming, reports=reports, training=training)
+    elif resuming:
+        loop.load_state()
+        reports = Reports(folder, training=training, tensorboard=config.tensorboard) if ranks.leads else None
     if config.regression_windows and ranks.leads:
         overlaps = add_regression(task, folder / "best.safetensors")
         if overlaps:
@@ -216,7 +247,31 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         old, new = refit(task, folder)
         pairs = ", ".join(f"{name} {value:.4f} -> {new[name]:.4f}" for name, value in old.items())
         ranks.say(f"{folder}/refit.safetensors: last layer fitted anew, {pairs}")
+    _finish(config, loop, measure, reports)
     return unread + more
+
+
+def _finish(config: FineTuneConfig, loop: Loop, measure: DetectionAP, reports: Reports | None) -> None:
+    """Measure the finished detector on val and complete the record, unless that was done before the run was resumed."""
+    folder, ranks = loop.folder, loop.ranks
+    if ranks.from_first(reports is not None and reports.finished):
+        return
+    if ranks.leads:
+        save_settings(config, folder, measure)
+    outcome = None
+    if not config.operating_points:
+        ranks.say("no operating points (operating_points=false)")
+    elif not measure.has_objects:
+        ranks.say(
+            f"no operating points: the {len(measure.dataset)} images of val on which AP is measured have no object"
+        )
+    else:
+        outcome = measure_outcome(config, folder, measure)
+    if reports:
+        if outcome:
+            ranks.say(f"the detector of {folder}/detector.yaml on {len(measure.dataset)} images of val,")
+            ranks.say("and precision and recall of what it shows:", *describe_outcome(outcome))
+        reports.finish(loop.best, outcome, next_commands([config], [folder]))
 
 
 def _region_batches(
@@ -337,14 +392,22 @@ def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, 
     measured = val_features(val_set, model, ranks, training_precision(config.precision, ranks.device))
     of_head = replace(config, **vars(config.heads))
     head = HeadTraining(of_head, model, features, val_set, measured, ranks)
-    carry_on(Loop(head, of_head, folder / "head", ranks, data=data), config, resuming=resuming)
+    first = Loop(head, of_head, folder / "head", ranks, data=data)
+    training = of_boxes(config, train_set, val_set, of_head.epochs)
+    reports = carry_on(first, config, resuming=resuming, training=replace(training, name=f"{config.name}: head"))
+    if reports:
+        reports.finish(first.best)
 
     if config.train_from != "none":
         resuming = check_folder(folder, config, resume=resume)
         best = load_multibox(folder / "head" / "best.safetensors")
         model.network.head.load_state_dict(best.network.head.state_dict())
         task = MultiBoxTraining(config, model, views, val_set, ranks)
-        carry_on(Loop(task, config, folder, ranks, data=data), config, resuming=resuming)
+        loop = Loop(task, config, folder, ranks, data=data)
+        training = replace(training, epochs=config.epochs)
+        reports = carry_on(loop, config, resuming=resuming, training=training)
+        if reports:
+            reports.finish(loop.best, commands=next_commands([config], [folder]))
     elif ranks.leads:
         with write_whole(folder / "best.safetensors") as path:
             shutil.copyfile(folder / "head" / "best.safetensors", path)
