@@ -747,9 +747,9 @@ def test_train_ends_with_the_next_command(
     assert row[1] == "0/10"
     assert all(len(line) <= 80 for line in captured.err.splitlines() if re.search(r": +(epoch|0/10) +", line))
     assert lines == [
-        "page: runs/toy/report.html",
-        "evaluate on val: python tools/eval_map.py --config runs/toy/evaluation.yaml",
-        "done: python tools/detect.py image.jpg --config runs/toy/detector.yaml",
+        "done: runs/toy/report.html",
+        "evaluate: python tools/eval_map.py --config runs/toy/evaluation.yaml",
+        "detect: python tools/detect.py image.jpg --config runs/toy/detector.yaml",
     ]
     noise(workplace / "image.jpg")
     assert tool("detect")(lines[-1].split()[3:]) == 0

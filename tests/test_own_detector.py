@@ -102,12 +102,12 @@ def test_the_printed_commands_use_the_detector_that_was_measured(
     assert tool("train_classifier")(["--config", "toy.yaml", "--device", "cpu"]) == 0
     captured = capsys.readouterr()
     commands = dict(line.split(": ", 1) for line in captured.out.splitlines())
-    reader = read(Path(commands["page"]))
+    reader = read(Path(commands["done"]))
     points = read_points(Path("runs/toy/best.points.json"))
     written = json.loads(points.path.read_text())
 
     # eval_map runs its own way over the same images; what it finds is what the training said.
-    assert tool("eval_map")([*commands["evaluate on val"].split()[2:], "--device", "cpu", "resamples=0"]) == 0
+    assert tool("eval_map")([*commands["evaluate"].split()[2:], "--device", "cpu", "resamples=0"]) == 0
     report = json.loads(Path("runs/toy_val/report.json").read_text())
     theirs = json.loads(Path("runs/toy_val/operating_points.json").read_text())
     assert report["mean_ap"] > 0.2
@@ -119,7 +119,7 @@ def test_the_printed_commands_use_the_detector_that_was_measured(
 
     # detect shows each class from there.
     image = str(workplace / "JPEGImages/val0.png")
-    arguments = [image if word == "image.jpg" else word for word in commands["done"].split()[2:]]
+    arguments = [image if word == "image.jpg" else word for word in commands["detect"].split()[2:]]
     assert tool("detect")([*arguments, "--device", "cpu"]) == 0
     assert "best.points.json" in capsys.readouterr().err
     record = json.loads(Path("detections/val0.json").read_text())

@@ -22,7 +22,7 @@ from detector.evaluation.truth import HALF_OPEN, Truth, convert
 
 WORST, BEST = 8, 4
 MISTAKEN = 6  # most images of each kind of mistake
-SIDE, SMALL = 480, 360  # px, longest side of a thumbnail
+SIDE, SMALL = 480, 400  # px, longest side of a thumbnail
 FALSE_DRAWN = 15  # most false positives drawn on an image, those with the highest scores
 KINDS = ("missed", "false", "hit", "truth", "ignored")  # kinds of frames, most important first
 LABEL_HEIGHT, LETTER = 18.0, 7.4  # px of a thumbnail
@@ -101,7 +101,7 @@ def missed_and_false(
 ) -> tuple[list[Picture], list[Picture]]:
     """Find the images that miss most objects, and those with the false positives of the highest scores.
 
-    No image is in both lists; of equal ones the first comes first.
+    No image is in both lists; of equal ones the first comes first. Only mistakes have labels.
 
     Args:
         truth: The objects.
@@ -119,7 +119,7 @@ def missed_and_false(
     chosen = set(most.tolist())
     confident = [index for index in dict.fromkeys(wrong.tolist()) if index not in chosen][:count]
     parts = (most.tolist(), confident)
-    first, second = (_pictures(truth, table, matches, shown, part, side) for part in parts)
+    first, second = (_pictures(truth, table, matches, shown, part, side, KINDS[:2]) for part in parts)
     return first, second
 
 
@@ -146,8 +146,9 @@ def _pictures(
     shown: NDArray[np.bool_],
     indices: Sequence[int],
     side: int = SIDE,
+    labelled: Sequence[str] = KINDS[:3],
 ) -> list[Picture]:
-    """Draw images, given by their positions."""
+    """Draw images, given by their positions; the kinds of frames in `labelled` get labels."""
     hits, false, missed = _counts(truth, table, matches, shown)
     f1 = _f1(hits, false, missed)
 
@@ -172,7 +173,7 @@ def _pictures(
             source="data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
             width=round(width * scale, 1),
             height=round(height * scale, 1),
-            frames=_placed(frames, scale, width * scale, height * scale),
+            frames=_placed(frames, scale, width * scale, height * scale, labelled),
         )
 
     return [picture(index) for index in indices]
@@ -199,7 +200,11 @@ def _frames(
 
 
 def _placed(
-    frames: Sequence[tuple[str, str, NDArray[np.float64]]], scale: float, width: float, height: float
+    frames: Sequence[tuple[str, str, NDArray[np.float64]]],
+    scale: float,
+    width: float,
+    height: float,
+    labelled: Sequence[str],
 ) -> tuple[Frame, ...]:
     """Scale frames to a thumbnail of width x height px; the first ones are on top and get their labels first."""
     taken: list[tuple[float, float, float]] = []
@@ -212,7 +217,7 @@ def _placed(
             text = text[:12] + "…" + text[-15:]
         size = min(len(text) * LETTER + 8, width)
         label = None
-        if kind in KINDS[:3]:
+        if kind in labelled:
             positions = (
                 (round(max(0.0, min(x, width - size)), 1), round(max(0.0, min(y, height - LABEL_HEIGHT)), 1), size)
                 for x in (left, right - size)

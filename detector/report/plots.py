@@ -44,6 +44,7 @@ def plot(
         figure = Figure(figsize=size)
         axes = figure.add_axes(area)
         axes.grid(linewidth=0.5)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

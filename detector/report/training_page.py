@@ -37,7 +37,8 @@ class Training:
         names: K display names.
         train: K numbers of examples to train on.
         val: K numbers of examples to measure on.
-        facts: Further facts by name, such as the data sets and the weights it starts from.
+        init: Weights it starts from.
+        facts: Further facts by name, such as the data sets.
         settings: Settings that differ from the defaults: key -> (value, default).
         epochs: Number of epochs.
     """
@@ -49,6 +50,7 @@ class Training:
     names: tuple[str, ...]
     train: tuple[int, ...]
     val: tuple[int, ...]
+    init: str
     facts: Mapping[str, str]
     settings: Mapping[str, tuple[str, str]]
     epochs: int
@@ -153,7 +155,7 @@ def write_training_page(path: Path, training: Training, progress: Progress, outc
         curves=curves(rows, progress.best),
         columns=columns_of(rows),
         settings={key: tuple(map(without_folders, pair)) for key, pair in training.settings.items()},
-        facts={name: without_folders(value) for name, value in training.facts.items()},
+        init=without_folders(training.init),
         pictures=pictures,
         absent=bool(pictures) and all(picture.absent for _, shown in pictures for picture in shown),
         rules=TITLES.get(outcome.evaluation.protocol, outcome.evaluation.protocol) if outcome else "",

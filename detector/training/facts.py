@@ -39,7 +39,7 @@ def of_boxes(config: FineTuneConfig | MultiBoxTrainingConfig, train: Dataset, va
     else:
         how = "cut from maps of the whole image" if config.mode == "shared" else "warped one by one"
         what = f"Classifier of regions, {how}"
-    facts = {"train": _images(train.name, len(train)), "val": _images(val.name, len(val)), "init": config.init}
+    facts = {"train": _images(train.name, len(train)), "val": _images(val.name, len(val))}
     return Training(
         name=config.name,
         what=what,
@@ -48,6 +48,7 @@ def of_boxes(config: FineTuneConfig | MultiBoxTrainingConfig, train: Dataset, va
         names=train.classes.names,
         train=tuple(objects_per_class(train).tolist()),
         val=tuple(objects_per_class(val).tolist()),
+        init=config.init,
         facts=facts,
         settings=differing(config),
         epochs=epochs,
@@ -66,10 +67,10 @@ def of_images(config: ImageTrainingConfig, train: LabelledImages, val: LabelledI
         names=train.classes,
         train=tuple(counts[0]),
         val=tuple(counts[1]),
+        init=config.init_from or "fresh weights",
         facts={
             "train": _images(config.train.root, len(train)),
             "val": _images(config.val.root, len(val)),
-            "init": config.init_from or "fresh weights",
         },
         settings=differing(config),
         epochs=config.epochs,

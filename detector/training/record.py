@@ -223,7 +223,7 @@ class Reports:
             state=state,
             note=note,
             run=self._run(),
-            commands=commands or {},
+            commands={text: without_machine(words) for text, words in (commands or {}).items() if text != "done"},
         )
         try:
             write_training_page(self.folder / PAGE, self.training, progress, outcome)

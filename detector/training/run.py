@@ -110,7 +110,7 @@ def train(
 
 
 def next_commands(runs: Sequence[TrainingConfig], folders: Sequence[Path]) -> dict[str, str]:
-    """List what to do after a training, a description -> a command or a file; the use of the weights comes last.
+    """List what to do after a training, a description -> a command, or the page; the use of the weights comes last.
 
     Args:
         runs: The configs of the runs of an ensemble, or of a single one.
@@ -120,16 +120,16 @@ def next_commands(runs: Sequence[TrainingConfig], folders: Sequence[Path]) -> di
     pages = " ".join(str(folder / ("head" if of_head else "") / PAGE) for folder in folders)
     weights = [f"{folder}/best.safetensors" for folder in folders]
     if isinstance(runs[0], ImageTrainingConfig):
-        return {"page": pages, "done": f"{command('classify')} image.jpg --models {' '.join(weights)}"}
+        return {"done": pages, "classify": f"{command('classify')} image.jpg --models {' '.join(weights)}"}
     if isinstance(runs[0], MultiBoxTrainingConfig):
-        return {"page": pages, "done": f"{command('detect')} image.jpg proposals.multibox.weights={weights[0]}"}
+        return {"done": pages, "detect": f"{command('detect')} image.jpg proposals.multibox.weights={weights[0]}"}
     first, together = folders[0], f"models=[{','.join(weights)}]"
     several = len(folders) > 1
     evaluation = f" name={first.name}_ensemble detector.{together}" if several else ""
     return {
-        "page": pages,
-        "evaluate on val": f"{command('eval_map')} --config {first}/evaluation.yaml{evaluation}",
-        "done": f"{command('detect')} image.jpg --config {first}/detector.yaml{f' {together}' if several else ''}",
+        "done": pages,
+        "evaluate": f"{command('eval_map')} --config {first}/evaluation.yaml{evaluation}",
+        "detect": f"{command('detect')} image.jpg --config {first}/detector.yaml{f' {together}' if several else ''}",
     }
 
 
