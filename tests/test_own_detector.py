@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,8 @@ from test_operating_points import counted, random_case
 
 from detector import Detector, DetectorConfig
 from detector.config import load_config
+from detector.data.dataset import DataConfig, DatasetKind
+from detector.data.labelled_images import ImagesConfig
 from detector.evaluation import Evaluation, OperatingPoint, best_f1_points
 from detector.evaluation.matching import match
 from detector.evaluation.operating_points import points_at
@@ -25,9 +28,12 @@ from detector.operating_points import read_points
 from detector.report.training_page import Outcome
 from detector.training import own_detector
 from detector.training.detection_ap import DetectionAP
+from detector.training.images import ImageTrainingConfig
+from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.own_detector import describe_outcome
 from detector.training.record import read_metrics
 from detector.training.regions import FineTuneConfig
+from detector.training.run import next_commands
 
 Main = Callable[[list[str]], int]
 ODD = ["<b>Größe</b>", 'it\'s "x"']
@@ -223,3 +229,25 @@ def test_a_long_list_of_classes_shows_the_worst() -> None:
     assert lines[2].split()[-4:] == [f"{1 - 38 / 40:.4f}", "0.250", "0.500", "0.750"]
     assert lines[-2].startswith("class 20 with a lon…")
     assert all(len("train_classifier: " + line) <= 80 for line in lines)
+
+
+def test_the_next_commands_of_each_kind_of_training(shapes: Path) -> None:
+    data = DataConfig(DatasetKind.voc, str(shapes), "train")
+    runs, folders = [FineTuneConfig(train=data, val=data, init="x")] * 2, [Path("runs/a b-1"), Path("runs/a b-2")]
+    models = "models=[runs/a b-1/best.safetensors,runs/a b-2/best.safetensors]"
+    found = {text: shlex.split(words) for text, words in next_commands(runs, folders).items()}
+    assert found["done"] == ["runs/a b-1/report.html", "runs/a b-2/report.html"]
+    assert found["evaluate"][-4:] == [
+        "--config",
+        "runs/a b-1/evaluation.yaml",
+        "name=a b-1_ensemble",
+        f"detector.{models}",
+    ]
+    assert found["detect"][-3:] == ["--config", "runs/a b-1/detector.yaml", models]
+    boxes = MultiBoxTrainingConfig(train=data, val=data, init="x")
+    for layer, page in (("none", "runs/m/head/report.html"), ("conv1", "runs/m/report.html")):
+        found = {"done": next_commands([replace(boxes, train_from=layer)], [Path("runs/m")])["done"].split()}
+        assert found["done"] == [page]
+    images = ImagesConfig(root="x")
+    whole = next_commands([ImageTrainingConfig(train=images, val=images)], [Path("runs/i")])
+    assert whole["classify"].endswith("image.jpg --models runs/i/best.safetensors")

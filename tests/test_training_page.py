@@ -223,6 +223,10 @@ def test_an_interrupted_run_keeps_its_rows_and_a_resumed_one_goes_on(tmp_path: P
     resumed.finish(best)
     assert resumed.finished
     assert "Finished after epoch 2 of 4." in words(read(tmp_path / "report.html"))
+    resumed.finish(replace(best, patience=1, worse=1))
+    assert "Finished after epoch 2 of 4. It ended early: val_loss was no better" in words(
+        read(tmp_path / "report.html")
+    )
 
 
 def test_a_page_that_cannot_be_drawn_ends_no_training(

@@ -241,7 +241,8 @@ class Reports:
         self, best: BestEpoch, outcome: Outcome | None = None, commands: Mapping[str, str] | None = None
     ) -> None:
         """Complete the page, and note that the run has come to its end; arguments as in `write_page`."""
-        self.write_page("finished", best=best, outcome=outcome, commands=commands)
+        note = f"It ended early: {best.reason}." if best.exhausted else ""
+        self.write_page("finished", note, best=best, outcome=outcome, commands=commands)
         self._note(finished=time.strftime("%Y-%m-%d %H:%M"))
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ part, the head alone, is recorded in the sub-folder head/; without a second part
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -117,19 +118,22 @@ def next_commands(runs: Sequence[TrainingConfig], folders: Sequence[Path]) -> di
         folders: Their folders.
     """
     of_head = isinstance(runs[0], MultiBoxTrainingConfig) and runs[0].train_from == "none"
-    pages = " ".join(str(folder / ("head" if of_head else "") / PAGE) for folder in folders)
+    pages = shlex.join(str(folder / ("head" if of_head else "") / PAGE) for folder in folders)
     weights = [f"{folder}/best.safetensors" for folder in folders]
     if isinstance(runs[0], ImageTrainingConfig):
-        return {"done": pages, "classify": f"{command('classify')} image.jpg --models {' '.join(weights)}"}
+        return {"done": pages, "classify": f"{command('classify')} image.jpg --models {shlex.join(weights)}"}
     if isinstance(runs[0], MultiBoxTrainingConfig):
-        return {"done": pages, "detect": f"{command('detect')} image.jpg proposals.multibox.weights={weights[0]}"}
-    first, together = folders[0], f"models=[{','.join(weights)}]"
-    several = len(folders) > 1
-    evaluation = f" name={first.name}_ensemble detector.{together}" if several else ""
+        setting = shlex.quote(f"proposals.multibox.weights={weights[0]}")
+        return {"done": pages, "detect": f"{command('detect')} image.jpg {setting}"}
+    evaluate, detect = ["--config", f"{folders[0]}/evaluation.yaml"], ["--config", f"{folders[0]}/detector.yaml"]
+    if len(folders) > 1:  # without operating points: those of a member are not the ensemble's
+        models = f"models=[{','.join(weights)}]"
+        evaluate += [f"name={folders[0].name}_ensemble", f"detector.{models}"]
+        detect += [models]
     return {
         "done": pages,
-        "evaluate": f"{command('eval_map')} --config {first}/evaluation.yaml{evaluation}",
-        "detect": f"{command('detect')} image.jpg --config {first}/detector.yaml{f' {together}' if several else ''}",
+        "evaluate": f"{command('eval_map')} {shlex.join(evaluate)}",
+        "detect": f"{command('detect')} image.jpg {shlex.join(detect)}",
     }
 
 
