@@ -28,12 +28,12 @@ from detector.operating_points import read_points
 from detector.report.training_page import Outcome
 from detector.training import own_detector
 from detector.training.detection_ap import DetectionAP
+from detector.training.ending import next_commands
 from detector.training.images import ImageTrainingConfig
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.own_detector import describe_outcome
 from detector.training.record import read_metrics
 from detector.training.regions import FineTuneConfig
-from detector.training.run import next_commands
 
 Main = Callable[[list[str]], int]
 ODD = ["<b>Größe</b>", 'it\'s "x"']

@@ -8,7 +8,6 @@ part, the head alone, is recorded in the sub-folder head/; without a second part
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -29,11 +28,11 @@ from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import open_images
 from detector.device import keep_freed_memory, training_precision
 from detector.extraction import dataset_proposals, with_proposals
-from detector.invocation import command
 from detector.measuring import timed
 from detector.multibox import MultiBoxModel, load_multibox, trunk_of
-from detector.training.detection_ap import DetectionAP, detection_ap
+from detector.training.detection_ap import detection_ap
 from detector.training.distillation import DistillationConfig
+from detector.training.ending import finish_regions, next_commands
 from detector.training.facts import of_boxes, of_images
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.jitter import Jitter
@@ -43,9 +42,8 @@ from detector.training.multibox import MultiBoxTrainingConfig, Views
 from detector.training.multibox_features import cached_features, val_features
 from detector.training.multibox_tasks import HeadTraining, MultiBoxTraining, start_multibox
 from detector.training.optimisation import TrainingConfig
-from detector.training.own_detector import describe_outcome, measure_outcome, save_settings
 from detector.training.ranks import Ranks, joined
-from detector.training.record import PAGE, Reports, TrainingError, begin, check_folder, owned
+from detector.training.record import Reports, TrainingError, begin, check_folder, owned
 from detector.training.refit import refit
 from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
 from detector.training.regions import FineTuneConfig, FineTuning, start_classifier
@@ -108,33 +106,6 @@ def train(
             "fix or remove them"
         )
     return folders
-
-
-def next_commands(runs: Sequence[TrainingConfig], folders: Sequence[Path]) -> dict[str, str]:
-    """List what to do after a training, a description -> a command, or the page; the use of the weights comes last.
-
-    Args:
-        runs: The configs of the runs of an ensemble, or of a single one.
-        folders: Their folders.
-    """
-    of_head = isinstance(runs[0], MultiBoxTrainingConfig) and runs[0].train_from == "none"
-    pages = shlex.join(str(folder / ("head" if of_head else "") / PAGE) for folder in folders)
-    weights = [f"{folder}/best.safetensors" for folder in folders]
-    if isinstance(runs[0], ImageTrainingConfig):
-        return {"done": pages, "classify": f"{command('classify')} image.jpg --models {shlex.join(weights)}"}
-    if isinstance(runs[0], MultiBoxTrainingConfig):
-        setting = shlex.quote(f"proposals.multibox.weights={weights[0]}")
-        return {"done": pages, "detect": f"{command('detect')} image.jpg {setting}"}
-    evaluate, detect = ["--config", f"{folders[0]}/evaluation.yaml"], ["--config", f"{folders[0]}/detector.yaml"]
-    if len(folders) > 1:  # without operating points: those of a member are not the ensemble's
-        models = f"models=[{','.join(weights)}]"
-        evaluate += [f"name={folders[0].name}_ensemble", f"detector.{models}"]
-        detect += [models]
-    return {
-        "done": pages,
-        "evaluate": f"{command('eval_map')} {shlex.join(evaluate)}",
-        "detect": f"{command('detect')} image.jpg {shlex.join(detect)}",
-    }
 
 
 def train_multibox(config_name: str, overrides: Sequence[str], *, device: str = "auto", resume: bool = False) -> Path:
@@ -251,31 +222,8 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         old, new = refit(task, folder)
         pairs = ", ".join(f"{name} {value:.4f} -> {new[name]:.4f}" for name, value in old.items())
         ranks.say(f"{folder}/refit.safetensors: last layer fitted anew, {pairs}")
-    _finish(config, loop, measure, reports)
+    finish_regions(config, loop, measure, reports)
     return unread + more
-
-
-def _finish(config: FineTuneConfig, loop: Loop, measure: DetectionAP, reports: Reports | None) -> None:
-    """Measure the finished detector on val and complete the record, unless that was done before the run was resumed."""
-    folder, ranks = loop.folder, loop.ranks
-    if ranks.from_first(reports is not None and reports.finished):
-        return
-    if ranks.leads:
-        save_settings(config, folder, measure)
-    outcome = None
-    if not config.operating_points:
-        ranks.say("no operating points (operating_points=false)")
-    elif not measure.has_objects:
-        ranks.say(
-            f"no operating points: the {len(measure.dataset)} images of val on which AP is measured have no object"
-        )
-    else:
-        outcome = measure_outcome(config, folder, measure)
-    if reports:
-        if outcome:
-            ranks.say(f"the detector of {folder}/detector.yaml on {len(measure.dataset)} images of val,")
-            ranks.say("and precision and recall of what it shows:", *describe_outcome(outcome))
-        reports.finish(loop.best, outcome, next_commands([config], [folder]))
 
 
 def _region_batches(
