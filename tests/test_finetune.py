@@ -126,14 +126,15 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 def test_a_run_leaves_its_record(whole: Path, settings: dict[str, Any], toy_checkpoint: Path) -> None:
     weights = {"best.safetensors", "last.safetensors", "linear.safetensors"}
-    record = {"config.yaml", "curves.png", "metrics.jsonl", "run.json", "state.pt"}
+    record = {"config.yaml", "metrics.jsonl", "report.html", "run.json", "state.pt"}
+    record |= {"detector.yaml", "evaluation.yaml", "best.points.json"}
     assert {path.name for path in whole.iterdir()} - {"tensorboard"} == weights | record
     assert [row["epoch"] for row in rows(whole)] == [0, 1, 2]
     for row in rows(whole):
         assert all(math.isfinite(value) for value in row.values())
         assert 0 <= row["val_foreground_accuracy"] <= 1
     run = json.loads((whole / "run.json").read_text())
-    assert set(run) == {"command", "commit", "python", "torch", "device", "best"}
+    assert set(run) == {"command", "commit", "python", "torch", "device", "best", "finished"}
     losses = [row["val_loss"] for row in rows(whole)]
     assert run["best"] == f"epoch {losses.index(min(losses))}, chosen by val_loss ({min(losses):.5g})"
     assert load_config(FineTuneConfig, whole / "config.yaml").batch == settings["batch"]

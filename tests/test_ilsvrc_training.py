@@ -436,7 +436,7 @@ def test_training_to_submission_on_a_small_tree(
     assert tool("train_classifier")(train) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == (
-        "done: python tools/detect.py image.jpg models=[runs/ilsvrc_regions/best.safetensors] regression=false"
+        "detect: python tools/detect.py image.jpg --config runs/ilsvrc_regions/detector.yaml"
     )
     # val1's, and of train the one that is boxed throughout; the extra one has no box and is left out.
     assert "ILSVRC val1+train: 4 images, 2 of them fully annotated; " in captured.err

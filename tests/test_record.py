@@ -14,13 +14,14 @@ import PIL.Image
 import pytest
 import torch
 
-from detector.config import save_config
+from detector.config import ConfigError, save_config
 from detector.data.content import boxes_digest, dataset_digest, images_digest
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.training.multibox import MultiBoxTrainingConfig
 from detector.training.record import Reports, TrainingError, begin, check_folder, owned, read_metrics
 from detector.training.regions import FineTuneConfig
 from detector.training.run import train
+from detector.training.tensorboard import TensorBoardError, check_tensorboard
 from proposals.locking import Lock
 
 SHAPES = ["square", "disc"]
@@ -101,7 +102,6 @@ def test_rows_behind_a_torn_one_are_kept(tmp_path: Path) -> None:
     reports.add({"epoch": 3.0, "loss": 0.1})
     reports.close()
     assert read_metrics(tmp_path) == [*rows[:2], {"epoch": 3.0, "loss": 0.1}]
-    assert (tmp_path / "curves.png").is_file()
 
 
 def test_a_full_disk_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +158,41 @@ def test_one_tensorboard_writer_a_run(tmp_path: Path, tensorboard: types.ModuleT
     first, second = Writer.made
     assert first.rows == [("loss", 0.5, 1), ("loss", 0.5, 2), "closed"]
     assert (second.purge_step, second.rows) == (2, [("loss", 0.25, 2)])
+    none = Reports(tmp_path, tensorboard="false")
+    none.add({"epoch": 3, "loss": 0.5})
+    assert len(Writer.made) == 2
+
+
+def test_tensorboard_that_is_asked_for_and_missing_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as where the package is not installed
+    monkeypatch.chdir(tmp_path)
+    check_tensorboard("auto")
+    check_tensorboard("false")
+    Path("toy.yaml").write_text("task: images\ntrain: {root: a, split: train}\nval: {root: a, split: val}\n")
+    with pytest.raises(TensorBoardError, match="tensorboard, which is not installed: pip install tensorboard"):
+        train("toy.yaml", ["name=toy", "tensorboard=true"], device="cpu")
+    assert not Path("runs").exists()
+    with pytest.raises(ConfigError, match="tensorboard must be one of auto, true, false"):
+        train("toy.yaml", ["tensorboard=maybe"], device="cpu")
+
+
+def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
+    """The package's own reader finds the rows of a resumed run in one folder, those that were trained again once."""
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+    rows = [{"epoch": epoch, "train_loss": 1 / epoch, "val_ap/Zelle äß": 0.5} for epoch in (1, 2)]
+    reports = Reports(tmp_path)
+    for row in rows:
+        reports.add(row)
+    reports.close()
+    resumed = Reports(tmp_path, 1)
+    resumed.add({"epoch": 2, "train_loss": 0.25})
+    resumed.close()
+    events = reading.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(one.step, one.value) for one in events.Scalars("loss/train")] == [(1, 1.0), (2, 0.25)]
+    (name,) = (tag for tag in events.Tags()["scalars"] if tag.startswith("class_ap/Zelle"))
+    assert [one.step for one in events.Scalars(name)] == [1]
 
 
 @pytest.mark.parametrize("moment", ["import", "open", "add"])
@@ -184,6 +219,8 @@ def test_a_broken_tensorboard_costs_no_training(
 def test_a_new_run_begins_with_an_empty_record(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "events").touch()
+    for name in ("report.html", "best.points.json"):
+        (tmp_path / name).touch()
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
     begin(tmp_path, region_config(), torch.device("cpu"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "run.json"]

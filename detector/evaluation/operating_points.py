@@ -32,9 +32,9 @@ class OperatingPoint:
 
     Attributes:
         score: Lowest score that is shown.
-        precision: Share of the detections shown that are right, in (0, 1].
-        recall: Share of the objects that are found, in (0, 1].
-        f1: Harmonic mean of the two, in (0, 1].
+        precision: Share of the detections shown that are right, in [0, 1].
+        recall: Share of the objects that are found, in [0, 1].
+        f1: Harmonic mean of the two, in [0, 1].
     """
 
     score: float
@@ -115,3 +115,31 @@ def shown_scores(points: OperatingPoints, objects: Sequence[int]) -> list[float]
         point.score if point and count >= ENOUGH else pooled
         for point, count in zip(points.by_class, objects, strict=True)
     ]
+
+
+def points_at(
+    matches: Matches, detections: DetectionTable, scores: Sequence[float]
+) -> tuple[OperatingPoint | None, ...]:
+    """Compute what each class's detections are worth from a given score on.
+
+    Args:
+        matches: Matches of the detections, by any protocol.
+        detections: The detections.
+        scores: [K] lowest score that is shown of each class.
+
+    Returns:
+        The K points, whose precision and recall are 0 where nothing that is shown is right; None for a class without
+        objects, or of which nothing is shown.
+    """
+    classes = len(matches.positives)
+    counted = (matches.status != IGNORED) & (detections.scores >= np.asarray(scores)[detections.labels])
+    shown = np.bincount(detections.labels[counted], minlength=classes)
+    found = np.bincount(detections.labels[counted & (matches.status == HIT)], minlength=classes)
+    return tuple(
+        OperatingPoint(float(score), hits / count, hits / objects, 2 * hits / (count + objects))
+        if count and objects
+        else None
+        for score, hits, count, objects in zip(
+            scores, found.tolist(), shown.tolist(), matches.positives.tolist(), strict=True
+        )
+    )

@@ -9,25 +9,13 @@ K classes, D detections, M objects.
 
 from __future__ import annotations
 
-import importlib.metadata
-import io
-import platform
-import re
-import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
-import jinja2
 import numpy as np
-from markupsafe import Markup, escape
-from matplotlib import rc_context
+from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from detector.config import to_yaml
@@ -37,23 +25,14 @@ from detector.evaluation.operating_points import OperatingPoint
 from detector.evaluation.protocols import RULES, ScoringConfig
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
-from detector.report.pictures import FALSE_DRAWN, LABEL_HEIGHT, worst_and_best
-from detector.report.text import TITLES, Report, number, signed, span, verdict, without_objects
-from proposals.files import write_whole
+from detector.report.pictures import FALSE_DRAWN, worst_and_best
+from detector.report.plots import ACCENT, INK, plot
+from detector.report.rendering import command_line, versions, without_folders, write_rendered
+from detector.report.text import TITLES, Report
 
 FEW_CLASSES = 30  # with more classes only the worst and the best get a curve of their own
 EXTREMES = 12
 RECALLS = np.linspace(0, 1, 101)
-
-# matplotlib has no CSS variables: it draws in these three colours, which become the page's, light or dark.
-INK, LINE, ACCENT = "#010203", "#010204", "#010205"
-STYLE: dict[Any, Any] = {  # Any: its stubs know each key by name
-    "svg.fonttype": "none",
-    "font.size": 8,
-    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), LINE),
-}
 
 
 @dataclass(frozen=True)
@@ -95,38 +74,27 @@ def write_page(path: Path, config: ScoringConfig, truth: Truth, table: Detection
     matches = match(truth, table, RULES[config.protocol][0], evaluation.min_iou)
     rows = _class_rows(report, class_curves(matches, table))
     worst, best = worst_and_best(truth, table, matches, config.score)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"number": partial(number, absent="–"), "without_objects": without_objects}
-    environment.globals |= {"signed": signed, "span": span, "verdict": verdict}
-    page = environment.get_template("page.html.jinja").render(
+    write_rendered(
+        path,
+        "page.html.jinja",
         truth=truth,
         table=table,
         config=config,
         report=report,
         evaluation=evaluation,
         title=TITLES.get(evaluation.protocol, evaluation.protocol),
-        other=_without_folders(report.other),
+        other=without_folders(report.other),
         rows=rows,
         overview=_overview(rows),
         curves=_curves(rows),
         worst=worst,
         best=best,
         absent=all(picture.absent for picture in (*worst, *best)),
-        label_height=LABEL_HEIGHT,
         false_drawn=FALSE_DRAWN,
         settings=to_yaml(config),
-        versions=_versions(),
-        command=shlex.join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])]),
+        versions=versions("pycocotools", "googlenet-rcnn"),
+        command=command_line(),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as part:
-        part.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names need not be valid text
 
 
 # ---- classes
@@ -154,13 +122,14 @@ def _overview(rows: Sequence[ClassRow]) -> Markup:
     lines = [row.precision for row in rows]
 
     def draw(axes: Axes) -> None:
+        _unit_square(axes)
         axes.plot(RECALLS, np.transpose(lines), drawstyle="steps-pre", color=INK, linewidth=0.6, alpha=0.35)
         axes.plot(RECALLS, np.mean(lines, axis=0), drawstyle="steps-pre", color=ACCENT, linewidth=2.2)
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
 
     description = f"Precision over recall: {len(lines)} classes as thin lines and their mean as a thick one"
-    return _plot(draw, (5.0, 3.2), (0.1, 0.13, 0.87, 0.84), "all", description)
+    return plot(draw, (5.0, 3.2), (0.1, 0.13, 0.87, 0.84), "all", description)
 
 
 def _curves(rows: Sequence[ClassRow]) -> list[tuple[str, list[tuple[ClassRow, Markup]]]]:
@@ -177,66 +146,12 @@ def _curves(rows: Sequence[ClassRow]) -> list[tuple[str, list[tuple[ClassRow, Ma
 
 def _curve(row: ClassRow, prefix: str) -> Markup:
     def draw(axes: Axes) -> None:
+        _unit_square(axes)
         axes.fill_between(RECALLS, row.precision, step="pre", color=ACCENT, alpha=0.2, linewidth=0)
         axes.plot(RECALLS, row.precision, drawstyle="steps-pre", color=ACCENT, linewidth=1.3, clip_on=False)
 
-    return _plot(draw, (2.0, 1.4), (0.13, 0.14, 0.83, 0.8), prefix, f"Precision over recall of {row.name}")
+    return plot(draw, (2.0, 1.4), (0.13, 0.14, 0.83, 0.8), prefix, f"Precision over recall of {row.name}")
 
 
-def _plot(
-    draw: Callable[[Axes], None],
-    size: tuple[float, float],
-    area: tuple[float, float, float, float],
-    prefix: str,
-    description: str,
-) -> Markup:
-    """Plot precision over recall as an <svg> element of a page.
-
-    Args:
-        draw: Function that draws the lines.
-        size: Width and height, inches.
-        area: Left, bottom, width and height of the axes in the figure, in [0, 1].
-        prefix: Prefix of all ids, so that no two plots on a page share one.
-        description: Text for screen readers.
-    """
-    buffer = io.StringIO()
-    with rc_context({**STYLE, "svg.hashsalt": prefix}):
-        figure = Figure(figsize=size)
-        axes = figure.add_axes(area)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.grid(linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]  # without <?xml> and the doctype
-    # Its style sheet would apply to the whole page.
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
-    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
-    for colour, name in ((INK, "ink"), (LINE, "line"), (ACCENT, "accent")):
-        text = text.replace(colour, f"var(--{name})")
-    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
-
-
-# ---- how it was made
-
-
-def _without_folders(argument: str) -> str:
-    """Shorten an absolute path in a command's argument, so that the page does not reveal the machine's folders."""
-    key, equals, value = argument.rpartition("=")
-    path = Path(value)
-    if not path.is_absolute():
-        return argument
-    inside = path.is_relative_to(Path.cwd())
-    return key + equals + (str(path.relative_to(Path.cwd())) if inside else path.name)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"Python": platform.python_version(), "NumPy": np.__version__, "OpenCV": cv2.__version__}
-    for package in ("pycocotools", "googlenet-rcnn"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+def _unit_square(axes: Axes) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))

@@ -1,6 +1,6 @@
-"""The worst and the best images of a report, as thumbnails with the boxes of objects and detections.
+"""The worst and the best images of a report, or those with the worst mistakes, as thumbnails with boxes.
 
-In: the ground truth, the detections and their matches.  Out: Pictures, which page.html.jinja draws. Only the images
+In: the ground truth, the detections and their matches.  Out: Pictures, which macros.html.jinja draws. Only the images
 that are shown are read.
 """
 
@@ -21,7 +21,8 @@ from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
 
 WORST, BEST = 8, 4
-SIDE = 480  # px, longest side of a thumbnail
+MISTAKEN = 6  # most images of each kind of mistake
+SIDE, SMALL = 480, 400  # px, longest side of a thumbnail
 FALSE_DRAWN = 15  # most false positives drawn on an image, those with the highest scores
 KINDS = ("missed", "false", "hit", "truth", "ignored")  # kinds of frames, most important first
 LABEL_HEIGHT, LETTER = 18.0, 7.4  # px of a thumbnail
@@ -86,17 +87,70 @@ def worst_and_best(
         score: Minimum score of the detections shown.
     """
     shown = table.scores >= score
-    hits, false = (
-        np.bincount(table.image_index[shown & (matches.status == status)], minlength=len(truth))
-        for status in (HIT, MISS)
-    )
-    missed = np.bincount(truth.image_index[matches.counted], minlength=len(truth)) - hits
-    errors = false + missed
-    f1 = 2 * hits / np.maximum(2 * hits + errors, 1)
+    hits, false, missed = _counts(truth, table, matches, shown)
+    errors, f1 = false + missed, _f1(hits, false, missed)
     ranked = np.flatnonzero(hits + errors)
     worst = [index for index in ranked[np.lexsort((-errors[ranked], f1[ranked]))].tolist() if errors[index]][:WORST]
     best = [index for index in ranked[np.lexsort((-hits[ranked], -f1[ranked]))].tolist() if hits[index]]
     best = [index for index in best if index not in worst][:BEST]
+    return _pictures(truth, table, matches, shown, worst), _pictures(truth, table, matches, shown, best)
+
+
+def missed_and_false(
+    truth: Truth, table: DetectionTable, matches: Matches, count: int = MISTAKEN, side: int = SMALL
+) -> tuple[list[Picture], list[Picture]]:
+    """Find the images that miss most objects, and those with the false positives of the highest scores.
+
+    No image is in both lists; of equal ones the first comes first. Only mistakes have labels.
+
+    Args:
+        truth: The objects.
+        table: The detections that are shown.
+        matches: Their matches.
+        count: Most images in a list.
+        side: Longest side of a thumbnail, px.
+    """
+    shown = np.ones(len(table), np.bool_)
+    _, _, missed = _counts(truth, table, matches, shown)
+    most = np.lexsort((np.arange(len(truth)), -missed))
+    most = most[missed[most] > 0][:count]
+    wrong = np.flatnonzero(matches.status == MISS)
+    wrong = table.image_index[wrong[np.argsort(-table.scores[wrong], kind="stable")]]
+    chosen = set(most.tolist())
+    confident = [index for index in dict.fromkeys(wrong.tolist()) if index not in chosen][:count]
+    parts = (most.tolist(), confident)
+    first, second = (_pictures(truth, table, matches, shown, part, side, KINDS[:2]) for part in parts)
+    return first, second
+
+
+def _counts(
+    truth: Truth, table: DetectionTable, matches: Matches, shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Count the true positives, false positives and missed objects of each image."""
+    hits, false = (
+        np.bincount(table.image_index[shown & (matches.status == status)], minlength=len(truth))
+        for status in (HIT, MISS)
+    )
+    return hits, false, np.bincount(truth.image_index[matches.counted], minlength=len(truth)) - hits
+
+
+def _f1(hits: NDArray[np.int64], false: NDArray[np.int64], missed: NDArray[np.int64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = 2 * hits / np.maximum(2 * hits + false + missed, 1)
+    return result
+
+
+def _pictures(
+    truth: Truth,
+    table: DetectionTable,
+    matches: Matches,
+    shown: NDArray[np.bool_],
+    indices: Sequence[int],
+    side: int = SIDE,
+    labelled: Sequence[str] = KINDS[:3],
+) -> list[Picture]:
+    """Draw images, given by their positions; the kinds of frames in `labelled` get labels."""
+    hits, false, missed = _counts(truth, table, matches, shown)
+    f1 = _f1(hits, false, missed)
 
     def picture(index: int) -> Picture:
         path = truth.paths[index]
@@ -108,9 +162,9 @@ def worst_and_best(
             problem = f"{path.name}: {str(error).removeprefix(f'{path}: ')}"
             return replace(plain, problem=problem, absent=not path.exists())
         height, width = image.shape[:2]
-        scale = SIDE / max(height, width)
+        scale = side / max(height, width)
         thumbnail = PIL.Image.fromarray(image)
-        thumbnail.thumbnail((SIDE, SIDE))
+        thumbnail.thumbnail((side, side))
         buffer = io.BytesIO()
         thumbnail.save(buffer, "JPEG", quality=82)
         frames = _frames(truth, table, matches, index, np.flatnonzero(shown & (table.image_index == index)))
@@ -119,10 +173,10 @@ def worst_and_best(
             source="data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
             width=round(width * scale, 1),
             height=round(height * scale, 1),
-            frames=_placed(frames, scale, width * scale, height * scale),
+            frames=_placed(frames, scale, width * scale, height * scale, labelled),
         )
 
-    return [picture(index) for index in worst], [picture(index) for index in best]
+    return [picture(index) for index in indices]
 
 
 def _frames(
@@ -146,7 +200,11 @@ def _frames(
 
 
 def _placed(
-    frames: Sequence[tuple[str, str, NDArray[np.float64]]], scale: float, width: float, height: float
+    frames: Sequence[tuple[str, str, NDArray[np.float64]]],
+    scale: float,
+    width: float,
+    height: float,
+    labelled: Sequence[str],
 ) -> tuple[Frame, ...]:
     """Scale frames to a thumbnail of width x height px; the first ones are on top and get their labels first."""
     taken: list[tuple[float, float, float]] = []
@@ -159,7 +217,7 @@ def _placed(
             text = text[:12] + "…" + text[-15:]
         size = min(len(text) * LETTER + 8, width)
         label = None
-        if kind in KINDS[:3]:
+        if kind in labelled:
             positions = (
                 (round(max(0.0, min(x, width - size)), 1), round(max(0.0, min(y, height - LABEL_HEIGHT)), 1), size)
                 for x in (left, right - size)

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,9 @@ from detector.data.ground_truth import listed
 from detector.device import autocast, training_precision
 from detector.measuring import timed
 from detector.progress import progress
+from detector.report.training_page import Training
 from detector.training.best_epoch import BestEpoch
+from detector.training.epoch_lines import seconds_left
 from detector.training.optimisation import TrainingConfig, build_average, build_optimiser, learning_rate
 from detector.training.ranks import Ranks
 from detector.training.record import Reports, TrainingError, begin
@@ -111,6 +113,19 @@ class Loop:
         """Whether the last epoch is measured, or the patience exhausted."""
         return self.finished_epochs >= self.config.epochs or self.best.exhausted
 
+    def due(self, epoch: int) -> bool:
+        """Whether the occasional measurement is made after this epoch."""
+        return self._occasional is not None and self._occasional.due(epoch)
+
+    def seconds_left(self, rows: Sequence[Mapping[str, float]]) -> float | None:
+        """Estimate the time to the end of the last epoch, s, from the rows of all epochs so far."""
+        examples = self.task.batches_per_epoch * self.config.batch
+        return seconds_left(rows, self.config.epochs, self._rate, examples, self.due)
+
+    @property
+    def _rate(self) -> str:
+        return f"{self.task.unit}_per_second"
+
     def run(self) -> Iterator[dict[str, float]]:
         """Train to the end; yield the metrics of each epoch, and save the state once the caller has taken them.
 
@@ -128,7 +143,8 @@ class Loop:
                 epoch = self.finished_epochs + 1
                 stop = epoch * self.task.batches_per_epoch
                 batches = _waiting(self.task.batches(begin, stop), spent)
-                bar = progress(batches, f"epoch {epoch}/{self.config.epochs}", "batch", total=stop - begin)
+                label = f"epoch {epoch}/{self.config.epochs}"
+                bar = progress(batches, label, "batch", total=stop - begin, leave=False)
                 for batch in bar:
                     with timed(spent, "compute_seconds"):
                         self.losses.append(self.learn(batch))
@@ -147,11 +163,11 @@ class Loop:
                     "learning_rate": self.learning_rate(self.step - 1),
                 }
                 row |= {"skipped_steps": self.scaled.skipped} if self.scaled.scales else {}
-                if self._occasional and self._occasional.due(epoch):
+                if self.due(epoch):
                     self.save_state()  # it may take minutes, in which a process may be killed
                 with timed(spent, "measure_seconds"):
                     row |= self.finish_epoch()
-                row |= {f"{self.task.unit}_per_second": (self.step - begin) * self.config.batch / trained}
+                row |= {self._rate: (self.step - begin) * self.config.batch / trained}
                 row |= spent | {"seconds": time.perf_counter() - started}
                 yield row
                 self.save_state()
@@ -170,7 +186,7 @@ class Loop:
         with autocast(self.ranks.device, self._precision):
             metrics = self.task.measure(network)
         epoch = self.step // self.task.batches_per_epoch
-        if self._occasional and self._occasional.due(epoch):
+        if self._occasional and self.due(epoch):
             metrics |= self._occasional.measure(network)
         self.losses, self.scaled.skipped = [], 0
         if self.best.offer(epoch, metrics) and self.ranks.leads:
@@ -324,7 +340,9 @@ def _mean(losses: Sequence[float]) -> float:
     return float(np.mean([loss for loss in losses if math.isfinite(loss)] or [math.nan]))
 
 
-def carry_on(loop: Loop, config: object, *, resuming: bool, reports: Reports | None = None) -> None:
+def carry_on(
+    loop: Loop, config: object, *, resuming: bool, reports: Reports | None = None, training: Training | None = None
+) -> Reports | None:
     """Run a loop from its beginning or its saved state, write its record, and say which epoch is kept and why.
 
     Args:
@@ -332,20 +350,30 @@ def carry_on(loop: Loop, config: object, *, resuming: bool, reports: Reports | N
         config: The whole configuration, which is saved in the run's folder.
         resuming: Continue from the saved state.
         reports: Reports of a run that has begun and made its folder.
+        training: What is trained, for the page; reports that are given know it.
+
+    Returns:
+        The reports, in the process that writes them.
     """
     folder, ranks = loop.folder, loop.ranks
     if resuming:
         loop.load_state()
-        reports = Reports(folder, loop.finished_epochs) if ranks.leads else None
         ranks.say(f"resumed {folder} at batch {loop.step} of {loop.steps}")
     elif ranks.leads and not reports:
         begin(folder, config, ranks.device)
-        reports = Reports(folder)
+    if ranks.leads and not reports:
+        epoch = loop.finished_epochs if resuming else math.inf
+        reports = Reports(folder, epoch, training, loop.config.tensorboard)
     ranks.wait()
     try:
         for row in loop.run():
             if reports:
-                reports.add(row, str(loop.best))
+                left = loop.seconds_left([*reports.rows, row])
+                reports.add(row if left is None else row | {"eta_seconds": left}, loop.best)
+    except KeyboardInterrupt:
+        if reports:
+            reports.write_page("stopped", "The same command with --resume auto goes on.", best=loop.best)
+        raise
     finally:
         if reports:
             reports.close()
@@ -353,3 +381,4 @@ def carry_on(loop: Loop, config: object, *, resuming: bool, reports: Reports | N
         ranks.say(f"stopped after epoch {loop.finished_epochs} of {loop.config.epochs}: {loop.best.reason}")
     ranks.say(f"{folder}/best.safetensors: {loop.best}")
     ranks.wait()  # the other processes read what the first has written
+    return reports

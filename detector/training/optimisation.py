@@ -101,6 +101,8 @@ class TrainingConfig(OptimisationConfig):
             ensemble.
         variants: Further settings in which the members differ, a list of key=value texts for each member in turn;
             empty for none (§7: "differ only in sampling methodologies and the random order").
+        tensorboard: Whether the metrics are written for TensorBoard too: auto, where its package is installed; true,
+            which fails without it; false.
     """
 
     name: str = "run"
@@ -110,10 +112,12 @@ class TrainingConfig(OptimisationConfig):
     save_minutes: float = 10.0
     members: int = 1
     variants: list[list[str]] = field(default_factory=list)
+    tensorboard: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "precision", TRAINING_PRECISIONS)
+        check_choice(self, "tensorboard", ("auto", "true", "false"))
         check_range(self, "[1, inf)", "members")
         check_range(self, "[0, inf)", "workers", "seed", "save_minutes")
 

@@ -3,7 +3,7 @@
 config.yaml     all settings; reload with --config
 run.json        command, commit, versions, device; the epoch of best.safetensors, and by what it was chosen
 metrics.jsonl   one row per epoch
-curves.png      plots of the rows
+report.html     the run as a page, rewritten after each epoch
 tensorboard/    the rows for TensorBoard, if it is installed
 """
 
@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,16 +26,24 @@ from typing import Any
 import torch
 
 from detector.config import config_to_dict, load_config, save_config
+from detector.report.rendering import without_folders
+from detector.report.training_page import Outcome, Progress, Training, write_training_page
+from detector.training.best_epoch import BestEpoch
+from detector.training.epoch_lines import EpochLines
+from detector.training.tensorboard import TensorBoard
 from proposals.errors import UserError
 from proposals.files import write_whole
 from proposals.locking import InUseError, Lock
 
-FREE = ("workers", "cache", "save_minutes", "members", "accumulate")
+PAGE = "report.html"
+FREE = ("workers", "cache", "save_minutes", "members", "accumulate", "tensorboard", "operating_points")
 """Settings that do not change the result; they may differ when a run is resumed."""
 PLACES = ("root", "annotations", "images", "image_list")
 """Locations of data; their contents are compared when the state is loaded."""
 WEIGHTS = ("best.safetensors", "last.safetensors", "linear.safetensors", "refit.safetensors")
-WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", *WEIGHTS)
+OUTCOME = (PAGE, "best.points.json", "detector.yaml", "evaluation.yaml")
+"""What the end of a run writes or completes."""
+WRITTEN = ("config.yaml", "metrics.jsonl", *OUTCOME, *WEIGHTS)
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,7 +128,8 @@ def begin(folder: Path, config: object, device: torch.device) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with write_whole(folder / "run.json") as path:  # first: check_folder recognises our folders by it
         path.write_text(json.dumps(describe_run(device), indent=1) + "\n", encoding="utf-8")
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("metrics.jsonl", *OUTCOME):
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     save_config(config, folder / "config.yaml")
 
@@ -142,66 +152,121 @@ def describe_run(device: torch.device) -> dict[str, str]:
 
 
 class Reports:
-    """Writes and prints the metrics of a run.
+    """Writes, prints and draws the metrics of a run.
 
     Args:
         folder: Folder of the run.
         epoch: Last epoch of the saved state; rows of later epochs are dropped, since those will be trained again.
+        training: What is trained; None writes no page.
+        tensorboard: "auto", "true" or "false", see `TensorBoard`.
     """
 
-    def __init__(self, folder: Path, epoch: float = math.inf) -> None:
-        self.folder = folder
-        self._rows = [row for row in read_metrics(folder) if row["epoch"] <= epoch]
-        self._writer: Any = None
+    def __init__(
+        self,
+        folder: Path,
+        epoch: float = math.inf,
+        training: Training | None = None,
+        tensorboard: str = "auto",
+    ) -> None:
+        self.folder, self.training = folder, training
+        self.rows = [row for row in read_metrics(folder) if row["epoch"] <= epoch]
+        self._lines = EpochLines(training.epochs if training else 0)
+        self._tensorboard = TensorBoard(folder / "tensorboard", tensorboard)
+        self._best: BestEpoch | None = None
         self._write()
 
-    def add(self, row: dict[str, float], best: str = "") -> None:
+    def add(self, row: dict[str, float], best: BestEpoch | None = None) -> None:
         """Add the row of an epoch: write, log and plot it.
 
         Args:
             row: The metrics.
-            best: Which epoch is the best so far, and by what; written into run.json and above the plots.
+            best: Which epoch is the best so far, and by what; written into run.json and the page.
         """
-        self._rows.append(row)
+        if self.training and best and self._best is None:
+            _LOG.info("watch %s; * = best so far, by %s", self.folder / PAGE, best.column)
+        self.rows.append(row)
+        self._best = best
         self._write()
-        _LOG.info("%s", "  ".join(f"{key} {value:.5g}" for key, value in row.items()))
+        for line in self._lines.lines(self.rows, best=best is not None and best.epoch == row["epoch"]):
+            _LOG.info("%s", line)
         if best:
-            self._note_best(best)
-        draw_curves(self._rows, self.folder / "curves.png", best)
-        self._to_tensorboard(row)
+            self._note(best=str(best))
+        self.write_page("running")
+        self._tensorboard.add(row)
+
+    def write_page(
+        self,
+        state: str,
+        note: str = "",
+        *,
+        best: BestEpoch | None = None,
+        outcome: Outcome | None = None,
+        commands: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write report.html; a page that cannot be drawn is logged and ends no training.
+
+        Args:
+            state: "running", "stopped" or "finished".
+            note: A sentence on the state.
+            best: The best epoch; None for that of the last row.
+            outcome: What the finished detector does on val.
+            commands: What to do next.
+        """
+        best = best or self._best
+        if self.training is None:
+            return
+        known = best is not None and best.value is not None
+        progress = Progress(
+            rows=self.rows,
+            criterion=best.column if best else "",
+            best=best.epoch if best and known else None,
+            state=state,
+            note=note,
+            run=self._run(),
+            commands={text: without_machine(words) for text, words in (commands or {}).items() if text != "done"},
+        )
+        try:
+            write_training_page(self.folder / PAGE, self.training, progress, outcome)
+        except OSError:
+            raise
+        except Exception as error:
+            _LOG.warning("no page %s (%s: %s)", self.folder / PAGE, type(error).__name__, error)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end before, so that its page is complete."""
+        return "finished" in self._run()
+
+    def finish(
+        self, best: BestEpoch, outcome: Outcome | None = None, commands: Mapping[str, str] | None = None
+    ) -> None:
+        """Complete the page, and note that the run has come to its end; arguments as in `write_page`."""
+        note = f"It ended early: {best.reason}." if best.exhausted else ""
+        self.write_page("finished", note, best=best, outcome=outcome, commands=commands)
+        self._note(finished=time.strftime("%Y-%m-%d %H:%M"))
 
     def close(self) -> None:
         """Close TensorBoard's file."""
-        if self._writer:
-            self._writer.close()
+        self._tensorboard.close()
 
-    def _note_best(self, best: str) -> None:
+    def _run(self) -> dict[str, str]:
+        path = self.folder / "run.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {name: without_machine(value) if name == "command" else value for name, value in known.items()}
+
+    def _note(self, **facts: str) -> None:
         known = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         with write_whole(self.folder / "run.json") as path:
-            path.write_text(json.dumps(known | {"best": best}, indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(known | facts, indent=1) + "\n", encoding="utf-8")
 
     def _write(self) -> None:
         with write_whole(self.folder / "metrics.jsonl") as path:
-            path.write_text("".join(json.dumps(row) + "\n" for row in self._rows), encoding="utf-8")
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
-    def _to_tensorboard(self, row: dict[str, float]) -> None:
-        if self._writer is False:
-            return
-        try:
-            if self._writer is None:
-                from torch.utils.tensorboard import SummaryWriter
 
-                # Steps from purge_step on belong to epochs that are trained again.
-                self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=int(row["epoch"]))
-            for name, value in row.items():
-                if name != "epoch":
-                    self._writer.add_scalar(name, value, int(row["epoch"]))
-            self._writer.flush()
-        except ImportError:  # not installed
-            self._writer = False
-        except Exception as error:  # a plot is no reason to end a training
-            _LOG.warning("no TensorBoard (%s)", error)
-            self._writer = False
+def without_machine(command: str) -> str:
+    """Shorten the absolute paths of a command, so that a page does not reveal the machine's folders."""
+    return shlex.join(map(without_folders, shlex.split(command)))
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -215,27 +280,3 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         if isinstance(row, dict) and "epoch" in row:
             rows.append(row)
     return rows
-
-
-def draw_curves(rows: list[dict[str, float]], path: Path, title: str = "") -> None:
-    """Plot all columns over the epochs: losses, other val columns, and the learning rate in a panel each."""
-    from matplotlib.figure import Figure  # slow to import; without pyplot no display is looked for
-
-    names = dict.fromkeys(name for row in rows for name in row)
-    panels = [
-        [name for name in names if name.endswith("loss")],
-        [name for name in names if name.startswith("val_") and not name.endswith("loss")],
-        [name for name in names if name == "learning_rate"],
-    ]
-    panels = [panel for panel in panels if panel]
-    figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="tight")
-    figure.suptitle(title, fontsize=9)
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name in panel:
-            points = [(row["epoch"], row[name]) for row in rows if name in row]
-            axis.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=name)
-        axis.set_xlabel("epoch")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    with write_whole(path) as temporary:
-        figure.savefig(temporary, dpi=100)

@@ -108,6 +108,8 @@ class FineTuneConfig(TrainingConfig):
         refit_batches: Batches from which the last layer is fitted anew after training, into refit.safetensors; 0
             disables it.
         refit_balance: `class_balance` of those batches.
+        operating_points: Whether the run ends by measuring the finished detector on the images of val that `ap_images`
+            draws: AP, and the score from which each class is shown.
     """
 
     name: str = "regions"
@@ -153,6 +155,7 @@ class FineTuneConfig(TrainingConfig):
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     refit_batches: int = 0
     refit_balance: float = 1.0
+    operating_points: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,10 +28,12 @@ from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
 from detector.data.labelled_images import ImagesConfig, open_images, resolved_images
 from detector.device import keep_freed_memory, training_precision
 from detector.extraction import dataset_proposals, with_proposals
-from detector.invocation import command
+from detector.measuring import timed
 from detector.multibox import MultiBoxModel, load_multibox, trunk_of
 from detector.training.detection_ap import detection_ap
 from detector.training.distillation import DistillationConfig
+from detector.training.ending import finish_regions, next_commands
+from detector.training.facts import of_boxes, of_images
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier
 from detector.training.jitter import Jitter
 from detector.training.loop import Loop, carry_on
@@ -48,6 +50,7 @@ from detector.training.regions import FineTuneConfig, FineTuning, start_classifi
 from detector.training.regression import add_regression
 from detector.training.shared_regions import SharedTuning
 from detector.training.teacher import Teacher
+from detector.training.tensorboard import check_tensorboard
 from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, Windows, collect_windows
 from proposals.boxes import Boxes
 from proposals.files import write_whole
@@ -86,6 +89,7 @@ def train(
     with joined(device) as ranks:
         for member, folder in zip(runs, folders, strict=True):
             training_precision(member.precision, ranks.device)  # refused before anything is computed
+            check_tensorboard(member.tensorboard)
             with owned(folder, leads=ranks.leads):
                 if isinstance(member, FineTuneConfig):
                     unread += _train_regions(member, folder, ranks, resume)
@@ -94,15 +98,8 @@ def train(
                 elif isinstance(member, MultiBoxTrainingConfig):
                     unread += _train_multibox(member, folder, ranks, resume)
     if ranks.leads:
-        weights = [f"{folder}/best.safetensors" for folder in folders]
-        regression = all(isinstance(member, FineTuneConfig) and member.regression_windows for member in runs)
-        arguments = {
-            "regions": f"models=[{','.join(weights)}]{'' if regression else ' regression=false'}",
-            "images": f"--models {' '.join(weights)}",
-            "multibox": f"proposals.multibox.weights={weights[0]}",
-        }
-        user = command("classify" if task == "images" else "detect")
-        print(f"done: {user} image.jpg {arguments[task]}")
+        for text, words in next_commands(runs, folders).items():
+            print(f"{text}: {words}")
     if unread:
         raise TrainingError(
             f"trained to the end without {len(unread)} images that cannot be read (the first: {unread[0]}); "
@@ -169,7 +166,10 @@ def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resum
         for images, part in ((train_set, config.train), (val_set, config.val))
     ]
     task = ImageTraining(config, classifier, train_set, val_set, ranks)
-    carry_on(Loop(task, config, folder, ranks, data=" ".join(data)), config, resuming=resuming)
+    loop = Loop(task, config, folder, ranks, data=" ".join(data))
+    reports = carry_on(loop, config, resuming=resuming, training=of_images(config, train_set, val_set))
+    if reports:
+        reports.finish(loop.best, commands=next_commands([config], [folder]))
     return task.unread
 
 
@@ -207,22 +207,28 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
     task = (SharedTuning if classifier.shared else FineTuning)(config, classifier, train_batches, val_batches, ranks)
     measure = detection_ap(config, classifier, val_batches.dataset, boxes, ranks)
     loop = Loop(task, config, folder, ranks, data=f"{digest} {val_digest}", occasional=measure)
-    reports = None
+    training, reports = of_boxes(config, train_set, val_set, config.epochs), None
     if not resuming:
         started = time.perf_counter()
         if ranks.leads:
             begin(folder, config, ranks.device)
-            reports = Reports(folder)
+            reports = Reports(folder, training=training, tensorboard=config.tensorboard)
+            reports.write_page("running")
             if config.linear_batches:
                 task.fit_last_layer()
         ranks.wait()
         ranks.copy_from_first(task.network)
-        row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
+        spent: dict[str, float] = {}
+        with timed(spent, "measure_seconds"):
+            row: dict[str, float] = {"epoch": 0.0} | loop.finish_epoch(("last", "linear"))
         if reports:
-            reports.add(row | {"seconds": time.perf_counter() - started}, str(loop.best))
+            reports.add(row | spent | {"seconds": time.perf_counter() - started}, loop.best)
         loop.save_state()
     if config.train_from != "none":
-        carry_on(loop, config, resuming=resuming, reports=reports)
+        reports = carry_on(loop, config, resuming=resuming, reports=reports, training=training)
+    elif resuming:
+        loop.load_state()
+        reports = Reports(folder, training=training, tensorboard=config.tensorboard) if ranks.leads else None
     if config.regression_windows and ranks.leads:
         overlaps = add_regression(task, folder / "best.safetensors")
         if overlaps:
@@ -233,6 +239,7 @@ def _train_regions(config: FineTuneConfig, folder: Path, ranks: Ranks, resume: b
         old, new = refit(task, folder)
         pairs = ", ".join(f"{name} {value:.4f} -> {new[name]:.4f}" for name, value in old.items())
         ranks.say(f"{folder}/refit.safetensors: last layer fitted anew, {pairs}")
+    finish_regions(config, loop, measure, reports)
     return unread + more
 
 
@@ -354,14 +361,22 @@ def _train_multibox(config: MultiBoxTrainingConfig, folder: Path, ranks: Ranks, 
     measured = val_features(val_set, model, ranks, training_precision(config.precision, ranks.device))
     of_head = replace(config, **vars(config.heads))
     head = HeadTraining(of_head, model, features, val_set, measured, ranks)
-    carry_on(Loop(head, of_head, folder / "head", ranks, data=data), config, resuming=resuming)
+    first = Loop(head, of_head, folder / "head", ranks, data=data)
+    training = of_boxes(config, train_set, val_set, of_head.epochs)
+    reports = carry_on(first, config, resuming=resuming, training=replace(training, name=f"{config.name}: head"))
+    if reports:
+        reports.finish(first.best)
 
     if config.train_from != "none":
         resuming = check_folder(folder, config, resume=resume)
         best = load_multibox(folder / "head" / "best.safetensors")
         model.network.head.load_state_dict(best.network.head.state_dict())
         task = MultiBoxTraining(config, model, views, val_set, ranks)
-        carry_on(Loop(task, config, folder, ranks, data=data), config, resuming=resuming)
+        loop = Loop(task, config, folder, ranks, data=data)
+        training = replace(training, epochs=config.epochs)
+        reports = carry_on(loop, config, resuming=resuming, training=training)
+        if reports:
+            reports.finish(loop.best, commands=next_commands([config], [folder]))
     elif ranks.leads:
         with write_whole(folder / "best.safetensors") as path:
             shutil.copyfile(folder / "head" / "best.safetensors", path)

@@ -1,0 +1,71 @@
+"""Pages of HTML from templates: no network, no script, no second file; and how the program was started."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+
+from detector.report.pictures import LABEL_HEIGHT
+from detector.report.text import number, signed, span, verdict, without_objects
+from proposals.files import write_whole
+
+
+def write_rendered(path: Path, template: str, **variables: Any) -> None:
+    """Render a template of this folder into a file, which appears whole or not at all.
+
+    Args:
+        path: The file; its folder is created if needed.
+        template: Name of the template.
+        **variables: Its variables; one that it lacks is an error.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"number": partial(number, absent="–"), "without_objects": without_objects}
+    environment.globals |= {"signed": signed, "span": span, "verdict": verdict, "label_height": LABEL_HEIGHT}
+    page = environment.get_template(template).render(**variables)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as part:
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names need not be valid text
+
+
+def command_line() -> str:
+    """Return the running command without the machine's folders."""
+    return shlex.join([Path(sys.argv[0]).name, *map(without_folders, sys.argv[1:])])
+
+
+def without_folders(argument: str) -> str:
+    """Shorten an absolute path in a command's argument, so that the page does not reveal the machine's folders."""
+    key, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    inside = path.is_relative_to(Path.cwd())
+    return key + equals + (str(path.relative_to(Path.cwd())) if inside else path.name)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python, NumPy, OpenCV and further packages."""
+    result = {"Python": platform.python_version(), "NumPy": np.__version__, "OpenCV": cv2.__version__}
+    for package in packages:
+        try:
+            result[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            result[package] = "not installed"
+    return result
