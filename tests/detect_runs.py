@@ -103,6 +103,7 @@ def make_run(
         outputs.check(item_of(one, names, number))
     run = Run(detector or StubDetector(), outputs, names, manner or Manner(), settings)
     run(collected.batches(recursive), len(images))
+    run.failures[:0] = collected.failures
     return run
 
 

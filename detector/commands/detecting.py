@@ -170,15 +170,15 @@ class Run:
             return False
         reason = ""
         if record.get("settings_sha256") != self._settings:
-            reason = "with another model or settings before"
+            reason = "done with another model or settings"
         elif record.get("image_sha256") != item.sha256 or record.get("frame") != item.frame:
-            reason = "changed since"
+            reason = "changed since they were done"
         else:
             try:
                 size = int(record["width"]), int(record["height"])
                 found = Done(item, size, detections_of(record, self.detector.classes), record)
             except (LookupError, TypeError, ValueError):
-                reason = "damaged before"
+                reason = "of which the record is damaged"
         if reason:
             self._again[reason] += 1
             return False
@@ -251,9 +251,9 @@ class Run:
         where = f"; results in {self.outputs.folder}/" if self.outputs and done else ""
         say(COMMAND, f"{done} of {max(images, done + len(self.failures))} images done{rate}{where}")
         if self._skipped:
-            say(COMMAND, f"{self._skipped} of them were done before and skipped")
+            say(COMMAND, f"skipped, for they were done before: {self._skipped}")
         for reason, count in self._again.items():
-            say(COMMAND, f"{count} were done {reason}, and are done again")
+            say(COMMAND, f"done again: {count} {reason}")
         if done:
             objects = listed([f"{name} {count:,}" for name, count in self._counts.most_common()], 12)
             nothing = f"nothing in {self._empty} of them" if self._empty else ""

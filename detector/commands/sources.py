@@ -132,6 +132,8 @@ def collect(sources: Sequence[str], *, recursive: bool) -> Collected:
             groups.append((result.piped, [Path(source)], None))
         elif source.startswith("@") and not os.path.isdir(source):
             groups += [(result.piped, [one.path], one.root) for one in _listed(Path(source[1:]), recursive, result)]
+        elif address := _address(source):
+            result.failures.append(address)
         elif glob.has_magic(source) and not os.path.isdir(source):
             groups.append((result.piped, _matching(source, recursive, result), _fixed_part(source)))
         else:
@@ -253,9 +255,6 @@ def _matching(pattern: str, recursive: bool, result: Collected) -> list[Path]:
 
 def _in_folder(source: str, recursive: bool, result: Collected, *, empty: bool = True) -> list[Path]:
     """Images in a folder; a failure where there are none, unless it may be empty."""
-    if address := _address(source):
-        result.failures.append(address)
-        return []
     try:
         listing = list_images([source], recursive=recursive)
     except ImageError as error:

@@ -89,7 +89,7 @@ class Written:
             line = json.dumps({"file": name, "sha256": digest, "image": image}) + "\n"
             with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
                 journal.write(line)
-        with write_whole(path) as part:
+        with write_whole(path, flush=not image) as part:
             part.write_bytes(content)
 
     def remove_others(self, ours: set[str], image: str, pattern: str) -> None:
