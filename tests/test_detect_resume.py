@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from detect_runs import CLASSES, IMAGE, StubDetector, contents, make_run, photo
 
+from detector.checkpoint import load_checkpoint
 from detector.commands.detecting import Manner
 from detector.commands.results import UnknownClass, detections_of, only_classes, settings_digest
 from detector.commands.run import run
@@ -110,9 +111,10 @@ def test_frames_are_resumed(tmp_path: Path) -> None:
 
 def test_the_digest_changes_with_what_changes_results(toy_checkpoint: Path) -> None:
     base = DetectorConfig(models=[str(toy_checkpoint)], precision="float32")
+    member = load_checkpoint(toy_checkpoint)
 
     def digest(config: DetectorConfig, classes: tuple[str, ...] = ()) -> str:
-        detector = Detector.load(config, device="cpu")
+        detector = Detector([member] * len(config.models), config)
         if classes:
             only_classes(detector, classes)
         return settings_digest(detector)

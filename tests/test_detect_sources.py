@@ -139,13 +139,13 @@ def test_paths_are_worked_on_as_they_come(photos: Path, pipe: int, tmp_path: Pat
     thread.start()
     for number, name in enumerate(("photos/a.png", "photos/deep", f"{tmp_path}/photos/b.png"), 1):
         os.write(pipe, f"{name}\n".encode())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while len(contents(folder)) < 2 * number and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(contents(folder)) == 2 * number
     os.write(pipe, b"photos/a.png\nphotos/gone.png\nphotos/deep/er/d.png")  # the last without a line's end
     os.close(pipe)
-    thread.join(20)
+    thread.join(120)
     assert detector.seen == ["photos/a", "photos/deep/c", "photos/b", "photos/deep/er/d"]
 
 
