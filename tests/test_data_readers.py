@@ -16,7 +16,8 @@ from detector.data import DataConfig, DataError, DatasetKind, open_dataset
 from detector.data.coco import read_coco
 from detector.data.ground_truth import Repairs
 from detector.data.ilsvrc import det_classes, rcnn_split, read_ilsvrc_det, split_entries
-from detector.data.voc import VOC_CLASSES, read_voc
+from detector.data.voc import read_voc
+from detector.data.voc_classes import VOC_CLASSES
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
 
@@ -525,8 +526,8 @@ def test_open_dataset_refusals(tmp_path):
     (root / "JPEGImages").rmdir()
     assert refusal(open_dataset, config).startswith("pets train: all 2 images are not there (first: ")
     assert len(open_dataset(config, need_images=False)) == 2
-    message = refusal(open_dataset, DataConfig(DatasetKind.voc, str(root)))
-    assert all(part in message for part in ("''", f"{root}/ImageSets/Main;", " train;", "data.split"))
+    message = refusal(open_dataset, DataConfig(DatasetKind.voc, str(root), "tset"))
+    assert all(part in message for part in ("'tset'", f"{root}/ImageSets/Main;", " train;", "data.split"))
     message = refusal(open_dataset, DataConfig(DatasetKind.ilsvrc, str(root), "train", classes=["dog"]))
     assert all(part in message for part in ("data.classes", "data.kind=voc", "data.kind=ilsvrc"))
     message = refusal(open_dataset, DataConfig(DatasetKind.voc, str(root), "train", images="photos"))

@@ -28,7 +28,8 @@ from detector.data.counts import check_objects
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, with_classes
 from detector.data.sources import OtherClasses, by_source
-from detector.data.voc import VOC_CLASSES, VOC_WNIDS, read_voc
+from detector.data.voc import read_voc
+from detector.data.voc_classes import VOC_CLASSES, VOC_WNIDS
 from detector.evaluation import evaluate_voc, read_results
 from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import read_truth

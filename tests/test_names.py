@@ -15,7 +15,8 @@ from detector.data import ClassTable, DataConfig, DataError, DatasetKind, open_d
 from detector.data.coco import read_coco
 from detector.data.files import Files
 from detector.data.ilsvrc import read_image_list
-from detector.data.voc import VOC_CLASSES, VOC_WNIDS, class_table, read_voc
+from detector.data.voc import read_voc
+from detector.data.voc_classes import VOC_CLASSES, VOC_WNIDS, class_table
 from detector.data.voc_xml import read_annotation
 from detector.evaluation.names import Names
 from detector.evaluation.truth_files import read_coco_truth, read_voc_truth

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.needs import check_needs
     from detector.commands.run import say, say_unread, warn
     from detector.config import ConfigError, load_config
+    from detector.data.dataset import resolved_sources
     from detector.evaluation.names import labels_of_groups
     from detector.evaluation.reading import read_results
     from detector.evaluation.truth_files import open_truth, read_truth
@@ -92,6 +94,8 @@ def _work(options: argparse.Namespace) -> int:
     if is_bare:
         options.config, options.overrides = BARE, [*_trained(), *options.overrides]
     config = load_config(experiment.EvaluationConfig, options.config, options.overrides)
+    if config.data and not options.annotations:
+        config = replace(config, data=resolved_sources(config.data))
     if config.data and not options.detections:
         check_needs("eval_map", {"data": config.data})
     if is_bare:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from detector.commands.arguments import add_config, command_parser, start
@@ -41,12 +42,14 @@ def _work(options: argparse.Namespace) -> int:
     from detector.commands.targets import check_apart, check_target
     from detector.config import load_config
     from detector.data import open_dataset
+    from detector.data.dataset import resolved_sources
     from detector.experiments import coverage
 
     config = load_config(coverage.CoverageConfig, options.config, options.overrides)
     check_apart((options.json, options.plot))
     check_target(options.json, "proposal coverage", [options.config])
     check_target(options.plot, "curves")
+    config = replace(config, data=resolved_sources(config.data))
     dataset = open_dataset(config.data)
     warn("eval_proposals", dataset.warnings)
     unread: list[str] = []

@@ -42,9 +42,9 @@ def read_coco(annotations: Path, images: Path, *, as_written: bool = False) -> D
     """Read a file of instances. Whether its image files exist is not checked here but by open_dataset.
 
     Classes are in the order of their ids. An image_id is COCO's number as text. Annotations of images that the file
-    does not list are dropped and counted, as sub-sets often have them; so are boxes without area and boxes that end
-    before they begin. Both boxes of a repeated annotation id are kept and counted. An image or category that is listed
-    twice, word for word, is read once.
+    does not list are dropped and counted, as sub-sets often have them; so are boxes without area, boxes that end before
+    they begin, and the heading that Roboflow writes over all classes. Both boxes of a repeated annotation id are kept
+    and counted. An image or category that is listed twice, word for word, is read once.
 
     Args:
         annotations: The JSON file.
@@ -76,7 +76,7 @@ def _dataset(annotations: Path, content: Any, files: Files, as_written: bool) ->
     repairs = Repairs()
     for key, kind in (("images", "images"), ("categories", "classes")):
         rows[key] = _once(rows[key], f"{kind} were listed again, alike, and read once", repairs)
-    classes = _class_table(rows["categories"])
+    classes = _class_table(_without_heading(rows["categories"], rows["annotations"], repairs))
 
     image_ids = _ids("images", rows["images"])
     objects, owners = _owned(rows["annotations"], image_ids, repairs)
@@ -162,6 +162,19 @@ def _ids(section: str, rows: list[Row]) -> list[str]:
             raise DataError(f"two entries of {section!r} share the id {own}")
         ids[own] = None
     return list(ids)
+
+
+def _without_heading(categories: list[Row], objects: list[Row], repairs: Repairs) -> list[Row]:
+    """Leave out the category that Roboflow puts above all others, of which there are no objects."""
+    used = {_key(item.get("category_id")) for item in objects}
+    for row in categories:
+        others = [one.get("supercategory") for one in categories if one is not row]
+        named = str(row.get("supercategory")) == "none" and others and all(one == row.get("name") for one in others)
+        if named and _key(row.get("id")) not in used:
+            kind = "classes are only the heading over all others, as Roboflow writes it, and were left out"
+            repairs.note(kind, str(row.get("name")))
+            return [one for one in categories if one is not row]
+    return categories
 
 
 def _class_table(categories: list[Row]) -> ClassTable:

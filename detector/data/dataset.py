@@ -2,18 +2,22 @@
 
 In: the section `data` of a config, or a list of such sections.  Out: a Dataset.
 
+data.kind=auto    data.root=mine     data.split=val     what the folder holds is recognised by its files (layouts.py)
 data.kind=voc     data.root=VOC2012  data.split=val
 data.kind=voc     data.root=cells    data.split=val      data.classes=[WBC,RBC,Platelets]
 data.kind=ilsvrc  data.root=ILSVRC   data.split=val2
 data.kind=ilsvrc  data.root=ILSVRC   data.split=val1+train  data.boxes_per_class=1000
 data.kind=coco    data.root=coco     data.split=val2017
 data.kind=coco    data.root=mine     data.annotations=boxes.json  data.images=photos
+data.kind=yolo    data.root=boats    data.split=train
+data.kind=labelme data.root=photos   data.image_list=chosen.txt
 data.kind=voc     data.root=phone    data.split=train    data.size_mismatch=turn
 'data=[{kind: voc, root: VOC2007, split: trainval}, {kind: voc, root: VOC2012, split: trainval}]'
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +30,16 @@ from detector.data.frames import SizeMismatch, match_frames
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
 from detector.data.ilsvrc import read_ilsvrc_det
 from detector.data.image import ImageError
+from detector.data.image_list import chosen
+from detector.data.labelme import read_labelme
+from detector.data.layouts import Part, find_layout
 from detector.data.sources import OtherClasses, joined
-from detector.data.voc import VOC_CLASSES, read_voc
+from detector.data.trees import no_part, part_named
+from detector.data.voc import read_voc
+from detector.data.yolo import read_yolo
 from detector.progress import progress
+
+_LOG = logging.getLogger(__name__)
 
 
 class DatasetKind(Enum):
@@ -37,6 +48,9 @@ class DatasetKind(Enum):
     voc = "voc"
     ilsvrc = "ilsvrc"
     coco = "coco"
+    yolo = "yolo"
+    labelme = "labelme"
+    auto = "auto"
 
 
 @dataclass(frozen=True)
@@ -44,11 +58,13 @@ class DataConfig:
     """The images and boxes to work on.
 
     Attributes:
-        kind: Layout of the files: voc, ilsvrc or coco.
+        kind: Layout of the files: voc, ilsvrc, coco, yolo or labelme; auto recognises it by the files.
         root: Folder of the data set.
-        split: Name of the part to read, as the data set's lists name it. ilsvrc: several may be joined by "+". coco:
-            may be empty where annotations and images are given.
-        classes: voc only: class names in label order; empty for PASCAL VOC's own 20.
+        split: Name of the part to read, as the data set's lists or folders name it; empty for all of it. ilsvrc:
+            several may be joined by "+". coco: may be empty where annotations and images are given.
+        classes: voc, yolo and labelme only: class names in label order. voc: empty for PASCAL VOC's own 20 where the
+            XML files have no other names, else for all names in them, sorted. yolo: empty for the names in data.yaml or
+            classes.txt. labelme: empty for all names in the files, sorted.
         annotations: coco only: the JSON file, relative to root; empty for annotations/instances_SPLIT.json.
         images: coco only: folder of the images, relative to root; empty for the split's name.
         one_based: voc only: whether corner pixels count from 1, as VOC's do; false where a tool wrote them from 0.
@@ -58,6 +74,8 @@ class DataConfig:
             split; skip leaves them out and counts them; turn turns their boxes where EXIF explains the size.
         exhaustive: Whether every object of the classes is boxed. false, for training: its images give objects and no
             background.
+        image_list: A text file, relative to the working directory, that names the images to read, one a line, by stem
+            or file name; empty for all.
     """
 
     kind: DatasetKind
@@ -70,6 +88,7 @@ class DataConfig:
     boxes_per_class: int = 0
     size_mismatch: SizeMismatch = SizeMismatch.error
     exhaustive: bool = True
+    image_list: str = ""
 
     def __post_init__(self) -> None:
         if self.boxes_per_class < 0:
@@ -91,13 +110,13 @@ def sources_by_key(key: str, data: Sources) -> dict[str, DataConfig]:
 
 
 OWNERS = {
-    "one_based": DatasetKind.voc,
-    "classes": DatasetKind.voc,
-    "annotations": DatasetKind.coco,
-    "images": DatasetKind.coco,
-    "boxes_per_class": DatasetKind.ilsvrc,
+    "one_based": (DatasetKind.voc,),
+    "classes": (DatasetKind.voc, DatasetKind.yolo, DatasetKind.labelme),
+    "annotations": (DatasetKind.coco,),
+    "images": (DatasetKind.coco,),
+    "boxes_per_class": (DatasetKind.ilsvrc,),
 }
-"""Settings that only one kind has."""
+"""Settings that only some kinds have."""
 
 
 def open_dataset(
@@ -127,24 +146,85 @@ def open_dataset(
     return joined(parts, classes, other_classes)
 
 
-def _open_one(config: DataConfig, need_images: bool) -> Dataset:
+def resolved(config: DataConfig) -> DataConfig:
+    """Replace kind=auto by the kind that the folder's files show, and its part's files; logs what was seen.
+
+    Raises:
+        DataError: no data set or several are recognised; it has no boxes; it has no such split; the split is empty,
+            and there are several.
+    """
+    if config.kind is not DatasetKind.auto:
+        return config
+    root = folder_of(config)
+    if config.annotations:
+        return replace(config, kind=DatasetKind.coco)
+    finding = find_layout(root)
+    if finding.kind == "folder":
+        raise DataError(
+            f"{root}: {finding.evidence}; no boxes, which detection needs. A classifier of whole images takes it "
+            "(task=images, kind=folder)"
+        )
+    parts = finding.parts
+    if config.split:
+        name = part_named(config.split, parts)
+        if name is None and finding.kind == "coco":
+            raise no_part(config.split, root, list(filter(None, parts)))
+        part = parts[name] if name is not None else Part(config.split)  # perhaps another folder: its reader knows
+    elif len(parts) == 1:
+        (part,) = parts.values()
+    elif config.image_list and finding.kind in ("voc", "yolo", "labelme"):
+        part = Part()
+    else:
+        raise DataError(f"data.split is empty, and {root} has the splits {', '.join(parts)}; set data.split=NAME")
+    _LOG.info("%s: %s%s", root, finding.evidence, f"; reading {part.split}" if part.split else "")
+    images = config.images or part.images
+    return replace(
+        config, kind=DatasetKind[finding.kind], split=part.split, annotations=part.annotations, images=images
+    )
+
+
+def resolved_sources(data: Sources) -> Sources:
+    """Replace kind=auto in a data set, or in each of several; see resolved."""
+    return resolved(data) if isinstance(data, DataConfig) else tuple(map(resolved, data))
+
+
+def folder_of(config: DataConfig) -> Path:
+    """Return the folder of a data set; raises DataError where there is none."""
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
         raise DataError(f"no data set folder {config.root!r}; set data.root=DIR, in a training train.root and val.root")
+    return root
+
+
+def _open_one(config: DataConfig, need_images: bool) -> Dataset:
+    config = resolved(config)
+    root = folder_of(config)
     refuse_foreign(config)
+    names, split, images = config.classes, config.split, config.image_list
     match config.kind:
         case DatasetKind.voc:
-            names = tuple(config.classes) or VOC_CLASSES
-            dataset = read_voc(root, config.split, class_names=names, one_based=config.one_based)
+            dataset = read_voc(root, split, class_names=names, one_based=config.one_based, image_list=images)
         case DatasetKind.ilsvrc:
-            dataset = read_ilsvrc_det(root, config.split, boxes_per_class=config.boxes_per_class)
+            dataset = listed_images(read_ilsvrc_det(root, split, boxes_per_class=config.boxes_per_class), images)
         case DatasetKind.coco:
-            dataset = _open_coco(root, config)
+            dataset = listed_images(_open_coco(root, config), images)
+        case DatasetKind.yolo:
+            dataset = read_yolo(root, split, class_names=names, image_list=images)
+        case DatasetKind.labelme:
+            dataset = read_labelme(root, split, class_names=names, image_list=images)
     if not config.exhaustive:
         dataset = replace(dataset, records=tuple(replace(record, exhaustive=False) for record in dataset.records))
     if need_images:
         return match_frames(_with_absent(dataset, config), config.size_mismatch)
     return dataset
+
+
+def listed_images(dataset: Dataset, image_list: str) -> Dataset:
+    """Keep the images of a data set that a text file names; all where it is empty. Errors are those of `chosen`."""
+    if not image_list:
+        return dataset
+    records = chosen(dataset.records, lambda record: (record.image_id, record.path), image_list)
+    return replace(dataset, records=tuple(records))
 
 
 def _open_coco(root: Path, config: DataConfig) -> Dataset:
@@ -155,7 +235,8 @@ def _open_coco(root: Path, config: DataConfig) -> Dataset:
         )
         raise DataError(
             f"{annotations}: no such annotation file; there are: {', '.join(found) or 'none'}\n"
-            "  name one:  data.annotations=FILE data.images=DIR  (or data.split=val2017 in COCO's own layout)"
+            "  name one:  data.annotations=FILE data.images=DIR  (or data.split=val2017 in COCO's own layout;\n"
+            "  data.kind=auto looks for the files)"
         )
     dataset = read_coco(annotations, root / (config.images or config.split))
     return replace(dataset, name=f"{root.resolve().name} {config.split or annotations.stem}")
@@ -164,11 +245,11 @@ def _open_coco(root: Path, config: DataConfig) -> Dataset:
 def refuse_foreign(config: DataConfig) -> None:
     """Raise DataError, naming the setting and its kind, if a setting of another kind is stated."""
     for setting in fields(config):
-        kind = OWNERS.get(setting.name, config.kind)
+        owners = OWNERS.get(setting.name, (config.kind,))
         default = setting.default_factory() if setting.default_factory is not MISSING else setting.default
-        if kind is not config.kind and getattr(config, setting.name) != default:
+        if config.kind not in owners and getattr(config, setting.name) != default:
             raise DataError(
-                f"data.{setting.name} is a setting of data.kind={kind.value}; "
+                f"data.{setting.name} is a setting of data.kind={', '.join(kind.value for kind in owners)}; "
                 f"leave it out with data.kind={config.kind.value}"
             )
 

@@ -2,7 +2,8 @@
 
 kind=folder  root=photos                    photos/cat/1.jpg: the folder's name is the class, a WordNet id or any name
 kind=clsloc  root=imagenet  split=train     ILSVRC's classification tree, as downloaded (or as Kaggle lays it)
-kind=voc     root=VOC2012   split=train     the objects of a detection data set, each cut out; ilsvrc, coco too
+kind=voc     root=VOC2012   split=train     the objects of a detection data set, each cut out; all its kinds
+kind=auto    root=photos    split=train     one of these, recognised by the files
 
 Classes are numbered in the order of their names as texts, as ImageNet's 1,000 are in all published weights; classes of
 objects in the order of their data set's table.
@@ -11,6 +12,7 @@ objects in the order of their data set's table.
 from __future__ import annotations
 
 import csv
+import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +22,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.dataset import DataConfig, DatasetKind, open_dataset
+from detector.data.dataset import DataConfig, DatasetKind, open_dataset, resolved
 from detector.data.frames import SizeMismatch
 from detector.data.ground_truth import DataError, composed, listed
 from detector.data.image import Image, read_image
+from detector.data.image_list import chosen
+from detector.data.layouts import find_layout
 from detector.data.listing import IMAGE_SUFFIXES, walk
+from detector.data.trees import no_part, part_named
+
+_LOG = logging.getLogger(__name__)
 
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's
 
@@ -37,6 +44,9 @@ class ImagesKind(Enum):
     voc = "voc"
     ilsvrc = "ilsvrc"
     coco = "coco"
+    yolo = "yolo"
+    labelme = "labelme"
+    auto = "auto"
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,11 @@ class ImagesConfig:
     """The labelled images to work on.
 
     Attributes:
-        kind: Layout of the files: folder, clsloc, or a detection data set (voc, ilsvrc, coco), whose objects are cut
-            out.
+        kind: Layout of the files: folder, clsloc, or a detection data set (voc, ilsvrc, coco, yolo, labelme), whose
+            objects are cut out; auto recognises which it is.
         root: Folder of the data set.
-        split: Name of the part to read; empty for folder.
-        classes: voc only: the data set's class names; empty for PASCAL VOC's own 20.
+        split: Name of the part to read; empty for all of a folder.
+        classes: voc, yolo and labelme only: the data set's class names, as in DataConfig.
         annotations: coco only: the JSON file, as in DataConfig.
         images: coco only: folder of the images, as in DataConfig.
         only: Detection data sets only: classes whose objects are taken, in label order; empty for all.
@@ -56,6 +66,8 @@ class ImagesConfig:
         min_side: Detection data sets only: objects with a smaller side are left out, px. Difficult objects and crowds
             are always left out.
         size_mismatch: Detection data sets only: as in DataConfig.
+        image_list: A text file, relative to the working directory, that names the images to read, one a line, by stem
+            or file name; empty for all.
     """
 
     root: str
@@ -68,6 +80,7 @@ class ImagesConfig:
     context: float = 0.1
     min_side: float = 32.0
     size_mismatch: SizeMismatch = SizeMismatch.error
+    image_list: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.context <= 4:
@@ -143,12 +156,46 @@ def open_images(config: ImagesConfig) -> LabelledImages:
     Raises:
         DataError: there is no such folder, or the kind's reader rejects the files.
     """
+    config = resolved_images(config)
     root = Path(config.root).expanduser()
     if config.kind is ImagesKind.folder:
-        return read_image_folder(root / config.split)
+        return _listed(read_image_folder(root / config.split), config.image_list)
     if config.kind is ImagesKind.clsloc:
-        return read_clsloc(root, config.split)
+        return _listed(read_clsloc(root, config.split), config.image_list)
     return _objects(config)
+
+
+def resolved_images(config: ImagesConfig) -> ImagesConfig:
+    """Replace kind=auto by the kind that the folder's files show, and its part's files; logs what was seen.
+
+    Raises:
+        DataError: no data set or several are recognised, or it has no such split.
+    """
+    if config.kind is not ImagesKind.auto:
+        return config
+    root = Path(config.root).expanduser()
+    if any((base / "Data" / "CLS-LOC").is_dir() for base in (root, root / "ILSVRC")):
+        return replace(config, kind=ImagesKind.clsloc)
+    finding = find_layout(root)
+    if finding.kind != "folder":
+        shared = ("root", "split", "annotations", "images", "image_list")
+        found = resolved(DataConfig(DatasetKind.auto, **{key: getattr(config, key) for key in shared}))
+        return replace(config, kind=ImagesKind[found.kind.name], **{key: getattr(found, key) for key in shared})
+    folders = [path.name for path in _folders(root)]
+    split = part_named(config.split, folders) if config.split else ""
+    if split is None:
+        raise no_part(config.split, root, folders)
+    _LOG.info("%s: %s%s", root, finding.evidence, f"; reading {split}" if split else "")
+    return replace(config, kind=ImagesKind.folder, split=split)
+
+
+def _listed(images: LabelledImages, image_list: str) -> LabelledImages:
+    """Keep the images that a text file names; all where it is empty."""
+    if not image_list:
+        return images
+    named = list(enumerate(images.paths))
+    kept = [index for index, _ in chosen(named, lambda one: (one[1].stem, one[1]), image_list)]
+    return replace(images, paths=tuple(images.paths[index] for index in kept), labels=images.labels[kept])
 
 
 def read_image_folder(root: Path) -> LabelledImages:
@@ -232,7 +279,7 @@ def _val_wnids(base: Path, paths: Sequence[Path]) -> list[str]:
 
 
 def _objects(config: ImagesConfig) -> LabelledImages:
-    shared = ("root", "split", "classes", "annotations", "images", "size_mismatch")
+    shared = ("root", "split", "classes", "annotations", "images", "size_mismatch", "image_list")
     dataset = open_dataset(DataConfig(DatasetKind[config.kind.name], **{key: getattr(config, key) for key in shared}))
     table = dataset.classes
     names = tuple(  # two ImageNet classes may share a name, never an id

@@ -1,83 +1,125 @@
-"""The layout of PASCAL VOC -> Dataset.
+"""The layout of PASCAL VOC, and XML files in its form in any folders -> Dataset.
 
     ROOT/ImageSets/Main/SPLIT.txt    one image name per line, which may hold blanks; a flag behind it is ignored
     ROOT/Annotations/NAME.xml        size and objects; corner pixels count from 1 and both belong to the box
     ROOT/JPEGImages/NAME.jpg         or another suffix of detector.data.listing
 
-Names find their files in any Unicode form (files.py). The XML files are read in voc_xml.py.
+Without lists, as labelImg and Roboflow write it, a part is a folder (trees.py), and an image lies beside its XML file
+or in the folder beside Annotations. Names find their files in any Unicode form (files.py). The XML files are read in
+voc_xml.py, classes are found in voc_classes.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from detector.data.files import Files
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Repairs, composed, read_lines
+from detector.data.ground_truth import DataError, Dataset, Repairs, composed, read_lines
+from detector.data.image_list import chosen
 from detector.data.listing import IMAGE_SUFFIXES
-from detector.data.voc_xml import Annotation, annotated_record, read_annotation
-from detector.words import list_override
+from detector.data.trees import IMAGE_FOLDERS, LABEL_FOLDERS, Counterparts, files_below, ids_of, in_part
+from detector.data.voc_classes import check_names, class_names_of, class_table
+from detector.data.voc_xml import annotated_record, read_annotation
 
-VOC_WNIDS = {
-    "aeroplane": "n02691156",
-    "bicycle": "n02834778",
-    "bird": "n01503061",
-    "boat": "n04530566",
-    "bottle": "n02876657",
-    "bus": "n02924116",
-    "car": "n02958343",
-    "cat": "n02121808",
-    "chair": "n03001627",
-    "cow": "n02402425",
-    "diningtable": "n04379243",
-    "dog": "n02084071",
-    "horse": "n02374451",
-    "motorbike": "n03790512",
-    "person": "n00007846",
-    "pottedplant": "n03991062",
-    "sheep": "n02411705",
-    "sofa": "n04256520",
-    "train": "n04468005",
-    "tvmonitor": "n03211117",
-}
-"""VOC's 20 classes and the WordNet ids closest to them."""
-
-VOC_CLASSES = tuple(VOC_WNIDS)
-"""The 20 class names, in VOC's own (alphabetical) order."""
+XML = (".xml",)
 
 
-def read_voc(root: Path, split: str, *, class_names: Sequence[str] = VOC_CLASSES, one_based: bool = True) -> Dataset:
+class Entry(NamedTuple):
+    """An image of a split: its id, its XML file, and its image file, which need not exist."""
+
+    image_id: str
+    annotation: Path
+    image: Path
+
+
+def read_voc(
+    root: Path, split: str = "", *, class_names: Sequence[str] = (), one_based: bool = True, image_list: str = ""
+) -> Dataset:
     """Read a split. Whether its image files exist is not checked here but by open_dataset.
 
     Args:
-        root: Folder that holds ImageSets, Annotations and JPEGImages.
-        split: Name of a list in ImageSets/Main, without .txt.
-        class_names: The K class names; label = position, id = position + 1. VOC's own 20 carry WordNet ids.
+        root: Folder that holds ImageSets, Annotations and JPEGImages, or XML files in any of its folders.
+        split: Name of a list in ImageSets/Main, without .txt; without ImageSets name of a folder. Empty for all XML
+            files.
+        class_names: The K class names; label = position, id = position + 1. VOC's own 20 carry WordNet ids. Empty for
+            those 20 where the folder has no other names, else for the names in it, sorted.
         one_based: Whether corner pixels count from 1, as VOC's do, or from 0. The far corner belongs to the box.
+        image_list: File that names the images to read (image_list.py); empty for all of the split.
 
     Raises:
         DataError: there is no such tree, split or annotation; the split is empty; the XML is malformed; an object lacks
-            a name or box (the message names file and object); a class is not in class_names or occurs there twice.
+            a name or box (the message names file and object); a class is not in class_names or occurs there twice; the
+            image list names others.
     """
-    classes = class_table(class_names)
     repairs = Repairs()
-    tree = VocTree(root / "Annotations", root / "JPEGImages")
-    names = tree.names(read_split_list(root / "ImageSets" / "Main", split), f"{split}.txt", repairs)
-    annotations = [read_annotation(tree.annotation(name, f"ImageSets/Main/{split}.txt lists")) for name in names]
+    entries = list_entries(root, split, repairs, image_list)
+    names, remarks = class_names_of(class_names, annotation_files(root))
+    classes = class_table(names)
+    annotations = [read_annotation(entry.annotation) for entry in entries]
     check_names(annotations, classes)
     records = []
-    for name, annotation in zip(names, annotations, strict=True):
+    for entry, annotation in zip(entries, annotations, strict=True):
+        first_pixel = int(one_based)
         records.append(
-            annotated_record(name, tree.image(name), annotation, classes, first_pixel=int(one_based), repairs=repairs)
+            annotated_record(entry.image_id, entry.image, annotation, classes, first_pixel=first_pixel, repairs=repairs)
         )
         if one_based:
             first = int((annotation.boxes[:, :2] == 0).any(axis=1).sum())
             repairs.note(
                 "boxes begin at pixel 0; data.one_based=false if all count from 0", annotation.path.name, first
             )
-    return Dataset(f"{root.resolve().name} {split}", classes, tuple(records), repairs.lines())
+    name = f"{root.resolve().name} {split}".strip()
+    return Dataset(name, classes, tuple(records), (*remarks, *repairs.lines()))
+
+
+def list_entries(root: Path, split: str, repairs: Repairs, image_list: str = "") -> list[Entry]:
+    """List the images of a split with their files.
+
+    Args:
+        root: Folder of the data set.
+        split: Name of the split; empty for all XML files.
+        repairs: Receives the count of images that are listed again.
+        image_list: File that names the images to take; empty for all of the split.
+
+    Raises:
+        DataError: there is no such split or annotation; the split is empty; the image list names others.
+    """
+    lists = root / "ImageSets" / "Main"
+    if split and lists.is_dir():
+        tree = VocTree(root / "Annotations", root / "JPEGImages")
+        names = tree.names(read_split_list(lists, split), f"{split}.txt", repairs)
+        listed = f"ImageSets/Main/{split}.txt lists"
+        entries = [Entry(name, tree.annotation(name, listed), tree.image(name)) for name in names]
+    else:
+        entries = _unlisted(root, split)
+    return chosen(entries, lambda entry: (entry.image_id, entry.image), image_list)
+
+
+def _unlisted(root: Path, split: str) -> list[Entry]:
+    """List the XML files of a folder, or of one of its parts."""
+    files = annotation_files(root)
+    if not files:
+        raise DataError(
+            f"no XML files in {root}, nor lists in {root / 'ImageSets' / 'Main'}; check data.root and data.kind"
+        )
+    try:
+        files = in_part(files, root, split)
+    except DataError as error:
+        raise DataError(f"{error}\n  (lists of splits would lie in {root / 'ImageSets' / 'Main'})") from error
+    images = Counterparts(root, IMAGE_SUFFIXES, LABEL_FOLDERS, IMAGE_FOLDERS)
+    named = zip(ids_of(files), files, strict=True)
+    return [
+        Entry(image_id, path, images.find(path) or images.folders(path.parent)[0] / f"{path.stem}.jpg")
+        for image_id, path in named
+    ]
+
+
+def annotation_files(root: Path) -> list[Path]:
+    """Return all XML files in a folder, sorted: those in Annotations where it has some, else those in any folder."""
+    return files_below(root / "Annotations", XML) or files_below(root, XML)
 
 
 class VocTree:
@@ -161,30 +203,3 @@ def read_list(path: Path) -> list[str]:
     if not lines:
         raise DataError(f"{path}: no images in this split")
     return lines
-
-
-def class_table(names: Sequence[str]) -> ClassTable:
-    """Make a table of classes, label = position; VOC's own 20 carry WordNet ids.
-
-    Raises:
-        DataError: a name occurs twice.
-    """
-    names = [composed(name) for name in names]
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise DataError(f"class {name!r} is named twice; fix data.classes")
-    wnids = tuple(VOC_WNIDS.values()) if tuple(names) == VOC_CLASSES else (None,) * len(names)
-    return ClassTable(names=tuple(names), wnids=wnids, ids=tuple(range(1, len(names) + 1)))
-
-
-def check_names(annotations: Sequence[Annotation], classes: ClassTable) -> None:
-    """Raise DataError, naming the file, if an object's class is not in the table."""
-    known = set(classes.names)
-    for annotation in annotations:
-        for name in annotation.names:
-            if name not in known:
-                present = sorted({name for annotation in annotations for name in annotation.names})
-                raise DataError(
-                    f"{annotation.path}: unknown class {name!r}; known: {', '.join(classes.names)}\n"
-                    f"  to take all classes of this split:  {list_override('data.classes', present)}"
-                )

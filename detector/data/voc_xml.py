@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,28 @@ def read_annotation(path: Path) -> Annotation:
         boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         difficult=np.array(difficult, dtype=np.bool_),
     )
+
+
+def names_in(path: Path, usual: Set[str] = frozenset()) -> set[str]:
+    """Return the names of the objects in an XML file; none where it cannot be read, which read_annotation reports.
+
+    Args:
+        path: The file.
+        usual: Names that may be taken without parsing the file, where it has no others, not even of parts.
+    """
+    try:
+        content = path.read_bytes()
+        written = re.findall(rb"<name>([^<&]*)</name>", content)
+        if written and len(written) == content.count(b"<name"):  # else: another encoding, a namespace, a comment
+            stripped = {name.strip().decode("ascii", "replace") for name in written}
+            if stripped <= usual:
+                return stripped
+        top = _parsed(content)
+    except (ElementTree.ParseError, OSError, ValueError, LookupError):
+        return set()
+    objects = (item for item in top if str(item.tag).rpartition("}")[2] == "object")
+    names = (child.text for item in objects for child in item if str(child.tag).rpartition("}")[2] == "name")
+    return {composed(name.strip()) for name in names if name and name.strip()}
 
 
 def annotated_record(

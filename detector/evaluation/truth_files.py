@@ -1,6 +1,7 @@
-"""Files of ground truth -> Truth: PASCAL VOC's and ILSVRC's XML, COCO's JSON.
+"""Files of ground truth -> Truth: PASCAL VOC's and ILSVRC's XML, COCO's and labelme's JSON, YOLO's text.
 
-Boxes keep the coordinates that the files state, in the format's own pixels. Images need not exist.
+Boxes keep the coordinates that the files state, in the format's own pixels. Images need not exist, except YOLO's, whose
+sizes scale its boxes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from detector.data.coco import read_coco
-from detector.data.dataset import DataConfig, DatasetKind, refuse_foreign, sources_of
+from detector.data.dataset import (
+    DataConfig,
+    DatasetKind,
+    folder_of,
+    refuse_foreign,
+    resolved,
+    sources_of,
+)
 from detector.data.files import Files
 from detector.data.frames import SizeMismatch
 from detector.data.ground_truth import INVERTED, ClassTable, DataError, Repairs, read_lines
@@ -27,8 +35,13 @@ from detector.data.ilsvrc import (
     read_image_list,
     split_entries,
 )
-from detector.data.voc import VOC_CLASSES, VocTree, check_names, class_table, read_list, read_split_list
+from detector.data.image_list import chosen
+from detector.data.labelme import read_labelme
+from detector.data.trees import files_below
+from detector.data.voc import XML, Entry, VocTree, annotation_files, list_entries, read_list
+from detector.data.voc_classes import VOC_CLASSES, check_names, class_names_of, class_table
 from detector.data.voc_xml import Annotation, read_annotation
+from detector.data.yolo import read_yolo
 from detector.evaluation.checking import unknown_image
 from detector.evaluation.joining import joined_truth
 from detector.evaluation.names import Names
@@ -58,6 +71,7 @@ def read_truth(config: DataConfig | Sequence[DataConfig], blacklist: str = "") -
 
 
 def _read_one(config: DataConfig, blacklist: str) -> Truth:
+    config = resolved(config)
     refuse_foreign(config)
     if blacklist and config.kind is not DatasetKind.ilsvrc:
         raise DataError(f"blacklist is for data.kind=ilsvrc; leave it out with {config.kind.value}")
@@ -65,27 +79,39 @@ def _read_one(config: DataConfig, blacklist: str) -> Truth:
         raise DataError("data.boxes_per_class is a setting of training; leave it out to score, where all objects count")
     if not config.exhaustive:
         raise DataError("data.exhaustive is a setting of training; leave it out to score, where unboxed objects count")
-    root = Path(config.root).expanduser()
-    if not config.root or not root.is_dir():
-        raise DataError(f"no data set folder {config.root!r}; set data.root=DIR")
-    split, mode = config.split, config.size_mismatch
+    root, split, classes = folder_of(config), config.split, config.classes
     name = f"{root.resolve().name} {split}".strip()
     match config.kind:
         case DatasetKind.voc:
-            names = tuple(config.classes) or VOC_CLASSES
-            lines, images = read_split_list(root / "ImageSets" / "Main", split), root / "JPEGImages"
-            folder, one_based = root / "Annotations", config.one_based
-            return read_voc_truth(
-                folder, lines, names, one_based=one_based, name=name, images=images, size_mismatch=mode
-            )
+            repairs = Repairs()
+            entries = list_entries(root, split, repairs)
+            names, remarks = class_names_of(classes, annotation_files(root))
+            truth = _voc_truth(entries, names, repairs, one_based=config.one_based, name=name)
+            truth = replace(truth, warnings=(*remarks, *truth.warnings))
         case DatasetKind.ilsvrc:
-            folder, images = annotation_folder(root, split), image_folder(root, split)
-            entries = split_entries(root, split)
-            return read_ilsvrc_truth(folder, entries, blacklist, name=name, images=images, size_mismatch=mode)
+            folder, entries_of_split = annotation_folder(root, split), split_entries(root, split)
+            truth = _ilsvrc_truth(folder, entries_of_split, blacklist, name=name, images=image_folder(root, split))
         case DatasetKind.coco:
             annotations = root / (config.annotations or f"annotations/instances_{split}.json")
-            truth = read_coco_truth(annotations, root / (config.images or split), size_mismatch=mode)
-            return replace(truth, name=name)
+            truth = Truth.of(read_coco(annotations, root / (config.images or split), as_written=True))
+        case DatasetKind.yolo:
+            truth = Truth.of(read_yolo(root, split, class_names=classes, as_written=True))
+        case DatasetKind.labelme:
+            truth = replace(Truth.of(read_labelme(root, split, class_names=classes, as_written=True)), numbered=False)
+        case DatasetKind.auto:
+            raise AssertionError("kind=auto was replaced above")
+    truth = replace(truth, name=name)
+    if config.image_list:
+        named = list(enumerate(zip(truth.image_ids, truth.paths, strict=True)))
+        kept = np.zeros(len(truth), np.bool_)
+        kept[[index for index, _ in chosen(named, lambda one: one[1], config.image_list)]] = True
+        truth = replace(truth.part(kept), whole=truth)
+    return _checked(truth, config.size_mismatch)
+
+
+def _checked(truth: Truth, mode: SizeMismatch) -> Truth:
+    """Bring boxes into the frames of existing images, and distrust sizes that do not hold their own objects."""
+    return truth.in_frames(mode).with_trusted_sizes()
 
 
 def open_truth(
@@ -97,7 +123,8 @@ def open_truth(
         annotations: Folder of XML, read as ILSVRC's or VOC's by the config's protocol, or a COCO file.
         image_list: List of the images to score. Required for XML; without it all images of a COCO file count.
         config: The protocol, and ILSVRC's blacklist.
-        class_names: The K classes, for XML in VOC's form with other classes than VOC's 20.
+        class_names: The K classes, for XML in VOC's form; empty for VOC's 20, or where the files have other names for
+            all of those, sorted.
 
     Raises:
         DataError: a file cannot be read; an option that the files or the protocol do not have; a list that names an
@@ -118,7 +145,7 @@ def open_truth(
         raise DataError(f"{annotations} is a folder of XML, which needs a list of the images to score")
     if config.protocol is Protocol.ilsvrc:
         return read_ilsvrc_truth(annotations, image_list, config.blacklist)
-    return read_voc_truth(annotations, image_list, tuple(class_names) or VOC_CLASSES)
+    return read_voc_truth(annotations, image_list, tuple(class_names))
 
 
 def listed_part(truth: Truth, image_list: Path) -> Truth:
@@ -164,13 +191,13 @@ def read_coco_truth(
         DataError: the file is absent, malformed, or not ground truth.
     """
     truth = Truth.of(read_coco(annotations, images or annotations.parent, as_written=True))
-    return truth.in_frames(size_mismatch).with_trusted_sizes()
+    return _checked(truth, size_mismatch)
 
 
 def read_voc_truth(
     annotations: Path,
     image_list: Path | Sequence[str],
-    class_names: Sequence[str] = VOC_CLASSES,
+    class_names: Sequence[str] = (),
     *,
     one_based: bool = True,
     name: str = "",
@@ -182,7 +209,8 @@ def read_voc_truth(
     Args:
         annotations: The folder of XML files.
         image_list: The list's file, or its lines.
-        class_names: The K classes; only VOC's own 20 have numbers.
+        class_names: The K classes; only VOC's own 20 have numbers. Empty for these where the folder has no other names,
+            else for all names in it, sorted.
         one_based: Whether the first pixel has coordinate 1, as in VOC; else 0.
         name: Name of the split; the list's file name where empty.
         images: Folder of the images; JPEGImages beside the annotations where absent.
@@ -196,22 +224,31 @@ def read_voc_truth(
     lines = read_list(image_list) if isinstance(image_list, Path) else image_list
     source = image_list.name if isinstance(image_list, Path) else name
     name = name or _name_of(image_list)
+    listed = f"the list of {name} has"
     names = tree.names(lines, source, repairs)
+    entries = [Entry(one, tree.annotation(one, listed), tree.image(one)) for one in names]
+    classes, remarks = class_names_of(class_names, files_below(annotations, XML))
+    truth = _voc_truth(entries, classes, repairs, one_based=one_based, name=name)
+    return _checked(replace(truth, warnings=(*remarks, *truth.warnings)), size_mismatch)
+
+
+def _voc_truth(
+    entries: Sequence[Entry], class_names: Sequence[str], repairs: Repairs, *, one_based: bool, name: str
+) -> Truth:
     classes = class_table(class_names)
-    parsed = [read_annotation(tree.annotation(image_id, f"the list of {name} has")) for image_id in names]
+    parsed = [read_annotation(entry.annotation) for entry in entries]
     check_names(parsed, classes)
-    truth = _from_annotations(
+    return _from_annotations(
         parsed,
         VOC if one_based else ILSVRC,
         repairs,
         name=name,
         classes=classes,
-        image_ids=tuple(names),
-        paths=tuple(tree.image(image_id) for image_id in names),
+        image_ids=tuple(entry.image_id for entry in entries),
+        paths=tuple(entry.image for entry in entries),
         numbers=None,
         numbered=tuple(class_names) == VOC_CLASSES,
     )
-    return truth.in_frames(size_mismatch).with_trusted_sizes()
 
 
 def read_ilsvrc_truth(
@@ -238,7 +275,15 @@ def read_ilsvrc_truth(
             twice; a blacklist by number with R-CNN's lists, which have their own numbers.
     """
     entries = read_image_list(image_list) if isinstance(image_list, Path) else list(image_list)
-    name = name or _name_of(image_list)
+    truth = _ilsvrc_truth(annotations, entries, blacklist, name=name or _name_of(image_list), images=images)
+    return _checked(truth, size_mismatch)
+
+
+def _ilsvrc_truth(
+    annotations: Path, entries: Sequence[tuple[str, int]], blacklist: Path | str, *, name: str, images: Path | None
+) -> Truth:
+    """Read ILSVRC's ground truth; see read_ilsvrc_truth."""
+    entries = list(entries)
     classes = det_classes()
     known = set(classes.wnids)
     repairs = Repairs()
@@ -269,7 +314,7 @@ def read_ilsvrc_truth(
         repairs.note("lines of the blacklist, all of them, name images that are not listed", name, len(pairs))
     files = Files(images) if images else None
     folder = images or Path()
-    truth = _from_annotations(
+    return _from_annotations(
         parsed,
         ILSVRC,
         repairs,
@@ -280,7 +325,6 @@ def read_ilsvrc_truth(
         numbers=np.array([number for _, number in entries], np.int64),
         blacklist=excluded,
     )
-    return truth.in_frames(size_mismatch).with_trusted_sizes()
 
 
 def _name_of(image_list: object) -> str:

@@ -13,14 +13,14 @@ import logging
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detector.config import config_to_dict
-from detector.data.dataset import Sources, open_dataset
+from detector.data.dataset import Sources, open_dataset, resolved_sources
 from detector.data.ground_truth import Dataset
 from detector.detections import Detections
 from detector.evaluation.bootstrap import Interval, bootstrap, compare
@@ -194,6 +194,7 @@ def ablate(config: AblationConfig, device: str = "auto", unread: list[str] | Non
         UserError: a checkpoint, a setting, the data or a class of a group is wrong; raised before anything is scored,
             except for unreadable images.
     """
+    config = replace(config, data=resolved_sources(config.data))
     dataset = open_dataset(config.data)
     for warning in dataset.warnings:
         _LOG.warning("%s", warning)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from detector.checkpoint import find_checkpoint, read_ranges, write_ranges
 from detector.config import check_range, save_config
-from detector.data.dataset import Sources, open_dataset
+from detector.data.dataset import Sources, open_dataset, resolved_sources
 from detector.data.ground_truth import Dataset, Record
 from detector.data.image import Image, ImageError
 from detector.device import keep_freed_memory
@@ -147,6 +147,7 @@ def fit_cascade(config: CascadeFitConfig, device: str = "auto", unread: list[str
     plain = replace(
         config.detector, rejection=RejectionConfig(), cascade=CascadeConfig(), mirror=False, operating_points=""
     )
+    config = replace(config, train=resolved_sources(config.train), val=resolved_sources(config.val))
     train, val = open_dataset(config.train), open_dataset(config.val)
     records = _drawn(train, config.images, config.seed)
     val = replace(val, records=tuple(_drawn(val, config.val_images, config.seed)))

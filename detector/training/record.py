@@ -31,7 +31,7 @@ from proposals.locking import InUseError, Lock
 
 FREE = ("workers", "cache", "save_minutes", "members", "accumulate")
 """Settings that do not change the result; they may differ when a run is resumed."""
-PLACES = ("root", "annotations", "images")
+PLACES = ("root", "annotations", "images", "image_list")
 """Locations of data; their contents are compared when the state is loaded."""
 WEIGHTS = ("best.safetensors", "last.safetensors", "linear.safetensors", "refit.safetensors")
 WRITTEN = ("config.yaml", "metrics.jsonl", "curves.png", *WEIGHTS)

@@ -23,9 +23,9 @@ from detector.checkpoint import SHIPPED, file_sha256, find_checkpoint
 from detector.config import ConfigError, load_config, peek
 from detector.data.content import boxes_digest, dataset_digest, images_digest, labelled_digest
 from detector.data.counts import check_images, check_objects, warn_if_smaller
-from detector.data.dataset import open_dataset, readable_part
+from detector.data.dataset import open_dataset, readable_part, resolved_sources
 from detector.data.ground_truth import Dataset, exhaustive_part, with_classes
-from detector.data.labelled_images import open_images
+from detector.data.labelled_images import ImagesConfig, open_images, resolved_images
 from detector.device import keep_freed_memory, training_precision
 from detector.extraction import dataset_proposals, with_proposals
 from detector.invocation import command
@@ -80,7 +80,7 @@ def train(
     task = task or str(peek(config_name, overrides, "task") or "regions")
     if task not in SCHEMAS:
         raise ConfigError(f"{config_name}: task must be one of {', '.join(SCHEMAS)}, not {task!r}")
-    runs = members(SCHEMAS[task], config_name, overrides)
+    runs = _recognised(members(SCHEMAS[task], config_name, overrides))
     keep_freed_memory()
     folders, unread = [RUNS / member.name for member in runs], []
     with joined(device) as ranks:
@@ -136,6 +136,23 @@ def members(
         own = variants[number % len(variants)] if variants else config
         runs.append(replace(own, name=name, seed=config.seed + number, members=1, variants=[]))
     return runs
+
+
+def _recognised(runs: Sequence[TrainingConfig]) -> list[TrainingConfig]:
+    """Replace kind=auto in the data of runs by what the folders hold; each data set is looked at once."""
+    known: dict[str, Any] = {}
+
+    def kinds(data: Any) -> Any:  # Sources or ImagesConfig
+        if repr(data) not in known:
+            known[repr(data)] = resolved_images(data) if isinstance(data, ImagesConfig) else resolved_sources(data)
+        return known[repr(data)]
+
+    return [
+        replace(run, train=kinds(run.train), val=kinds(run.val))
+        if isinstance(run, FineTuneConfig | ImageTrainingConfig | MultiBoxTrainingConfig)
+        else run
+        for run in runs
+    ]
 
 
 def _train_images(config: ImageTrainingConfig, folder: Path, ranks: Ranks, resume: bool) -> list[str]:
