@@ -101,7 +101,7 @@ def make_run(
     outputs = Outputs(folder, chosen, (os.path.realpath(one.path) for one in planned))
     for number, one in enumerate(images, 1):
         outputs.check(item_of(one, names, number))
-    run = Run(detector or StubDetector(), outputs, names, manner or Manner(), settings)
+    run = Run(detector or StubDetector(), outputs, names, manner or Manner(), lambda: settings)
     run(collected.batches(recursive), len(images))
     run.failures[:0] = collected.failures
     return run

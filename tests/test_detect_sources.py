@@ -111,7 +111,7 @@ def test_videos_in_a_folder_are_passed_over_and_named_ones_are_not(photos: Path)
     (photos / "clip.MP4").touch()
     collected = collect(["photos"], recursive=False)
     assert len(collected) == 2
-    assert "1 of them videos: name them by themselves, or by a glob in quotes" in collected.remarks()
+    assert "videos among them: 1; name a video by itself, or by a glob in quotes" in collected.remarks()
     assert paths("photos/*.MP4") == ["photos/clip.MP4"]
 
 

@@ -1,4 +1,4 @@
-"""Find objects in images: print what is where, write annotated images and JSON, or labels for other programs."""
+"""Find objects in images: print what is where, write annotated images, JSON and labels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ def _work(options: argparse.Namespace) -> int:
         raise ImageError("all images here are results of an earlier detect")
     if collected.failures and (options.on_error == "stop" or not (len(collected) or collected.piped)):
         raise ImageError("\n".join(collected.failures))
-    with compiling_aside(config.proposals) as aside:
+    with compiling_aside(config.proposals) as aside, ThreadPoolExecutor(1) as other:
         # torch is imported here, after all that can be rejected at once
         from detector.commands.detecting import Manner, Run
         from detector.commands.outputs import Outputs, Wanted, check_ilsvrc
@@ -162,7 +163,8 @@ def _work(options: argparse.Namespace) -> int:
         manner = Manner(
             options.every or Every(seconds=1), bool(options.json), options.resume, options.on_error == "stop"
         )
-        run = Run(detector, outputs, names, manner, settings_digest(detector))
+        digest = other.submit(settings_digest, detector)  # half a second, which the first image does not wait for
+        run = Run(detector, outputs, names, manner, digest.result)
         if collected.piped and sys.stdin and sys.stdin.isatty():
             say("detect", "reading paths from the terminal, one a line; Ctrl-D ends")
         known = len(images) == len(planned) and not collected.piped

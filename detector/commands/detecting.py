@@ -11,7 +11,7 @@ import errno
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -74,14 +74,14 @@ class Run:
         outputs: Where results are written; None for nowhere.
         names: Names of the results.
         manner: How.
-        settings: The detector's `settings_digest`.
+        settings: Returns the detector's `settings_digest`, when the first image is done.
 
     Attributes:
         failures: A line for each image that could not be done.
     """
 
     def __init__(
-        self, detector: Detector, outputs: Outputs | None, names: Names, manner: Manner, settings: str
+        self, detector: Detector, outputs: Outputs | None, names: Names, manner: Manner, settings: Callable[[], str]
     ) -> None:
         self.detector, self.outputs, self.names, self.manner = detector, outputs, names, manner
         self.failures: list[str] = []
@@ -169,7 +169,7 @@ class Run:
         if record is None:
             return False
         reason = ""
-        if record.get("settings_sha256") != self._settings:
+        if record.get("settings_sha256") != self._settings():
             reason = "done with another model or settings"
         elif record.get("image_sha256") != item.sha256 or record.get("frame") != item.frame:
             reason = "changed since they were done"
@@ -197,7 +197,7 @@ class Run:
                 raise scored
             found = rounded(scored.detections())
             models = self.detector.config.models
-            record = result_record(item, scored, found, self.detector.classes, models, self._settings)
+            record = result_record(item, scored, found, self.detector.classes, models, self._settings())
             height, width, _ = scored.image.shape
             done = Done(item, (width, height), found, record)
             if self.outputs:

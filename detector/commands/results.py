@@ -124,7 +124,9 @@ def only_classes(detector: Detector, names: Sequence[str]) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file; empty where it cannot be read."""
+    """Return the SHA-256 of a file; empty where it cannot be read, or is a pipe, which could be read only once."""
+    if not path.is_file():
+        return ""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -74,7 +74,7 @@ class Collected:
         lines = Listing((), (), self.passed_over).warnings
         videos = sum(count for suffix, count in self.passed_over.items() if suffix in VIDEO_SUFFIXES)
         if videos:
-            lines += (f"{videos} of them videos: name them by themselves, or by a glob in quotes",)
+            lines += (f"videos among them: {videos}; name a video by itself, or by a glob in quotes",)
         if self.results:
             lines += (f"{self.results} results of an earlier detect are left out",)
         return lines
