@@ -15,7 +15,8 @@ import pytest
 from detect_runs import StubDetector, contents, make_run, photo
 
 from detector.commands.detecting import Manner
-from detector.commands.sources import Collected, PathLines, Source, collect
+from detector.commands.path_lines import PathLines
+from detector.commands.sources import Collected, Source, collect
 from detector.data.image import ImageError, read_image
 from detector.data.video import Every, sample_frames
 

@@ -15,7 +15,7 @@ import pytest
 from detect_runs import StubDetector, contents, make_run, photo
 from pycocotools.coco import COCO
 
-from detector.commands.outputs import check_ilsvrc, det_ids_of
+from detector.commands.run_files import check_ilsvrc, det_ids_of
 from detector.commands.written import OutputError
 from detector.data.coco import read_coco
 from detector.data.ground_truth import ClassTable

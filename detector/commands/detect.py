@@ -130,9 +130,10 @@ def _work(options: argparse.Namespace) -> int:
     with compiling_aside(config.proposals) as aside, ThreadPoolExecutor(1) as other:
         # torch is imported here, after all that can be rejected at once
         from detector.commands.detecting import Manner, Run
-        from detector.commands.outputs import Outputs, Wanted, check_ilsvrc
+        from detector.commands.outputs import Outputs, Wanted
         from detector.commands.result_names import Names
         from detector.commands.results import UnknownClass, item_of, only_classes, settings_digest
+        from detector.commands.run_files import check_ilsvrc
         from detector.data.video import Every
         from detector.device import keep_freed_memory
         from detector.pipeline import Detector

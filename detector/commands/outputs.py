@@ -14,7 +14,6 @@ The annotated image is known by a comment in it, a record by its keys, the other
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -27,32 +26,19 @@ from typing import Any
 import PIL.Image
 
 from detector.commands.results import KEYS, Done, Item, json_text
+from detector.commands.run_files import RUN_FILES, run_files
 from detector.commands.written import MARK, OutputError, Written, is_result
-from detector.data.ground_truth import ClassTable, listed
-from detector.data.ilsvrc import det_classes
+from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
-from detector.evaluation.results import class_keys
 from detector.evaluation.voc_names import quoted
 from detector.formats import (
-    CSV_HEADER,
-    coco_results,
-    csv_rows,
-    ilsvrc_txt,
     labelme_json,
     voc_xml,
     yolo_txt,
-    yolo_yaml,
 )
 from proposals.files import write_whole
 
 RECORD, PICTURE = ".json", "_detections.jpg"
-RUN_FILES = {
-    "coco": ("detections.coco.json",),
-    "csv": ("detections.csv",),
-    "ilsvrc": ("detections.ilsvrc.txt", "images.ilsvrc.txt"),
-    "yolo": ("classes.txt", "data.yaml"),
-}
-"""Files of a whole run, by format."""
 LABELS = ("voc", "yolo", "labelme")
 """Formats that label an image file, for which a frame needs one."""
 
@@ -171,20 +157,7 @@ class Outputs:
         """
         some = sorted(self._found, key=lambda found: found.item.number)
         for kind in self.wanted.formats:
-            contents: tuple[str, ...] = ()
-            if kind == "coco":
-                contents = (_coco_text(some, classes),)
-            elif kind == "csv":
-                contents = (_csv_text(some),)
-            elif kind == "ilsvrc":
-                det_ids = det_ids_of(classes)
-                contents = (
-                    "".join(ilsvrc_txt(one.detections, one.item.number, det_ids) for one in some),
-                    "".join(f"{one.item.relative.with_suffix('').as_posix()} {one.item.number}\n" for one in some),
-                )
-            elif kind == "yolo":
-                contents = ("".join(f"{name}\n" for name in class_keys(classes)), yolo_yaml(class_keys(classes)))
-            for name, text in zip(RUN_FILES.get(kind, ()), contents, strict=True):
+            for name, text in run_files(kind, some, classes).items():
                 self._written.write(name, text.encode(errors="backslashreplace"), "")
 
     def _kinds(self, item: Item) -> list[tuple[str, str]]:
@@ -243,48 +216,6 @@ class Outputs:
             with write_whole(path) as part:
                 part.write_bytes(content)
                 self._write_whole(contents[1:])
-
-
-def det_ids_of(classes: ClassTable) -> list[int]:
-    """Return ILSVRC's number of each class, 1..200; 0 for a class that ILSVRC does not have."""
-    known = det_classes()
-    return [known.ids[label] if label >= 0 else 0 for label in classes.labels_in(known).tolist()]
-
-
-def check_ilsvrc(classes: ClassTable) -> tuple[str, ...]:
-    """Return a line that names the classes that ILSVRC does not have; none where it has all.
-
-    Raises:
-        OutputError: It has none of them.
-    """
-    absent = [name for name, det_id in zip(classes.names, det_ids_of(classes), strict=True) if not det_id]
-    if len(absent) == len(classes):
-        raise OutputError(f"--format ilsvrc: none of the classes is one of ILSVRC's 200: {listed(absent, 5)}")
-    return (f"ilsvrc: left out, for ILSVRC has no such class: {listed(absent, 12)}",) if absent else ()
-
-
-def _coco_text(some: list[Done], classes: ClassTable) -> str:
-    """COCO's results; ids are numbers where all images are named by numbers, as COCO's are, else file names."""
-    stems = [one.item.relative.stem for one in some]
-    numbers = [int(stem) for stem in stems if re.fullmatch(r"\d{1,18}", stem, re.ASCII)]
-    numbered = len({*numbers}) == len(some)
-    lines = [
-        json.dumps(entry)
-        for place, one in enumerate(some)
-        for entry in coco_results(
-            one.detections, numbers[place] if numbered else one.item.relative.as_posix(), classes.ids
-        )
-    ]
-    return "[\n" + ",\n".join(lines) + "\n]\n"
-
-
-def _csv_text(some: list[Done]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
-    for one in some:
-        writer.writerows(csv_rows(one.detections, one.size, str(one.item.path), one.item.time))
-    return text.getvalue()
 
 
 def _jpeg(image: PIL.Image.Image, quality: int) -> bytes:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import glob
 import os
 import re
-import select
-import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from detector.commands.path_lines import PathLines, standard_input
 from detector.commands.result_names import alike
 from detector.commands.written import is_result
 from detector.data.image import ImageError
@@ -93,7 +92,7 @@ class Collected:
         if self.piped:
             seen = {_key(one.path) for one in (*self.before, *self.after)}
             known = len(seen)
-            for lines in PathLines(_standard_input()).batches():
+            for lines in PathLines(standard_input()).batches():
                 yield self._piped(lines, recursive, seen)
             if not (known or seen):
                 raise ImageError("no path on standard input")
@@ -172,48 +171,6 @@ def entry(text: str, folder: Path, recursive: bool, result: Collected, where: st
         return [Source(path, folder)]
     result.failures.append(_address(text) or f"no such file or folder: {path} ({where})")
     return []
-
-
-class PathLines:
-    """The lines of a pipe, a file or a terminal, as they come.
-
-    Args:
-        descriptor: Open for reading.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor, self._rest, self._ended = descriptor, b"", False
-        self._lines: deque[bytes] = deque()
-
-    def batches(self) -> Iterator[Iterator[str]]:
-        """Yield the lines that are there, until none waits to be read; wait for the next, until the end."""
-        while self._read(wait=True):
-            yield self._waiting()
-
-    def _waiting(self) -> Iterator[str]:
-        while self._read(wait=False):
-            text = os.fsdecode(self._lines.popleft().removesuffix(b"\r"))
-            if text.strip():
-                yield text
-
-    def _read(self, *, wait: bool) -> bool:
-        """Read until there is a line; without waiting, only what is there. Returns whether there is one."""
-        while not self._lines and not self._ended:
-            if not wait and not select.select([self._descriptor], [], [], 0)[0]:
-                return False
-            some = os.read(self._descriptor, 1 << 16)
-            *lines, self._rest = (self._rest + some).split(b"\n")
-            self._ended = not some
-            if self._ended and self._rest:
-                lines.append(self._rest)
-            self._lines.extend(lines)
-        return bool(self._lines)
-
-
-def _standard_input() -> int:
-    if sys.stdin is None or sys.stdin.closed:
-        raise ImageError("standard input is closed, and - reads paths from it")
-    return sys.stdin.fileno()
 
 
 def _key(path: Path) -> Path:
