@@ -14,11 +14,12 @@ from pathlib import Path
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
+def write_whole(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` when the block ends, and is removed when it fails.
 
     The temporary file has the suffix of `path`, by which libraries choose a format. File and folder are flushed to the
-    disk before and after the rename. A `path` that exists and is no regular file (/dev/stdout, a pipe) is written
+    disk before and after the rename, unless `flush` is off: for small files that can be made again a power cut matters
+    less than the milliseconds. A `path` that exists and is no regular file (/dev/stdout, a pipe) is written
     directly; a link keeps pointing to its file.
 
     Raises:
@@ -31,10 +32,12 @@ def write_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if not direct:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if flush:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             temporary.replace(path)
-            flush_folder(path.parent)
+            if flush:
+                flush_folder(path.parent)
     except OSError as error:
         if error.filename is None and error.errno is not None:  # the system names no file when a disk is full
             error.filename = str(path)

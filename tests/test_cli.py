@@ -177,7 +177,8 @@ def test_detect_writes_what_it_found(detect: Main, workplace: Path, capsys: pyte
     photo = noise(workplace / "photos" / "a.jpg")
     assert detect(["--output", "found", str(photo), "suppression.min_score=0"]) == 0
     record = json.loads((workplace / "found" / "a.json").read_text())
-    assert list(record) == ["image", "width", "height", "detections", "min_scores", "regions", "seconds", "model"]
+    keys = ["image", "width", "height", "detections", "min_scores", "regions", "seconds", "model"]
+    assert list(record) == [*keys, "image_sha256", "settings_sha256"]
     assert (record["image"], record["width"], record["height"]) == (str(photo), 64, 48)
     assert set(record["seconds"]) == {"proposals", "warp", "network", "suppression"}
     assert record["regions"] == 6
@@ -195,7 +196,9 @@ def test_detect_writes_what_it_found(detect: Main, workplace: Path, capsys: pyte
         assert drawn.size == (64, 48)
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{photo}  64×48, 6 regions, ")
-    assert captured.err.splitlines()[-1] == "1 of 1 images done, results in found/"
+    done, found = captured.err.splitlines()[-2:]
+    assert re.fullmatch(r"detect: 1 of 1 images done in .* a minute\); results in found/", done)
+    assert found.startswith("detect: found ")
 
 
 def test_detect_takes_grey_transparent_and_namesake_images(detect: Main, workplace: Path) -> None:
@@ -205,9 +208,10 @@ def test_detect_takes_grey_transparent_and_namesake_images(detect: Main, workpla
     noise(workplace / "photos" / "same.jpg")
     noise(workplace / "photos" / "deep" / "same.png")
     assert detect(["photos", "--recursive"]) == 0
-    names = {path.name for path in (workplace / "detections").glob("*.json")}
-    assert names == {"grey.json", "clear.json", "same.jpg.json", "photos_same.png.json", "deep_same.png.json"}
-    images = {json.loads(path.read_text())["image"] for path in (workplace / "detections").glob("*.json")}
+    records = list((workplace / "detections").rglob("*.json"))
+    names = {path.relative_to(workplace / "detections").as_posix() for path in records}
+    assert names == {"grey.json", "clear.json", "same.jpg.json", "same.png.json", "deep/same.json"}
+    images = {json.loads(path.read_text())["image"] for path in records}
     assert len(images) == 5
 
 
@@ -217,9 +221,9 @@ def test_one_bad_file_in_a_folder(detect: Main, workplace: Path, capsys: pytest.
     (workplace / "photos" / "b.jpg").write_text("this is a text")
     assert detect(["photos"]) == 1
     assert {path.name for path in (workplace / "detections").glob("*.json")} == {"a.json", "c.json"}
-    summary = capsys.readouterr().err.splitlines()[-3:]
-    assert summary[0] == "2 of 3 images done, results in detections/"
-    assert summary[2].startswith("  photos/b.jpg: not an image in a known format")
+    summary = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("detect: 2 of 3 images done in ") for line in summary)
+    assert summary[-1].startswith("detect:   photos/b.jpg: not an image in a known format")
 
 
 def test_half_a_jpeg(detect: Main, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -380,7 +384,7 @@ def test_detect_interrupted(
     monkeypatch.setattr(Detector, "score_many", stop)
     noise(workplace / "a.png")
     assert detect(["a.png"]) == 130
-    assert "detect: stopped; the images printed above are done" in capsys.readouterr().err
+    assert "detect: stopped; what was printed is done; --resume goes on" in capsys.readouterr().err
 
 
 # ---- eval_map

@@ -19,7 +19,7 @@ LAYERS = (
     "proposals",
     "words table measuring cores threads ahead progress invocation",
     "config device settings data",
-    "drawing detections suppression",
+    "drawing detections formats suppression",
     "evaluation report",
     "views network regions scores",
     "checkpoint class_order rejection members scoring multibox classification",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detect_runs import make_run
 from foreign_weights import to_caffe, to_torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -32,7 +33,6 @@ from detector.checkpoint import (
     save_checkpoint,
 )
 from detector.classification.ensemble import Predictions, classify
-from detector.commands.results import detect_files
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
 from detector.detections import Detections
@@ -361,7 +361,7 @@ def test_a_store_is_a_source_of_a_detector(
         detector(photo)
     with pytest.raises(StoreError):
         detector(path.with_name("val1.png"))
-    assert detect_files(detector, [path], tmp_path / "found") == []
+    assert make_run([path], tmp_path / "found", detector=detector).failures == []
     assert json.loads((tmp_path / "found" / "val0.json").read_text())["regions"] == 5
 
 

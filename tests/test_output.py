@@ -5,74 +5,35 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from detect_runs import CLASSES, IMAGE, SECONDS, StubDetector, contents, make_both, make_run, make_scored, photo
 
-from detector.commands.results import (
-    OutputError,
-    detect_files,
-    format_run,
-    is_result,
-    result_names,
-    result_record,
-    write_result,
-)
-from detector.data.ground_truth import ClassTable
-from detector.data.image import Image, read_image
-from detector.detections import Detections
+from detector.commands.result_names import Names
+from detector.commands.results import Item, format_run, result_record
+from detector.commands.sources import collect
+from detector.commands.written import OutputError, is_result
+from detector.data.image import read_image
+from detector.formats import rounded
 from detector.pipeline import ScoredImage
-from detector.scores import RegionScores
-from detector.settings import DetectorConfig, SuppressionConfig
 from proposals.errors import UserError
 
-CLASSES = ClassTable(("cat", "naïve dog"), ("n02121808", None), (1, 2))
-IMAGE = np.full((60, 80, 3), 90, np.uint8)
-SECONDS = {"proposals": 0.25, "trunk": 0.5, "regions": 0.375, "warp": 0.125, "network": 0.625, "suppression": 0.001}
-COUNTS = {"regions_cut": 3, "trunk_pixels": 25_600}
+
+def detect(paths: list[Path], folder: Path, detector: Any = None) -> list[str]:
+    return make_run(paths, folder, detector=detector).failures
 
 
-def make_scored(count: int, regions: int = 3, image: Image = IMAGE) -> ScoredImage:
-    """`regions` boxes with `count` detections."""
-    boxes = np.array([[1, 2, 30.25, 40], [5, 6, 70, 50.126], [0, 0, 80, 60]], np.float32)[:regions]
-    scores = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.9, 0.05, 0.05]], np.float32)[:regions]
-    thresholds = SuppressionConfig(min_score=0.0 if count else 0.99, limit=max(count, 1))
-    return ScoredImage(image, boxes, RegionScores(scores), thresholds, CLASSES.names, dict(SECONDS), COUNTS)
-
-
-def make_both(count: int, regions: int = 3) -> tuple[ScoredImage, Detections]:
-    """The same and its detections, after exactly SECONDS."""
-    scored = make_scored(count, regions)
-    found = scored.detections()
-    scored.seconds.update(SECONDS)
-    return scored, found
-
-
-class StubDetector:
-    """Finds the same in every image."""
-
-    config = DetectorConfig(models=["stub"])
-    classes = CLASSES
-
-    def score(self, path: Path) -> ScoredImage:
-        return make_scored(2, image=read_image(path))
-
-    def score_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, ScoredImage | Exception]]:
-        for path in paths:
-            try:
-                yield path, self.score(path)
-            except (UserError, OSError) as error:
-                yield path, error
-
-
-def photo(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(IMAGE).save(path)
-    return path
+def names_of(sources: list[str | Path], *, recursive: bool = False) -> list[str]:
+    """The names of the results of sources."""
+    found = collect([str(source) for source in sources], recursive=recursive).before
+    names = Names(one.relative for one in found)
+    return [names.claim(one.relative, str(one.path.absolute())) for one in found]
 
 
 @pytest.mark.parametrize(
@@ -80,45 +41,64 @@ def photo(path: Path) -> Path:
     [
         (["a/cat.jpg"], ["cat"]),
         (["cat.jpg", "cat.png"], ["cat.jpg", "cat.png"]),
-        (["a/cat.jpg", "b/cat.jpg", "b/dog.jpg"], ["a_cat.jpg", "b_cat.jpg", "dog"]),
-        (["a/b/cat.jpg", "c/b/cat.jpg"], ["a_b_cat.jpg", "c_b_cat.jpg"]),
-        (["x/cow.jpg", "y/cow.png", "z/cow.jpg.png"], ["x_cow.jpg", "cow.png", "z_cow.jpg.png"]),
-        (["a/Cat.jpg", "b/cat.jpg"], ["a_Cat.jpg", "b_cat.jpg"]),
-        (["a/caf\u00e9.jpg", "b/Cafe\u0301.jpg"], ["a_caf\u00e9.jpg", "b_Cafe\u0301.jpg"]),
-        ([], []),
+        (["a/cat.jpg", "b/cat.jpg", "b/dog.jpg"], ["a/cat", "b/cat", "b/dog"]),
+        (["x/a/b/cat.jpg", "x/c/b/cat.jpg"], ["a/b/cat", "c/b/cat"]),
+        (["a/Cat.jpg", "b/cat.jpg"], ["a/Cat", "b/cat"]),
+        (["a/caf\u00e9.jpg", "b/Cafe\u0301.jpg"], ["a/caf\u00e9", "b/Cafe\u0301"]),
+        (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
     ],
 )
-def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> None:
-    assert result_names([Path(path) for path in paths]) == names
+def test_files_named_one_by_one_have_their_names_or_as_much_of_their_paths_as_tells_them_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], names: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert names_of([photo(Path(path)) for path in paths]) == names
+
+
+def test_paths_below_a_folder_are_kept(tmp_path: Path) -> None:
+    for path in ("dog.jpg", "a/dog.jpg", "a/b/dog.jpg", "a/b/dog.png"):
+        photo(tmp_path / "photos" / path)
+    wanted = ["a/b/dog.jpg", "a/b/dog.png", "a/dog", "dog"]
+    assert sorted(names_of([tmp_path / "photos"], recursive=True)) == wanted
+    assert sorted(names_of([tmp_path / "photos" / "**" / "*.*g"])) == wanted
+    (tmp_path / "list.txt").write_text("photos/dog.jpg\nphotos/a/dog.jpg\n")
+    assert names_of([f"@{tmp_path}/list.txt"]) == ["photos/dog", "photos/a/dog"]
 
 
 def test_names_follow_the_path_as_given(tmp_path: Path) -> None:
     photo(tmp_path / "pool" / "000017.png")
     (tmp_path / "cat.png").symlink_to(tmp_path / "pool" / "000017.png")
-    (tmp_path / "mine").symlink_to(tmp_path / "pool")
-    paths = [tmp_path / "cat.png", tmp_path / "mine/000017.png", tmp_path / "pool/000017.png"]
-    assert result_names(paths) == ["cat", "mine_000017.png", "pool_000017.png"]
+    assert names_of([tmp_path / "cat.png", tmp_path / "pool/000017.png"]) == ["cat", "000017"]
 
 
 @pytest.mark.parametrize("letter", ["m", "ü", "犬", "\udce9"])
-def test_names_too_long_for_results_are_cut_and_stay_apart(letter: str, tmp_path: Path) -> None:
+def test_names_too_long_for_results_are_cut_and_stay_apart(letter: str) -> None:
     size = len(os.fsencode(letter))
-    paths = [tmp_path / folder / (letter * (240 // size) + ending) for folder in "ab" for ending in ("1.png", "2.png")]
-    names = result_names(paths)
+    paths = [f"{folder}/{letter * (240 // size)}{ending}" for folder in "ab" for ending in ("1.png", "2.png")]
+
+    def claimed() -> list[str]:
+        names = Names(map(PurePath, paths))
+        return [names.claim(PurePath(path), f"/photos/{path}") for path in paths]
+
+    names = claimed()
     assert len(set(names)) == 4
-    for name in names:
-        assert len(os.fsencode(f"{name}_detections.jpg")) <= 255
-        assert name.removeprefix("a_").removeprefix("b_").startswith(letter * 10)
-    assert result_names(paths) == names
+    for name, path in zip(names, paths, strict=True):
+        assert len(os.fsencode(f"{name.rpartition('/')[2]}_detections.jpg")) <= 255
+        assert name.startswith(path[: 2 + 10])
+    assert claimed() == names
 
 
-def test_paths_that_only_differ_in_where_their_folders_end() -> None:
-    paths = [Path(text) for text in ("a_b/c.jpg", "d/c.jpg", "a/b_c.jpg", "e/b_c.jpg")]
-    assert len(set(result_names(paths))) == 4
+def test_a_name_that_is_taken_by_another_image(tmp_path: Path) -> None:
+    """Of a pipe nobody knows what is still to come."""
+    names = Names()
+    one, two, three = (names.claim(PurePath("cat.jpg"), whole) for whole in ("/a/cat.jpg", "/b/cat.jpg", "/c/cat.jpg"))
+    assert (one, two) == ("cat", "cat.jpg")
+    assert three.startswith("cat-")
+    assert names.claim(PurePath("cat.jpg"), "/b/cat.jpg") == two
 
 
 def test_the_table_of_an_image() -> None:
-    lines = format_run(Path("photos/a.jpg"), *make_both(2)).splitlines()
+    lines = format_run("photos/a.jpg", *make_both(2)).splitlines()
     assert lines[0] == (
         "photos/a.jpg  80×60, 3 regions, 1.88 s (proposals 0.25, trunk 0.50, regions 0.38, warp 0.12, "
         "network 0.62, suppression 0.00)"
@@ -130,20 +110,23 @@ def test_the_table_of_an_image() -> None:
 
 
 def test_nothing_found_says_what_came_closest() -> None:
-    text = format_run(Path("a.jpg"), *make_both(0))
+    text = format_run("a.jpg", *make_both(0))
     assert text.endswith(
-        "  nothing above the thresholds; the nearest was naïve dog 0.700, shown from 0.990 "
-        "(set suppression.min_score lower to see it)"
+        "  nothing above the thresholds; the nearest was naïve dog 0.700, shown from 0.990 (--score 0.69 shows it)"
     )
     scored, found = make_both(0)
-    by_class = format_run(Path("a.jpg"), replace(scored, min_scores=np.array([0.65, 0.9])), found)
+    by_class = format_run("a.jpg", replace(scored, min_scores=np.array([0.65, 0.9])), found)
     assert "the nearest was cat 0.600, shown from 0.650" in by_class
-    nowhere = format_run(Path("a.jpg"), *make_both(0, regions=0))
+    nowhere = format_run("a.jpg", *make_both(0, regions=0))
     assert nowhere.endswith("  nothing: no box of this image is large enough to propose")
 
 
+ITEM = Item(Path("photos/a.jpg"), PurePath("a.jpg"), "a", 1, content="12ab")
+
+
 def test_the_record() -> None:
-    assert result_record(Path("photos/a.jpg"), *make_both(2), CLASSES, ["googlenet_voc"]) == {
+    scored, found = make_both(2)
+    assert result_record(ITEM, scored, rounded(found), CLASSES, ["googlenet_voc"], "34cd") == {
         "image": "photos/a.jpg",
         "width": 80,
         "height": 60,
@@ -155,24 +138,27 @@ def test_the_record() -> None:
         "regions": 3,
         "seconds": SECONDS,
         "model": ["googlenet_voc"],
+        "image_sha256": "12ab",
+        "settings_sha256": "34cd",
     }
 
 
 def test_the_record_says_from_which_score_each_class_is_shown() -> None:
     scored, found = make_both(2)
-    scored = replace(scored, min_scores=np.array([0.25, 0.1234567]))
-    record = result_record(Path("a.jpg"), scored, found, CLASSES, ["stub"])
-    assert record["min_scores"] == {"cat": 0.25, "naïve dog": 0.123457}
+    for shown, wanted in (
+        ([0.25, 0.1234567], {"cat": 0.25, "naïve dog": 0.123457}),
+        ([0.25, np.inf], {"cat": 0.25}),
+    ):
+        scored = replace(scored, min_scores=np.array(shown))
+        assert result_record(ITEM, scored, found, CLASSES, ["stub"], "")["min_scores"] == wanted
 
 
 def test_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "results"
-    scored, found = make_both(2)
-    written = result_record(Path("a.jpg"), scored, found, CLASSES, ["stub"])
-    write_result(folder, "a", written, found.plot(scored.image))
-    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a_detections.jpg"]
+    assert detect([photo(tmp_path / "a.png")], folder) == []
+    assert sorted(contents(folder)) == ["a.json", "a_detections.jpg"]
     record = json.loads((folder / "a.json").read_text(encoding="utf-8"))
-    assert record == written
+    assert [one["label"] for one in record["detections"]] == ["naïve dog", "cat"]
     assert "naïve" in (folder / "a.json").read_text(encoding="utf-8")
     drawn = read_image(folder / "a_detections.jpg")
     assert drawn.shape == IMAGE.shape
@@ -182,7 +168,7 @@ def test_the_files(tmp_path: Path) -> None:
 def test_a_bad_file_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [photo(tmp_path / "one.png"), tmp_path / "bad.png", photo(tmp_path / "two.png")]
     paths[1].write_text("no image")
-    failed = detect_files(StubDetector(), paths, tmp_path / "results")  # type: ignore[arg-type]
+    failed = detect(paths, tmp_path / "results")
     assert len(failed) == 1
     assert failed[0].startswith(f"{paths[1]}: not an image")
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
@@ -197,27 +183,20 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path: Path, capsys: pytest.Capt
         str(paths[2]),
     ]
     assert f"detect: {failed[0]}" in captured.err
-    summary = captured.err.splitlines()[-3:]
-    assert summary[0] == f"2 of 3 images done, results in {tmp_path}/results/"
-    assert summary[2] == f"  {failed[0]}"
+    done, found, *rest = captured.err.splitlines()[-4:]
+    assert re.fullmatch(r"detect: 2 of 3 images done in \d+\.\d s \(\d+ a minute\); results in .*/results/", done)
+    assert found == "detect: found naïve dog 2, cat 2"
+    assert rest == ["detect: could not be done:", f"detect:   {failed[0]}"]
 
 
 def test_one_file_gets_no_bar_and_no_second_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
-    failed = detect_files(StubDetector(), [tmp_path / "bad.png"], tmp_path / "results")  # type: ignore[arg-type]
+    failed = detect([tmp_path / "bad.png"], tmp_path / "results")
     assert failed == [f"{tmp_path}/bad.png: empty, no bytes in it"]
     assert capsys.readouterr().err.splitlines() == [
         f"detect: {tmp_path}/bad.png: empty, no bytes in it",
-        f"0 of 1 images done, results in {tmp_path}/results/",
+        "detect: 0 of 1 images done",
     ]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def detect(paths: list[Path], folder: Path) -> list[str]:
-    return detect_files(StubDetector(), paths, folder)  # type: ignore[arg-type]
 
 
 LABELME = json.dumps({"version": "5.0", "shapes": [], "imagePath": "cat.png", "imageHeight": 60, "imageWidth": 80})
@@ -347,7 +326,7 @@ def test_a_failure_within_the_detector_costs_one_image(tmp_path: Path) -> None:
 
     paths = [photo(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
     PIL.Image.fromarray(np.full((60, 80, 3), 7, np.uint8)).save(paths[1])
-    (line,) = detect_files(Moody(), paths, tmp_path / "out")  # type: ignore[arg-type]
+    (line,) = detect(paths, tmp_path / "out", Moody())
     assert str(paths[1]) in line
     assert len(contents(tmp_path / "out")) == 4
 

@@ -1,4 +1,4 @@
-"""Find objects in images: print what is where, write annotated images and JSON."""
+"""Find objects in images: print what is where, write annotated images, JSON and labels."""
 
 import sys
 

@@ -104,7 +104,7 @@ def start(
     *,
     stopped: str,
     check: Check | None = None,
-    printed_only: bool = False,
+    printed_only: bool | Callable[[argparse.Namespace], bool] = False,
 ) -> int:
     """Parse a command line and do the work in the frame (run.py), with its threads chosen; return the exit code.
 
@@ -114,9 +114,11 @@ def start(
         work: Function that does the work and returns the exit code, or None for done.
         stopped: Message for a user who interrupted the command, see `run`.
         check: Function that reports wrong usage by `parser.error`.
-        printed_only: Whether the printed lines are the only result, see `run`.
+        printed_only: Whether the printed lines are the only result, see `run`; or a function that tells by the options.
     """
     options = parse(parser, arguments)
+    if callable(printed_only):
+        printed_only = printed_only(options)
     wait_passively()
     set_threads(getattr(options, "threads", None))
     if options.settings or options.print_config:

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.ground_truth import composed
+from detector.data.ground_truth import VOC_NAMES, composed
 from detector.evaluation.results import ResultsError, class_keys
 from detector.evaluation.truth import Truth
 
@@ -35,6 +35,8 @@ class Names:
         self._images = (truth.whole or truth).index_of_any_name
         self.classes = dict(zip(class_keys(truth.classes), range(len(truth.classes)), strict=True))
         self.classes |= truth.classes.label_of
+        both = [*VOC_NAMES.items(), *((voc, coco) for coco, voc in VOC_NAMES.items())]
+        self._other_names = {other: self.classes[name] for name, other in both if name in self.classes}
 
     def images(self, names: Sequence[Name]) -> NDArray[np.int64]:
         """Find the index of each image, as `image` does."""
@@ -61,7 +63,7 @@ class Names:
         return index
 
     def label(self, name: Name, *, number: bool) -> int:
-        """Find a class by its name, WordNet id or number.
+        """Find a class by its name, its name in COCO or PASCAL VOC, its WordNet id or its number.
 
         Args:
             name: The name.
@@ -72,7 +74,8 @@ class Names:
         """
         labels: list[int | None] = []
         if isinstance(name, str):
-            labels.append(self.classes.get(name, self.classes.get(composed(name).strip())))
+            plain = composed(name).strip()
+            labels.append(self.classes.get(name, self.classes.get(plain, self._other_names.get(plain))))
         if self._truth.numbered and (digits := NUMBER.fullmatch(as_text(name))):
             labels.append(self._truth.classes.label_of_id.get(int(digits[1])))
         known = [label for label in labels if label is not None]
