@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def blocks() -> list[tuple[str, int, str]]:
     """(file, number, code) of each block of Python in the pages for users."""
     return [
         (page, number, block.split("```")[0])
-        for page in ("README.md", "docs/python.md", "proposals/README.md")
+        for page in ("README.md", "docs/python.md", "docs/recipes.md", "proposals/README.md")
         for number, block in enumerate((ROOT / page).read_text().split("```python\n")[1:])
     ]
 
@@ -60,3 +61,16 @@ def test_the_pages_examples_run_in_order(
     found = names[page].get("found")
     if "print(" in code and found is not None:
         assert len(found) > 0
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs_in_order(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []  # what is shown depends on the machine
+            exec(compile("".join(cell["source"]), notebook.name, "exec"), names)
+    assert [one.name for one in names["found"]] == ["cat"]
+    assert len(names["best"]) > 500
