@@ -30,6 +30,7 @@ from detector.data.image import ImageError
 from detector.detections import Detections
 from detector.evaluation.results import class_keys
 from detector.pipeline import Detector, ScoredImage
+from detector.progress import progress
 from proposals.errors import UserError
 from proposals.files import write_whole
 
@@ -57,8 +58,7 @@ def detect_files(detector: Detector, paths: Sequence[Path], folder: Path) -> lis
     """
     names = check_results(folder, paths)
     failed: list[str] = []
-    options = {"total": len(paths), "unit": "image", "disable": len(paths) == 1, "dynamic_ncols": True}
-    bar = tqdm(detector.score_many(paths), **options)
+    bar = progress(detector.score_many(paths), "detect", total=len(paths), disable=len(paths) == 1)
     for (path, scored), name in zip(bar, names, strict=True):
         try:
             if isinstance(scored, Exception):

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from detector.config import config_to_dict, load_config, save_config
+from detector.model_files import read_metrics
 from proposals.errors import UserError
 from proposals.files import write_whole
 from proposals.locking import InUseError, Lock
@@ -202,19 +203,6 @@ class Reports:
         except Exception as error:  # a plot is no reason to end a training
             _LOG.warning("no TensorBoard (%s)", error)
             self._writer = False
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Read the rows of metrics.jsonl; lines that a kill or a full disk has cut off are skipped."""
-    path, rows = folder / "metrics.jsonl", []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and "epoch" in row:
-            rows.append(row)
-    return rows
 
 
 def draw_curves(rows: list[dict[str, float]], path: Path, title: str = "") -> None:
