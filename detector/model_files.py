@@ -62,8 +62,8 @@ def find_model(name: str) -> Path:
     """
     found = find_weights(name)
     if found is None:
-        near = suggestion(name, FORMATS)
-        raise CheckpointError(f"no model {name}{'.' if near else ';'}{near or ' models list shows all'}")
+        near = suggestion(name, FORMATS) or f" {command('models')} list shows all"
+        raise CheckpointError(f"no model {name}{'.' if 'Did' in near else ';'}{near}")
     return found
 
 
@@ -166,8 +166,8 @@ def _without_weights(folder: Path) -> str:
     if settings is None and (folder / "detections.jsonl").is_file():
         return f"{folder} is an evaluation and holds no weights; name the folder of a training"
     if settings is None:
-        names = ", ".join([*shipped_names(CLASSIFIERS), *map(str, runs_with_weights())]) or "none"
-        return f"{folder}: a folder without {BEST}, which a training writes; name a file, a run or weights ({names})"
+        listing = f"{command('models')} list"
+        return f"{folder}: a folder without {BEST}, which a training writes; name a file, a run or weights: {listing}"
     is_multibox, part = "heads" in settings, ""
     if is_multibox and not (folder / "run.json").is_file():  # its head is trained first
         folder, part, settings = folder / "head", " of its head", settings["heads"] or {}
