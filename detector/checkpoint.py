@@ -5,7 +5,6 @@ The file is safetensors (no pickle); everything but the tensors is JSON in its h
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -15,13 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from detector.config import PRESETS, peek
 from detector.data.ground_truth import ClassTable
 from detector.invocation import command
+from detector.model_files import (
+    CLASSIFIERS,
+    IMAGE_FORMAT,
+    REGION_FORMAT,
+    CheckpointError,
+    file_sha256,
+    find_weights,
+    ranges_file,
+    read_header,
+    read_metadata,
+    shipped_names,
+    suggestion,
+)
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.network.pretrained import load_caffe, load_torchvision
@@ -29,17 +40,7 @@ from detector.network.published import TORCHVISION, ZOO, fetch_torchvision, read
 from detector.network.quantised import Ranges
 from detector.regions.maps import SharedConfig
 from detector.regions.warp import RegionConfig
-from proposals.errors import UserError
 from proposals.files import write_whole
-
-REGION_FORMAT = "googlenet-rcnn region classifier 1"
-IMAGE_FORMAT = "googlenet-rcnn image classifier 1"
-
-SHIPPED = Path(__file__).parent / "weights"
-
-
-class CheckpointError(UserError):
-    """A checkpoint is missing or cannot be used; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -135,32 +136,24 @@ def write_weights(path: Path, state: dict[str, Tensor], format_: str, header: di
         temporary.write_bytes(save(state, metadata={"format": format_, "header": json.dumps(header)}))
 
 
-def find_weights(name: str) -> Path | None:
-    """Return the file of this path, else the shipped weights of this name; None where there is neither."""
-    candidates = (Path(name).expanduser(), SHIPPED / f"{name}.safetensors")
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def find_checkpoint(name: str, members: int = 1) -> Path:
-    """Find a checkpoint by its path, or by its name: that of shipped weights, or torchvision.
+    """Find a checkpoint by its path, by the folder of its run, or by name: that of shipped weights, or torchvision.
 
     Args:
-        name: A file, the name of weights that this package ships, or "torchvision", whose GoogLeNet is then downloaded.
+        name: A file, the folder of a run, the name of weights that this package ships, or "torchvision", whose
+            GoogLeNet is then downloaded.
         members: Size of the ensemble that the file belongs to; it goes into the suggested command.
 
     Raises:
-        CheckpointError: there is neither; the message lists the shipped weights and how to train one.
+        CheckpointError: there is neither, and the message gives the nearest names, the shipped weights and how to
+            train one; or the run has no best weights yet, and the message says how far it is.
     """
-    found = find_weights(name)
-    if found is not None:
-        return found
-    if name == TORCHVISION:
-        return fetch_torchvision()
-    formats = (REGION_FORMAT, IMAGE_FORMAT)  # MultiBox's weights lie there too
-    known = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) in formats)
-    names = ", ".join(known) or "none"
-    training = _training_command(Path(name).expanduser(), members)
-    raise CheckpointError(f"no checkpoint {name} (shipped: {names}); train one: {training}")
+    found = _found(name)
+    if found is None:
+        names = ", ".join(shipped_names(CLASSIFIERS)) or "none"
+        near, training = suggestion(name, CLASSIFIERS), _training_command(Path(name).expanduser(), members)
+        raise CheckpointError(f"no checkpoint {name}{near and '.'}{near} (shipped: {names}); train one: {training}")
+    return found
 
 
 def find_pretrained(name: str) -> Path:
@@ -170,15 +163,21 @@ def find_pretrained(name: str) -> Path:
         name: A file or a name, as in find_checkpoint.
 
     Raises:
-        CheckpointError: there is none; the message names sources.
+        CheckpointError: there is none, and the message gives the nearest names and sources; or as find_checkpoint.
     """
-    try:
-        return find_checkpoint(name)
-    except CheckpointError as error:
+    found = _found(name)
+    if found is None:
+        near = suggestion(name, CLASSIFIERS)
         raise CheckpointError(
-            f"no pretrained weights {name}; set init=FILE (BVLC's GoogLeNet: {ZOO}), "
+            f"no pretrained weights {name}{'.' if near else ';'}{near} set init=FILE (BVLC's GoogLeNet: {ZOO}), "
             f"or init={TORCHVISION}, which downloads torchvision's once"
-        ) from error
+        )
+    return found
+
+
+def _found(name: str) -> Path | None:
+    found = find_weights(name)
+    return fetch_torchvision() if found is None and name == TORCHVISION else found
 
 
 def _training_command(path: Path, members: int) -> str:
@@ -190,15 +189,6 @@ def _training_command(path: Path, members: int) -> str:
         config = "regions_voc.yaml"
     ending = f" members={members} --resume auto" if is_member else ""
     return f"{command('train_classifier')} --config {Path(config).stem}{ending}"
-
-
-def weights_format(path: Path) -> str:
-    """Return the format that a weights file states; empty if another program wrote it.
-
-    Raises:
-        CheckpointError: the file is missing, or is no safetensors file.
-    """
-    return read_metadata(path).get("format", "")
 
 
 def load_checkpoint(path: Path) -> RegionClassifier:
@@ -284,22 +274,6 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.to(memory_format=torch.channels_last)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file; raises CheckpointError if it is missing or no safetensors file."""
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-
-
-def ranges_file(weights: Path) -> Path:
-    """Return the path of the ranges of a weights file's activations: beside it, NAME.ranges.json."""
-    return weights.with_suffix(".ranges.json")
-
-
 def write_ranges(weights: Path, ranges: Ranges) -> Path:
     """Write the ranges of a network's activations beside its weights; returns the file.
 
@@ -333,21 +307,6 @@ def read_ranges(weights: Path) -> dict[str, float] | None:
         raise CheckpointError(
             f"{path} holds no ranges of activations ({error}); delete it, and fit_cascade writes it again"
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    """Return this project's header in the metadata; raises CheckpointError if it is damaged."""
-    try:
-        header: dict[str, Any] = json.loads(metadata["header"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: its header is damaged: {error}") from error
-    return header
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from detector.checkpoint import CheckpointError, ImageClassifier, RegionClassifier
+from detector.checkpoint import ImageClassifier, RegionClassifier
 from detector.data.ground_truth import ClassTable, composed, listed
+from detector.model_files import CheckpointError
 
 
 def in_order_of(classifier: RegionClassifier, classes: ClassTable, names: tuple[str, str]) -> RegionClassifier:

@@ -22,23 +22,27 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from detector.checkpoint import (
-    SHIPPED,
-    CheckpointError,
-    file_sha256,
     fill,
     find_checkpoint,
     find_pretrained,
-    find_weights,
     fitting,
     load_any_classifier,
-    read_header,
-    read_metadata,
     read_ranges,
-    weights_format,
     write_weights,
 )
 from detector.data.image import Image
 from detector.invocation import command
+from detector.model_files import (
+    MULTIBOX_FORMAT,
+    SHIPPED,
+    CheckpointError,
+    file_sha256,
+    find_weights,
+    read_header,
+    read_metadata,
+    suggestion,
+    weights_format,
+)
 from detector.network.fastest import scoring_precision
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input
@@ -49,7 +53,6 @@ from proposals.result import Found, Source
 from proposals.selective.colour import to_rgb
 from proposals.settings import MultiBoxSettings
 
-FORMAT = "googlenet-rcnn multibox 1"
 BATCH = 8  # views per batch
 MIN_SIDE = 10  # px; narrower and lower boxes are dropped, except in images that are themselves smaller
 
@@ -143,17 +146,20 @@ class MultiBoxModel:
 
 
 def find_multibox(name: str) -> Path:
-    """Find a weights file by its path, or shipped weights by their name.
+    """Find a weights file by its path or by the folder of its run, or shipped weights by their name.
 
     Raises:
-        CheckpointError: there is neither; the message lists the shipped weights and how to train some.
+        CheckpointError: there is none, and the message gives the nearest names, the shipped weights and how to train
+            some; or the run has no best weights yet.
     """
     found = find_weights(name)
     if found is None:
-        shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) == FORMAT)
+        near = suggestion(name, [MULTIBOX_FORMAT])
+        shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) == MULTIBOX_FORMAT)
         raise CheckpointError(
-            f"no MultiBox weights {name}; take the shipped ones: proposals.multibox.weights={' or '.join(shipped)}, "
-            f"train some: {_training_command(Path(name))}, or leave MultiBox out: proposals.multibox.weights=''"
+            f"no MultiBox weights {name}{'.' if near else ';'}{near} take the shipped ones: "
+            f"proposals.multibox.weights={' or '.join(shipped)}, train some: {_training_command(Path(name))}, "
+            "or leave MultiBox out: proposals.multibox.weights=''"
         )
     return found
 
@@ -235,7 +241,7 @@ def save_multibox(path: Path, model: MultiBoxModel, *, half: bool = False) -> No
         "trunk_sha256": model.trunk_sha256,
         "provenance": model.provenance,
     }
-    write_weights(path, state, FORMAT, header)
+    write_weights(path, state, MULTIBOX_FORMAT, header)
 
 
 def load_multibox(path: Path) -> MultiBoxModel:
@@ -248,7 +254,7 @@ def load_multibox(path: Path) -> MultiBoxModel:
     if not path.is_file():
         raise CheckpointError(f"no MultiBox weights {path}; train some: {_training_command(path)}")
     metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != MULTIBOX_FORMAT:
         raise CheckpointError(f"{path} holds no MultiBox of this project; train_multibox writes them")
     with fitting(path):
         header = read_header(path, metadata)

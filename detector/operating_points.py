@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.checkpoint import RegionClassifier, find_weights
+from detector.checkpoint import RegionClassifier
 from detector.config import config_to_dict
 from detector.data.ground_truth import ClassTable, listed
 from detector.evaluation.operating_points import OperatingPoints, shown_scores
 from detector.evaluation.results import class_keys
 from detector.extraction import settings_of
 from detector.invocation import command
+from detector.model_files import find_weights
 from detector.rejection import RejectionModel, fingerprint
 from detector.settings import AUTO, CascadeConfig, DetectorConfig, SuppressionConfig
 from proposals.errors import UserError

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.ahead import ahead, one_torch_thread
-from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint
+from detector.checkpoint import RegionClassifier, find_checkpoint, load_checkpoint
 from detector.class_order import in_order_of
 from detector.config import PRESETS, ConfigError, load_config
 from detector.data.ground_truth import ClassTable
@@ -33,6 +33,7 @@ from detector.data.image import Image, ImageError, ImageSource, read_image
 from detector.detections import Detections
 from detector.device import choose_device
 from detector.measuring import timed
+from detector.model_files import CheckpointError
 from detector.multibox import load_source
 from detector.operating_points import SHOWN, find_min_scores
 from detector.rejection import find_rejection

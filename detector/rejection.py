@@ -15,21 +15,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from detector.checkpoint import (
+from detector.checkpoint import RegionClassifier, fill, fitting, write_weights
+from detector.invocation import command
+from detector.model_files import (
+    REJECTION_FORMAT,
     CheckpointError,
-    RegionClassifier,
-    fill,
     find_weights,
-    fitting,
     read_header,
     read_metadata,
-    write_weights,
+    rejection_path,
 )
-from detector.invocation import command
 from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
 from detector.settings import AUTO, DetectorConfig
-
-FORMAT = "googlenet-rcnn rejection 1"
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,7 +76,7 @@ def save_rejection(path: Path, model: RejectionModel) -> None:
         "fingerprint": model.fingerprint,
         "provenance": model.provenance,
     }
-    write_weights(path, state, FORMAT, header)
+    write_weights(path, state, REJECTION_FORMAT, header)
 
 
 def find_rejection(config: DetectorConfig, classifier: RegionClassifier) -> RejectionModel | None:
@@ -114,11 +111,6 @@ def find_rejection(config: DetectorConfig, classifier: RegionClassifier) -> Reje
     return found if threshold is None else replace(found, threshold=threshold)
 
 
-def rejection_path(model: Path) -> Path:
-    """Return where the rejection layer of a model lies: beside it."""
-    return model.with_suffix(".rejection.safetensors")
-
-
 def load_rejection(path: Path, classifier: RegionClassifier, model: str) -> RejectionModel:
     """Read the rejection layer of a classifier, in float32, on the CPU.
 
@@ -135,7 +127,7 @@ def load_rejection(path: Path, classifier: RegionClassifier, model: str) -> Reje
     if not path.is_file():
         raise CheckpointError(f"no rejection layer {path}; {refit}")
     metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != REJECTION_FORMAT:
         raise CheckpointError(f"{path} holds no rejection layer of this project; {refit}")
     with fitting(path):
         header = read_header(path, metadata)

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector.checkpoint import CheckpointError, RegionClassifier
+from detector.checkpoint import RegionClassifier
 from detector.invocation import command
 from detector.members import Member, build_members
+from detector.model_files import CheckpointError
 from detector.network.fastest import scoring_precision
 from detector.regions.offsets import apply_offsets
 from detector.rejection import RejectionModel

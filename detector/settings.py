@@ -111,7 +111,8 @@ class DetectorConfig:
     """A detector: image -> proposals -> regions -> scores -> suppression -> detections.
 
     Attributes:
-        models: Region classifiers whose softmax is averaged, one or more: files, or names of shipped weights.
+        models: Region classifiers whose softmax is averaged, one or more: files, folders of runs, or names of shipped
+            weights (`models list` shows them).
         proposals: Where objects might be.
         suppression: Which scored boxes become detections.
         regression: Move each class's box by the classifiers' box-regression layers; every classifier must have one. The

@@ -39,7 +39,8 @@ def write_whole(path: Path, *, flush: bool = True) -> Iterator[Path]:
             if flush:
                 flush_folder(path.parent)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # the system names no file when a disk is full
+        # The system names no file when a disk is full, and the temporary one where the folder cannot be written.
+        if error.errno is not None and error.filename in (None, str(temporary), temporary):
             error.filename = str(path)
         raise
     finally:

@@ -49,9 +49,9 @@ class MultiBoxSettings:
     """The boxes that the MultiBox network adds.
 
     Attributes:
-        weights: File of a trained MultiBox, or the name of shipped weights such as multibox_voc. Empty turns MultiBox
-            off. Only `detector` can load the file; `proposals.propose` takes the loaded network as its argument
-            `multibox`.
+        weights: File of a trained MultiBox, the folder of its run, or the name of shipped weights such as multibox_voc.
+            Empty turns MultiBox off. Only `detector` can load the file; `proposals.propose` takes the loaded network as
+            its argument `multibox`.
         limit: Most boxes per image.
         max_iou: A box that overlaps a better one by more than this IoU is dropped, in (0, 1]; 1 keeps all.
         crops: Parts of the image the network sees. 0: the whole image only. 1: overlapping squares of 2/3 of the

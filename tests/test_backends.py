@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,26 +112,6 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ImportError, match="pip install"):
         OnnxNetwork(b"")
-
-
-def test_export_onnx(
-    toy_checkpoint: Path,
-    tool: Callable[[str], Callable[[list[str]], int]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    target = tmp_path / "toy.onnx"
-    assert tool("export_onnx")([str(toy_checkpoint), str(target)]) == 0
-    assert "logits as torch's to" in capsys.readouterr().out
-    member = load_checkpoint(toy_checkpoint)
-    assert largest_difference(member.network, target.read_bytes(), images(2, member.regions.size)) < 1e-4
-    assert tool("export_onnx")(["nowhere", str(target)]) == 1
-    assert "export_onnx: no checkpoint nowhere" in capsys.readouterr().err
-    monkeypatch.setattr("detector.network.export.largest_difference", lambda *_: 0.01)
-    assert tool("export_onnx")([str(toy_checkpoint), str(tmp_path / "bad.onnx")]) == 1
-    assert "onnxruntime's logits differ from torch's by 1.0e-02; nothing was written" in capsys.readouterr().err
-    assert not (tmp_path / "bad.onnx").exists()
 
 
 def test_the_plain_network_is_the_same_function() -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from detector import Detector
-from detector.checkpoint import CheckpointError, load_checkpoint, ranges_file, read_ranges, save_checkpoint
+from detector.checkpoint import load_checkpoint, read_ranges, save_checkpoint
 from detector.config import load_config
 from detector.data.dataset import DataConfig, DatasetKind
 from detector.evaluation.entry import evaluate
 from detector.evaluation.truth_files import read_truth
+from detector.model_files import CheckpointError, ranges_file
 from detector.regions.maps import SharedConfig
 from detector.regions.rejection import RejectionLayerConfig
 from detector.settings import CascadeConfig, DetectorConfig, SuppressionConfig

@@ -14,9 +14,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from detector import checkpoint
-from detector.checkpoint import CheckpointError, RegionClassifier, find_checkpoint, load_checkpoint, save_checkpoint
+from detector import model_files
+from detector.checkpoint import RegionClassifier, find_checkpoint, load_checkpoint, save_checkpoint
 from detector.data.ground_truth import ClassTable
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.network.pretrained import TORCHVISION_INPUT, TORCHVISION_VARIANT
@@ -204,7 +205,7 @@ def test_a_header_that_does_not_fit(saved: Path, change: Callable[[dict[str, Any
 @pytest.mark.parametrize("header", [None, "{not json", "[]"])
 def test_a_damaged_header(tmp_path: Path, header: str | None) -> None:
     path = tmp_path / "damaged.safetensors"
-    metadata = {"format": checkpoint.REGION_FORMAT} | ({} if header is None else {"header": header})
+    metadata = {"format": model_files.REGION_FORMAT} | ({} if header is None else {"header": header})
     save_file({"x": torch.zeros(1)}, path, metadata=metadata)
     assert "header" in refusal(path)
 
@@ -219,7 +220,8 @@ def test_a_missing_tensor(saved: Path) -> None:
 
 
 def test_find_by_path_or_by_shipped_name(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(model_files, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
     assert find_checkpoint(str(saved)) == saved
     with pytest.raises(CheckpointError) as caught:
         find_checkpoint("toy")
@@ -231,7 +233,7 @@ def test_find_by_path_or_by_shipped_name(saved: Path, tmp_path: Path, monkeypatc
         (tmp_path / "shipped" / f"{name}.safetensors").write_bytes(saved.read_bytes())
     save_file({"x": torch.zeros(1)}, tmp_path / "shipped/boxes.safetensors", metadata={"format": "of another kind"})
     assert find_checkpoint("toy") == tmp_path / "shipped" / "toy.safetensors"
-    with pytest.raises(CheckpointError, match=r"no checkpoint toys \(shipped: another, toy\)"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint toys\. Did you mean 'toy'\? \(shipped: another, toy\)"):
         find_checkpoint("toys")
     with pytest.raises(CheckpointError, match="--config regions_voc"):
         find_checkpoint("fast")  # a preset, but not of a training

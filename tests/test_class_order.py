@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from detector import Detector, DetectorConfig
-from detector.checkpoint import CheckpointError, ImageClassifier, RegionClassifier, save_checkpoint
+from detector.checkpoint import ImageClassifier, RegionClassifier, save_checkpoint
 from detector.class_order import in_names_of, in_order_of
 from detector.data.dataset import DataConfig, DatasetKind
 from detector.data.ground_truth import ClassTable
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.regions.warp import RegionConfig

@@ -14,7 +14,7 @@ import torch
 from foreign_weights import to_caffe, to_torchvision
 from safetensors.torch import save_file
 
-from detector.checkpoint import CheckpointError, ImageClassifier, load_any_classifier, load_checkpoint, save_checkpoint
+from detector.checkpoint import ImageClassifier, load_any_classifier, load_checkpoint, save_checkpoint
 from detector.classification import ensemble
 from detector.classification.crops import SCALES, Crop, cut_crops, plan_crops, resized_size
 from detector.classification.ensemble import (
@@ -24,6 +24,7 @@ from detector.classification.ensemble import (
     format_predictions,
     interval,
 )
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention
 from detector.network.pretrained import CAFFE_INPUT, TORCHVISION_VARIANT

@@ -83,6 +83,13 @@ def test_help_comes_at_once_and_ends_with_commands_to_paste(name: str) -> None:
         ("detect", ["--wrong"]),
         ("detect", []),
         ("detect", ["suppression.min_score=0.5"]),
+        ("models", []),
+        ("models", ["list", "googlenet_voc"]),
+        ("models", ["info"]),
+        ("models", ["info", "googlenet_voc", "--format", "onnx"]),
+        ("models", ["export", "googlenet_voc"]),
+        ("models", ["export", "googlenet_voc", "--format", "safetensors", "no topic"]),
+        ("models", ["export", "googlenet_voc", "--format", "onnx", "data=x"]),
         ("eval_map", ["--annotations", "x"]),
         ("eval_map", ["data.kind=voc"]),
         ("eval_map", ["--protocol", "coco"]),
@@ -298,8 +305,9 @@ GARBAGE_NAMES = (*GARBAGE, "folder", "nowhere", "x" * 300, "two\nlines", os.fsde
         ("eval_classifier", "--combine @"),
         ("eval_classifier", "@ --models googlenet_voc"),
         ("eval_classifier", "classes --models @"),
-        ("export_weights", "@ out.safetensors"),
-        ("export_onnx", "@ out.onnx"),
+        ("models", "info @"),
+        ("models", "export @ --format safetensors"),
+        ("models", "export @ --format onnx"),
         ("extract_proposals", "data.kind=coco data.root=. data.annotations=@ data.images=."),
         ("train_classifier", "--config @"),
         ("train_classifier", "--config regions_voc init=@"),
@@ -804,19 +812,3 @@ def test_train_refuses_in_one_line(
     assert message in captured.err
     assert len([line for line in captured.err.splitlines() if "warning: " not in line]) == 1
     assert not (workplace / "runs").exists()
-
-
-# ---- export_weights
-
-
-def test_export_halves_the_file_and_adds_to_its_origin(
-    tool: Callable[[str], Main], workplace: Path, toy_checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert tool("export_weights")([str(toy_checkpoint), "small.safetensors", "data=three shapes, a=b"]) == 0
-    assert (workplace / "small.safetensors").stat().st_size < 0.51 * toy_checkpoint.stat().st_size
-    assert load_checkpoint(workplace / "small.safetensors").provenance == {"data": "three shapes, a=b"}
-    assert capsys.readouterr().out.endswith(" MiB\n")
-    assert tool("export_weights")(["nowhere", "small.safetensors"]) == 1
-    assert capsys.readouterr().err == "export_weights: no checkpoint nowhere\n"
-    with pytest.raises(SystemExit, match="2"):
-        tool("export_weights")([str(toy_checkpoint), "small.safetensors", "no topic"])

@@ -106,3 +106,10 @@ def test_a_full_disk_is_told_with_the_file() -> None:
     with pytest.raises(OSError, match="No space left") as caught, write_whole(Path("/dev/full")) as path:
         path.write_text("a")
     assert caught.value.filename == "/dev/full"
+
+
+def test_the_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
+    """Not the temporary one, whose name the user never chose."""
+    with pytest.raises(FileNotFoundError) as caught, write_whole(tmp_path / "no folder/a.txt") as part:
+        part.write_text("x")
+    assert caught.value.filename == str(tmp_path / "no folder/a.txt")

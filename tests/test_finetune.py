@@ -21,12 +21,13 @@ from foreign_weights import to_caffe
 from safetensors.torch import load_file, save_file
 from training_runs import runner
 
-from detector.checkpoint import CheckpointError, load_checkpoint
+from detector.checkpoint import load_checkpoint
 from detector.config import ConfigError, load_config
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, with_classes
 from detector.device import DeviceError
 from detector.extraction import dataset_proposals
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.pretrained import CAFFE_INPUT
 from detector.regions.warp import RegionConfig, warp

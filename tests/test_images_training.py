@@ -24,12 +24,13 @@ from foreign_weights import to_caffe
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from detector.checkpoint import CheckpointError, load_any_classifier
+from detector.checkpoint import load_any_classifier
 from detector.classification.crops import cut_crops, plan_crops
 from detector.config import ConfigError, load_config, save_config
 from detector.data.ground_truth import DataError
 from detector.data.image import read_image
 from detector.data.labelled_images import ImagesConfig, open_images
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import network_input
 from detector.training.images import ImageTraining, ImageTrainingConfig, start_image_classifier

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 # What stands in a line may use what stands above it, or before it in its line.
 LAYERS = (
     "proposals",
-    "words table measuring cores threads ahead progress invocation",
-    "config device settings data",
+    "words table terminal measuring cores threads ahead progress invocation",
+    "config model_files device settings data",
     "drawing detections formats suppression",
     "evaluation report",
     "views network regions scores",

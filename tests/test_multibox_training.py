@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from detector import Detector, DetectorConfig
-from detector.checkpoint import CheckpointError, ImageClassifier, load_checkpoint, save_checkpoint
+from detector.checkpoint import ImageClassifier, load_checkpoint, save_checkpoint
 from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
 from detector.experiments.coverage import CoverageConfig, format_coverage, measure_coverage
 from detector.extraction import cache_folder, dataset_proposals
+from detector.model_files import CheckpointError
 from detector.multibox import MultiBoxModel, load_multibox, load_source, warp_view
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input

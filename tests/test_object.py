@@ -24,19 +24,13 @@ from torch.overrides import TorchFunctionMode
 
 from detector import Detector, DetectorConfig
 from detector import threads as kernel_threads
-from detector.checkpoint import (
-    CheckpointError,
-    ImageClassifier,
-    RegionClassifier,
-    load_any_classifier,
-    load_checkpoint,
-    save_checkpoint,
-)
+from detector.checkpoint import ImageClassifier, RegionClassifier, load_any_classifier, load_checkpoint, save_checkpoint
 from detector.classification.ensemble import Predictions, classify
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import DeviceError, autocast, choose_device, out_of_memory
+from detector.model_files import CheckpointError
 from detector.multibox import MultiBoxModel, load_multibox, save_multibox
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, Heads
 from detector.network.input import InputConvention

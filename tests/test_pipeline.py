@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detector import Detector, DetectorConfig, checkpoint, members
-from detector.checkpoint import CheckpointError, RegionClassifier
+from detector import Detector, DetectorConfig, members, model_files
+from detector.checkpoint import RegionClassifier
 from detector.config import ConfigError
 from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, read_image
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNetConfig, Heads
 from detector.network.input import InputConvention, network_input
 from detector.regions.warp import RegionConfig, warp
@@ -158,7 +159,7 @@ def test_a_toy_network_from_disk(toy_checkpoint: Path, shapes: Path) -> None:
 
 
 def test_load_says_what_is_missing(toy_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    monkeypatch.setattr(model_files, "SHIPPED", tmp_path)
     with pytest.raises(CheckpointError, match=r"^no checkpoint shared_voc0712 .*--config \S*shared_voc0712"):
         Detector.load("fast")
     with pytest.raises(CheckpointError, match=r"^model 1 of 2: no checkpoint shared_voc0712 \(shipped: none\)"):

@@ -15,8 +15,9 @@ from foreign_weights import to_caffe, to_torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from detector.checkpoint import CheckpointError, find_checkpoint, find_pretrained, load_any_classifier
+from detector.checkpoint import find_checkpoint, find_pretrained, load_any_classifier
 from detector.data.image import Image, read_image
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.pretrained import CAFFE_INPUT, TORCHVISION_INPUT, load_caffe, load_torchvision
 

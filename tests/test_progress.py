@@ -1,4 +1,4 @@
-"""Progress bars: nothing in a program, shown in a command, by the first of several processes."""
+"""Progress: nothing in a program, shown in a command, by the first of several processes (more: test_terminal.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_program_sees_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_command_sees_bars_and_whole_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_sees_progress_and_whole_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         for number in progress(range(3), "photos"):
             logging.getLogger("detector.somewhere").warning("photo %d is grey", number)
@@ -28,7 +28,7 @@ def test_a_command_sees_bars_and_whole_log_lines(capsys: pytest.CaptureFixture[s
     assert list(progress(range(3), "more")) == [0, 1, 2]
     out, err = capsys.readouterr()
     assert out == ""
-    assert "photos: 100%" in err
+    assert "detect: photos: 3/3 images" in err
     assert "more" not in err
     lines = err.replace("\r", "\n").splitlines()
     for number in range(3):

@@ -15,16 +15,9 @@ import torch
 from narrow import make_network
 from torch import Tensor, nn
 
-from detector.checkpoint import (
-    SHIPPED,
-    CheckpointError,
-    RegionClassifier,
-    load_checkpoint,
-    ranges_file,
-    read_ranges,
-    write_ranges,
-)
+from detector.checkpoint import RegionClassifier, load_checkpoint, read_ranges, write_ranges
 from detector.device import DeviceError
+from detector.model_files import SHIPPED, CheckpointError, ranges_file
 from detector.network import fastest
 from detector.network.backends import build_backend
 from detector.network.folding import fold_batch_norm

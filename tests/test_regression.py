@@ -16,10 +16,11 @@ import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import nn
 
-from detector.checkpoint import CheckpointError, RegionClassifier, load_any_classifier, load_checkpoint, save_checkpoint
+from detector.checkpoint import RegionClassifier, load_any_classifier, load_checkpoint, save_checkpoint
 from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable
+from detector.model_files import CheckpointError
 from detector.network.folding import fold_batch_norm
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, regression_features
 from detector.network.input import InputConvention

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
 from detector import Detector, DetectorConfig
-from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoint, save_checkpoint
+from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.config import ConfigError
 from detector.members import SharedMember
+from detector.model_files import CheckpointError
 from detector.regions.maps import FIRST_REGION_LAYER, ImageMaps, SharedConfig, map_coordinates
 from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
 from detector.regions.warp import RegionConfig, context_windows

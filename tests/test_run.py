@@ -112,9 +112,8 @@ ARGUMENTS = {
     "eval_classifier": ["x", "--models", "y"],
     "eval_map": ["--config", "x"],
     "eval_proposals": ["--config", "x"],
-    "export_onnx": ["x", "y"],
-    "export_weights": ["x", "y"],
     "extract_proposals": ["x", "--output", "y"],
+    "models": ["list"],
     "train_classifier": ["--config", "x"],
     "train_multibox": ["--config", "x"],
 }

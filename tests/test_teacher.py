@@ -18,10 +18,11 @@ from torch import Tensor
 from training_runs import runner
 
 from detector import Detector, DetectorConfig
-from detector.checkpoint import CheckpointError, RegionClassifier, load_checkpoint, save_checkpoint
+from detector.checkpoint import RegionClassifier, load_checkpoint, save_checkpoint
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, Dataset
 from detector.extraction import dataset_proposals
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import network_input
 from detector.regions.maps import SharedConfig

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Measure what each part of the detector is worth, in one table."""
 
 import sys

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Classify whole images: print the five most probable classes of each."""
 
 import sys

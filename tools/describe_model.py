@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Print Table 1 of the paper as counted on our network, beside the paper's own figures."""
 
 import sys

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Find objects in images: print what is where, write annotated images, JSON and labels."""
 
 import sys

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Measure the top-1 and top-5 error of classifiers of whole images, single or averaged (Table 3)."""
 
 import sys

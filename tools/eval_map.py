@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Measure mean average precision by the rules of ILSVRC, PASCAL VOC or COCO, of any detector."""
 
 import sys

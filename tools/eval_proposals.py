@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Measure how many objects of a data set proposals cover, with how many boxes (paper §8)."""
 
 import sys

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Propose boxes on a data set or on image files and keep them in a store."""
 
 import sys

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Fit a rejection layer, and the thresholds of rejection and cascade, to the weights of a detector."""
 
 import sys

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Fine-tune GoogLeNet to the regions of a data set (paper §8), or train it on whole images (§6)."""
 
 import sys

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Train MultiBox, the network that proposes boxes of any class (paper §8)."""
 
 import sys

@@ -139,8 +139,13 @@ def interval(hits: int, count: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def format_predictions(rows: Iterable[Predictions]) -> str:
-    """Print a table like the paper's Table 3: cost, errors with confidence intervals, and seconds per image."""
+def format_predictions(rows: Iterable[Predictions], width: int | None = None) -> str:
+    """Format a table like the paper's Table 3: cost, errors with confidence intervals, and seconds per image.
+
+    Args:
+        rows: Predictions of models and ensembles.
+        width: Most characters in a line, see `detector.table.columns`; None for no limit.
+    """
     from detector.table import columns
 
     table: list[tuple[str, ...]] = [
@@ -155,4 +160,4 @@ def format_predictions(rows: Iterable[Predictions]) -> str:
         table.append(
             (str(row.models), str(row.crops), str(row.models * row.crops), *cells, seconds, str(len(row.images)))
         )
-    return "\n".join(columns(table))
+    return "\n".join(columns(table, width=width))

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from detector.commands.completion import complete
 from detector.commands.threads import set_threads, wait_passively
 from detector.invocation import command, distributed
 
@@ -38,8 +39,24 @@ def command_parser(name: str, text: str | None, examples: str, notes: str = "") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name, schema="", config=None, settings=False, print_config=False)
+    add_version(parser)
     add_threads(parser)
     return parser
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add --version, which prints versions and the machine, and exits."""
+    parser.add_argument("--version", action=_Version, nargs=0, help="print versions and this machine, for bug reports")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from detector.commands.version import describe_installation
+
+        wait_passively()
+        set_threads()
+        print("\n".join(describe_installation()))
+        parser.exit()
 
 
 def add_config(parser: argparse.ArgumentParser, schema: Schema, default: str | None, *, files: str = "") -> None:
@@ -116,6 +133,7 @@ def start(
         check: Function that reports wrong usage by `parser.error`.
         printed_only: Whether the printed lines are the only result, see `run`; or a function that tells by the options.
     """
+    complete(parser)
     options = parse(parser, arguments)
     if callable(printed_only):
         printed_only = printed_only(options)

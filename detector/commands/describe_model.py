@@ -37,10 +37,12 @@ def _work(options: argparse.Namespace) -> None:
     from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
     from detector.network.pretrained import TORCHVISION_VARIANT
     from detector.network.table1 import count, format_branches, format_table
+    from detector.terminal import table_width
 
     variant = config_to_dict(GoogLeNetConfig() if options.variant == "paper" else TORCHVISION_VARIANT)
     overrides = [*(f"{key}={value}" for key, value in variant.items()), *options.overrides]
     rows = count(GoogLeNet(load_config(GoogLeNetConfig, None, overrides)), options.size)
-    print(format_table(rows))
+    width = table_width()
+    print(format_table(rows, width))
     if options.branches:
-        print("\nmultiply-adds by branch\n" + format_branches(rows))
+        print("\nmultiply-adds by branch\n" + format_branches(rows, width))

@@ -48,6 +48,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 def _work(options: argparse.Namespace) -> int:
     from detector.classification.ensemble import Predictions, combine, format_predictions
     from detector.commands.run import say_unread
+    from detector.terminal import table_width
 
     unread: dict[str, None] = {}
     if options.combine:
@@ -58,7 +59,7 @@ def _work(options: argparse.Namespace) -> int:
     rows = []
     for members in by_crops.values():
         rows += members + ([combine(members)] if len(members) > 1 else [])
-    print(format_predictions(rows))
+    print(format_predictions(rows, table_width()))
     return say_unread("eval_classifier", list(unread), "they are not in these numbers")
 
 
@@ -73,7 +74,6 @@ def _predict(options: argparse.Namespace, unread: dict[str, None]) -> dict[int, 
     import time
 
     import numpy as np
-    from tqdm import tqdm
 
     from detector.checkpoint import find_checkpoint, load_any_classifier
     from detector.class_order import in_names_of
@@ -84,6 +84,7 @@ def _predict(options: argparse.Namespace, unread: dict[str, None]) -> dict[int, 
     from detector.data.image import ImageError
     from detector.data.labelled_images import ImagesConfig, open_images
     from detector.device import choose_device, keep_freed_memory
+    from detector.progress import progress
 
     keep_freed_memory()
     device = choose_device(options.device)
@@ -110,7 +111,7 @@ def _predict(options: argparse.Namespace, unread: dict[str, None]) -> dict[int, 
         elif outputs != len(images.classes):
             raise DataError(f"{name} tells {outputs} classes apart, {folder} has {len(images.classes)}")
         rows, spent = {}, 0.0
-        for index in tqdm(chosen, desc=f"{titles[name]}, {crops} crops", unit="image", dynamic_ncols=True):
+        for index in progress(chosen, f"{titles[name]}, {crops} crops"):
             try:
                 image = images.read(index)
             except ImageError as error:

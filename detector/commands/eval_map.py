@@ -89,6 +89,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.evaluation.writing import check_format, write_results
     from detector.experiments import evaluation_run as experiment
     from detector.report.text import format_report, write_report
+    from detector.terminal import table_width
 
     is_bare = not options.config and not options.detections
     if is_bare:
@@ -158,7 +159,7 @@ def _work(options: argparse.Namespace) -> int:
         from detector.report.page import write_page
 
         write_page(options.report, config, truth, table, report)
-    print(format_report(report, diagnosis=options.diagnose))
+    print(format_report(report, diagnosis=options.diagnose, width=table_width()))
     return say_unread("eval_map", unread, "in these numbers they have no detections")
 
 

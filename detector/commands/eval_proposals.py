@@ -44,6 +44,7 @@ def _work(options: argparse.Namespace) -> int:
     from detector.data import open_dataset
     from detector.data.dataset import resolved_sources
     from detector.experiments import coverage
+    from detector.terminal import table_width
 
     config = load_config(coverage.CoverageConfig, options.config, options.overrides)
     check_apart((options.json, options.plot))
@@ -58,5 +59,5 @@ def _work(options: argparse.Namespace) -> int:
         coverage.write_coverage(options.json, dataset, config, rows)
     if options.plot:
         coverage.plot_coverage(options.plot, dataset, rows)
-    print(coverage.format_coverage(dataset, rows))
+    print(coverage.format_coverage(dataset, rows, table_width()))
     return say_unread("eval_proposals", unread, "in these numbers nothing covers their objects")

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, TextIO, cast
 
 from detector.invocation import label
+from detector.terminal import paint
 from proposals.errors import UserError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -42,7 +43,7 @@ def run(name: str, work: Callable[[], int | None], *, stopped: str, printed_only
     """
     from detector.progress import shown
 
-    with _streams(printed_only) as output, _sigterm_as_interrupt(), _log(name), shown():
+    with _streams(printed_only) as output, _sigterm_as_interrupt(), _log(name), shown(label(name)):
         try:
             code = work() or DONE
         except _ReaderGone:
@@ -53,25 +54,32 @@ def run(name: str, work: Callable[[], int | None], *, stopped: str, printed_only
         except (UserError, OSError, ImportError) as error:
             if _is_ours(error):
                 raise
-            say(name, message_of(error))
+            say(name, message_of(error), "red")
             return FAILED
         output.flush()
         if output.failure is not None:
-            say(name, f"the output could not be printed: {message_of(output.failure)}")
+            say(name, f"the output could not be printed: {message_of(output.failure)}", "red")
             return FAILED
         return code
 
 
-def say(name: str, message: str) -> None:
-    """Print a message on standard error, each of its lines behind the command's name."""
+def say(name: str, message: str, colour: str = "") -> None:
+    """Print a message on standard error, each of its lines behind the command's name.
+
+    Args:
+        name: The command.
+        message: One line or more.
+        colour: Colour of the name on a terminal: red for an error; empty for none.
+    """
+    beginning = paint(f"{label(name)}:", colour, sys.stderr) if colour else f"{label(name)}:"
     for line in message.splitlines() or [""]:
-        print(f"{label(name)}: {line}", file=sys.stderr)
+        print(f"{beginning} {line}", file=sys.stderr)
 
 
 def warn(name: str, warnings: Iterable[str]) -> None:
     """Print warnings on standard error."""
     for line in warnings:
-        say(name, f"warning: {line}")
+        say(name, f"{paint('warning:', 'yellow', sys.stderr)} {line}")
 
 
 def say_unread(name: str, unread: Sequence[str], consequence: str) -> int:

@@ -177,8 +177,14 @@ def _measure(
     return coverage, best
 
 
-def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
-    """Format a table with one line per method, and a table of the ABO of each class; "-" where nothing was measured."""
+def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage], width: int | None = None) -> str:
+    """Format a table with one line per method, and a table of the ABO of each class; "-" where nothing was measured.
+
+    Args:
+        dataset: The data set.
+        rows: Coverage by the name of the method.
+        width: Most characters in a line, see `detector.table.columns`; None for no limit.
+    """
     heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "unique", "s/image", "quartiles")
     lines: list[Sequence[str]] = [heading]
     for name, row in rows.items():
@@ -195,7 +201,7 @@ def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage]) -> str:
         for source, share in row.gains.items()
     ]
     title = f"{dataset.name}: {len(dataset)} images, {_objects(dataset)} objects"
-    return "\n".join([title, *columns(lines), *gains, "", *columns(classes)])
+    return "\n".join([title, *columns(lines, width=width), *gains, "", *columns(classes, width=width)])
 
 
 def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: Mapping[str, Coverage]) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detector.checkpoint import RegionClassifier, load_checkpoint, weights_format
+from detector.checkpoint import RegionClassifier, load_checkpoint
 from detector.data.image import Image
-from detector.multibox import FORMAT, load_multibox
+from detector.model_files import MULTIBOX_FORMAT, weights_format
+from detector.multibox import load_multibox
 from detector.network.folding import fold_batch_norm
 from detector.network.input import network_input
 from detector.network.quantised import calibrate
@@ -36,7 +37,7 @@ def fit_ranges(weights: Path, images: Iterable[Image]) -> dict[str, float]:
     Raises:
         CheckpointError: the file is missing or holds neither.
     """
-    if weights_format(weights) == FORMAT:
+    if weights_format(weights) == MULTIBOX_FORMAT:
         model = load_multibox(weights)
 
         def propose_all() -> None:

@@ -48,6 +48,20 @@ def scoring_precision(name: str, device: torch.device, *, calibrated: bool) -> s
     return _fastest(plain, _machine())
 
 
+def measured(plain: str) -> dict[str, float] | None:
+    """Return the seconds of int8 and of another precision that were measured on this machine; None before that."""
+    try:
+        kept = json.loads(cache_file().read_text())[f"{plain}, {_machine()}"]
+        return {name: float(kept[name]) for name in (plain, "int8")}
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError):  # no home, no file, or a damaged one
+        return None
+
+
+def faster(seconds: dict[str, float], plain: str) -> str:
+    """Return int8 where it is enough faster than another precision, else that precision."""
+    return "int8" if MARGIN * seconds["int8"] < seconds[plain] else plain
+
+
 def cache_file() -> Path:
     """Return the file that keeps what was measured."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -57,19 +71,18 @@ def cache_file() -> Path:
 @lru_cache
 def _fastest(plain: str, machine: str) -> str:
     key = f"{plain}, {machine}"
-    kept: dict[str, dict[str, float]] = {}
-    with suppress(OSError, ValueError, RuntimeError):  # no home, no file, or a damaged one
-        kept = json.loads(cache_file().read_text())
-    try:
-        seconds = {name: float(kept[key][name]) for name in (plain, "int8")}
-    except (KeyError, TypeError, ValueError):
+    seconds = measured(plain)
+    if seconds is None:
         seconds = measure(plain)
+        kept: dict[str, dict[str, float]] = {}
+        with suppress(OSError, ValueError, RuntimeError):
+            kept = json.loads(cache_file().read_text())
         _LOG.info("measured on this machine: %s", ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()))
         with suppress(OSError, RuntimeError, TypeError, ValueError):  # then the next process measures again
             cache_file().parent.mkdir(parents=True, exist_ok=True)
             with write_whole(cache_file()) as temporary:
                 temporary.write_text(json.dumps({**kept, key: seconds}, indent=1) + "\n")
-    return "int8" if MARGIN * seconds["int8"] < seconds[plain] else plain
+    return faster(seconds, plain)
 
 
 def measure(plain: str) -> dict[str, float]:

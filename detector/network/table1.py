@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detector.network.googlenet import GoogLeNet
 from detector.network.operations import multiply_adds_of, on_meta
+from detector.table import columns
 
 PAPER = {
     "conv1": ("2.7K", "34M"),
@@ -108,26 +109,33 @@ def add_up(name: str, rows: Sequence[Row]) -> Row:
     )
 
 
-def format_table(rows: Sequence[Row]) -> str:
-    """Format rows as an aligned table with a total; conv2 is joined with its reduction as in the paper."""
+def format_table(rows: Sequence[Row], width: int | None = None) -> str:
+    """Format rows as an aligned table with a total; conv2 is joined with its reduction as in the paper.
+
+    Args:
+        rows: The layers.
+        width: Most characters in a line, see `detector.table.columns`; None for no limit.
+    """
     reduce = next(row for row in rows if row.name == "conv2_reduce")
     joined = [add_up("conv2", [reduce, row]) if row.name == "conv2" else row for row in rows if row is not reduce]
-    lines = ["layer         output       depth   weights    biases  mult-adds (M)  paper params  paper ops"]
+    lines: list[Sequence[str]] = [
+        ("layer", "output", "depth", "weights", "biases", "mult-adds (M)", "paper params", "paper ops")
+    ]
     for row in [*joined, add_up("total", rows)]:
         output = "×".join(str(side) for side in (*row.output[1:], row.output[0]))
-        params, operations = PAPER.get(row.name, ("", ""))
-        figures = f"{row.weights:11,}{row.biases:10,}{row.multiply_adds / 1e6:15.2f}" if row.weights else " " * 36
         depth = DEPTH.get(row.name, "") if row.name != "total" else sum(DEPTH.values())
-        lines.append(f"{row.name:13} {output:11}{depth:>6}{figures}{params:>14}{operations:>11}".rstrip())
-    return "\n".join(lines)
+        counted = f"{row.weights:,}", f"{row.biases:,}", f"{row.multiply_adds / 1e6:.2f}"
+        figures = counted if row.weights else ("", "", "")
+        lines.append((row.name, output, str(depth), *figures, *PAPER.get(row.name, ("", ""))))
+    return "\n".join(columns(lines, width=width, left=(0, 1)))
 
 
-def format_branches(rows: Sequence[Row]) -> str:
+def format_branches(rows: Sequence[Row], width: int | None = None) -> str:
     """Format the share of each branch in the multiply-adds of each Inception module, in percent."""
     modules = [row for row in rows if row.branches]
     names = [name for name in BRANCHES.values() if any(name in row.branches for row in modules)]
-    lines = [f"{'module':13} " + "".join(f"{name:>8}" for name in names)]
+    lines: list[Sequence[str]] = [("module", *names)]
     for row in modules:
         shares = (100 * row.branches.get(name, 0) / row.multiply_adds for name in names)
-        lines.append(f"{row.name:13} " + "".join(f"{share:7.1f}%" for share in shares))
-    return "\n".join(lines)
+        lines.append((row.name, *(f"{share:.1f}%" for share in shares)))
+    return "\n".join(columns(lines, width=width))

@@ -10,7 +10,7 @@ from pathlib import Path
 from detector.evaluation.bootstrap import Comparison, Interval
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.results import Evaluation
-from detector.table import columns
+from detector.table import columns, wrapped
 from proposals.files import write_whole
 
 TITLES = {
@@ -46,7 +46,7 @@ class Report:
     warnings: tuple[str, ...] = ()
 
 
-def format_report(report: Report, *, diagnosis: bool = False) -> str:
+def format_report(report: Report, *, diagnosis: bool = False, width: int | None = None) -> str:
     """Format a table with one row per class, the mean and the median below it, and the other numbers as lines.
 
     Best F1 is that of the detections from the score behind it on (detector.evaluation.operating_points). The classes
@@ -55,6 +55,7 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
     Args:
         report: The numbers.
         diagnosis: Whether to add the errors by type and the losses of each stage.
+        width: Most characters in a line, see `detector.table.columns`; None for no limit.
     """
     evaluation = report.evaluation
     counts, plain = evaluation.counts, evaluation.plain_ap
@@ -70,12 +71,11 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
         rows.append((title, number(ap), number(plain[key] if plain else None), *numbers, *best))
     rows.append(("mean", number(evaluation.mean_ap), "", str(counts["objects"]), str(counts["detections"]), "", ""))
     rows.append(("median", number(evaluation.median_ap), "", "", "", "", ""))
-    lines = columns([row if plain else (*row[:2], *row[3:]) for row in rows])
-    rule = "-" * max(map(len, lines))
+    lines = columns([row if plain else (*row[:2], *row[3:]) for row in rows], width=width, footer=2)
     title = TITLES.get(evaluation.protocol, evaluation.protocol)
     parts = [
         f"{title}, IoU {evaluation.min_iou:g}: {counts['images']} images, {counts['classes']} classes",
-        *(line.rstrip() for line in [*lines[:-2], rule, *lines[-2:]]),
+        *lines,
     ]
     if counts["classes_without_ground_truth"]:
         parts.append(without_objects(counts["classes_without_ground_truth"]))
@@ -90,7 +90,7 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
     if evaluation.summary:
         parts.append("  ".join(f"{name} {number(value)}" for name, value in evaluation.summary.items()))
     if diagnosis:
-        parts += _diagnosis_lines(report)
+        parts += _diagnosis_lines(report, width)
     if report.comparison:
         result = report.comparison
         table: list[Sequence[str]] = [
@@ -99,8 +99,8 @@ def format_report(report: Report, *, diagnosis: bool = False) -> str:
             (report.other, number(result.second.value), span(result.second)),
             ("difference", signed(result.difference.value), span(result.difference)),
         ]
-        parts += ["", *columns(table), verdict(result)]
-    return "\n".join(parts)
+        parts += ["", *columns(table, width=width, cut=(0,)), verdict(result)]
+    return "\n".join(wrapped(line, width) for line in parts)
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -148,21 +148,22 @@ def verdict(result: Comparison) -> str:
     )
 
 
-def _diagnosis_lines(report: Report) -> list[str]:
+def _diagnosis_lines(report: Report, width: int | None) -> list[str]:
     parts: list[str] = []
     if report.diagnosis:
         counts, gains = report.diagnosis.counts, report.diagnosis.gains
         rows = [("error", "number", "gain of mean AP if fixed")]
         rows += [(kind, str(counts[kind]), signed(gain)) for kind, gain in gains.items()]
-        parts += ["", *columns(rows)]
+        parts += ["", *columns(rows, width=width)]
         if report.diagnosis.confused:
             pairs = ", ".join(f"{real} as {taken} {count}" for real, taken, count in report.diagnosis.confused[:8])
             parts.append(f"confused classes (scores from {report.diagnosis.score:g}): {pairs}")
     if report.fates:
-        parts += ["", *columns([("object", "number"), *((name, str(count)) for name, count in report.fates.items())])]
+        lost = [("object", "number"), *((name, str(count)) for name, count in report.fates.items())]
+        parts += ["", *columns(lost, width=width)]
     if report.perfect:
         base = report.evaluation.mean_ap
         rows = [("oracle stage", "mean AP", "gain")]
         rows += [(stage, number(value), signed(value - base)) for stage, value in report.perfect.items()]
-        parts += ["", *columns(rows)]
+        parts += ["", *columns(rows, width=width)]
     return parts

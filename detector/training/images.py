@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
-from detector.checkpoint import CheckpointError, ImageClassifier, find_checkpoint, load_any_classifier, save_checkpoint
+from detector.checkpoint import ImageClassifier, find_checkpoint, load_any_classifier, save_checkpoint
 from detector.classification.augment import SamplingConfig, draw_patch, patch_transforms
 from detector.classification.crops import cut_crops, plan_crops
 from detector.config import check_choice, check_range
 from detector.data.labelled_images import ImagesConfig, LabelledImages
 from detector.data.readable import Reader
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig, training_loss
 from detector.network.input import InputConvention, network_input
 from detector.training.optimisation import TrainingConfig
@@ -50,8 +51,8 @@ class ImageTrainingConfig(TrainingConfig):
         network: Architecture; the number of classes is that of the data.
         size: Side of the network's input, px.
         sampling: How training patches are drawn from the images.
-        init_from: Weights to start from: a weights file, or the folder of a run, whose averaged weights are taken;
-            empty to train from scratch. This starts a new run, where --resume continues one.
+        init_from: Weights to start from: a weights file, the name of shipped weights, or the folder of a run, whose
+            averaged weights are taken; empty to train from scratch. This starts a new run; --resume continues one.
         initial_seed: Seed of the fresh weights, the same for every member (§7: "the same initial weights").
     """
 
@@ -216,7 +217,7 @@ def _is_last(name: str) -> bool:
 
 def _previous(path: Path, wanted: GoogLeNetConfig) -> ImageClassifier:
     """Load a weights file, or the averaged weights of a run with its auxiliary heads."""
-    if not path.is_dir():
+    if not (path / "last.safetensors").is_file():
         return load_any_classifier(find_checkpoint(str(path)))
     classifier = load_any_classifier(path / "last.safetensors")
     if not (path / "state.pt").is_file():

@@ -49,7 +49,7 @@ class MultiBoxTrainingConfig(TrainingConfig):
         task: Kind of training, here "multibox".
         train: Images to train on: a data set, or a list of them; only fully annotated images are used.
         val: Images on which recall is measured and the best epoch is chosen, likewise.
-        init: Weights whose trunk is used: a file, or the name of shipped weights.
+        init: Weights whose trunk is used: a file, the folder of a run, or the name of shipped weights.
         head: Number of priors, and width of the head.
         heads: Optimisation of the head alone, the first part.
         passes: Views per training image in the first part; their features are kept in `cache`.

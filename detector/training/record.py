@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from detector.config import config_to_dict, load_config, save_config
+from detector.model_files import read_metrics
 from detector.report.rendering import without_folders
 from detector.report.training_page import Outcome, Progress, Training, write_training_page
 from detector.training.best_epoch import BestEpoch
@@ -267,16 +268,3 @@ class Reports:
 def without_machine(command: str) -> str:
     """Shorten the absolute paths of a command, so that a page does not reveal the machine's folders."""
     return shlex.join(map(without_folders, shlex.split(command)))
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Read the rows of metrics.jsonl; lines that a kill or a full disk has cut off are skipped."""
-    path, rows = folder / "metrics.jsonl", []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and "epoch" in row:
-            rows.append(row)
-    return rows

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.checkpoint import (
-    CheckpointError,
     RegionClassifier,
     find_checkpoint,
     find_pretrained,
@@ -34,6 +33,7 @@ from detector.data.dataset import Sources
 from detector.data.ground_truth import ClassTable
 from detector.data.sources import OtherClasses
 from detector.device import autocast, training_precision
+from detector.model_files import CheckpointError
 from detector.network.googlenet import GoogLeNet
 from detector.network.input import network_input
 from detector.progress import progress
@@ -63,7 +63,8 @@ class FineTuneConfig(TrainingConfig):
         task: Kind of training, here "regions".
         train: Images to train on: a data set, or a list of them.
         val: Images on which the best epoch is chosen, likewise.
-        init: Pretrained weights: a safetensors file with Caffe's or torchvision's layer names, or a classifier of ours.
+        init: Pretrained weights: a safetensors file with Caffe's or torchvision's layer names, or a classifier of ours,
+            by its file, the folder of its run, or the name of shipped weights.
         proposals: Settings of the region proposals; use the same for detection.
         regions: How a box is warped to a region; saved with the weights.
         linear_batches: Batches used to fit the last layer before fine-tuning. 0 keeps the last layer of `init`, which

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector.checkpoint import SHIPPED, file_sha256, find_checkpoint
+from detector.checkpoint import find_checkpoint
 from detector.config import ConfigError, load_config, peek
 from detector.data.content import boxes_digest, dataset_digest, images_digest, labelled_digest
 from detector.data.counts import check_images, check_objects, warn_if_smaller
@@ -29,6 +29,7 @@ from detector.data.labelled_images import ImagesConfig, open_images, resolved_im
 from detector.device import keep_freed_memory, training_precision
 from detector.extraction import dataset_proposals, with_proposals
 from detector.measuring import timed
+from detector.model_files import RUNS, SHIPPED, file_sha256
 from detector.multibox import MultiBoxModel, load_multibox, trunk_of
 from detector.training.detection_ap import detection_ap
 from detector.training.distillation import DistillationConfig
@@ -56,7 +57,6 @@ from proposals.boxes import Boxes
 from proposals.files import write_whole
 from proposals.joined import open_stores
 
-RUNS = Path("runs")
 SCHEMAS: dict[str, type[TrainingConfig]] = {
     "regions": FineTuneConfig,
     "images": ImageTrainingConfig,

@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.checkpoint import CheckpointError, file_sha256, find_checkpoint
+from detector.checkpoint import find_checkpoint
 from detector.config import config_to_dict
 from detector.data.ground_truth import ClassTable, Dataset, Record, listed
 from detector.data.image import Image
 from detector.experiments.score_store import ScoreStore
+from detector.model_files import CheckpointError, file_sha256
 from detector.pipeline import Detector
 from detector.progress import progress
 from detector.rejection import fingerprint

@@ -28,7 +28,6 @@ from turns import STOPPED, benchmark_parser, readable_images, take_turns  # firs
 # isort: split
 import torch
 from network_speed import matrix_product
-from tqdm import tqdm
 from work import UNITS, Work, WorkCounter
 
 from detector.checkpoint import read_ranges
@@ -38,6 +37,7 @@ from detector.measuring import Quartiles, quartiles, timed
 from detector.multibox import find_multibox, load_source
 from detector.network.fastest import scoring_precision
 from detector.pipeline import Detector
+from detector.progress import progress
 from detector.table import columns
 from detector.views import STAGES
 from proposals.boxes import Boxes
@@ -165,7 +165,7 @@ def measure(
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     work: dict[str, list[dict[str, Work]]] = {name: [] for name in names}
     multiplied: dict[str, list[float]] = {precision: [] for precision in precisions}
-    bar = tqdm(total=(repetitions + 1) * len(names) * len(paths), unit="image", dynamic_ncols=True)
+    bar = progress(None, "images", total=(repetitions + 1) * len(names) * len(paths))
     for number in range(repetitions + 1):
         for name, one in contestants.items():
             runs = []

@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from network_speed import plain_copy
 from torchvision.ops import nms
-from tqdm import tqdm
 
 from detector.checkpoint import find_checkpoint, load_checkpoint
 from detector.config import load_config
@@ -39,6 +38,7 @@ from detector.data.image import Image, read_image
 from detector.device import keep_freed_memory
 from detector.measuring import Quartiles, peak_memory, quartiles, timed
 from detector.pipeline import Detector, ScoredImage
+from detector.progress import progress
 from detector.settings import DetectorConfig
 from detector.table import columns
 from detector.views import STAGES
@@ -97,7 +97,7 @@ def time_detectors(names: Sequence[str], paths: Sequence[Path], repetitions: int
     runs: dict[str, list[tuple[int, dict[str, float], float]]] = {name: [] for name in names}
     ratios: dict[str, list[float]] = {name: [] for name in names}
     rounds = [(number, image) for number in range(repetitions + 1) for image in images]
-    for number, image in tqdm(rounds, unit="image", dynamic_ncols=True):
+    for number, image in progress(rounds, "images"):
         for name, detect in built.items():
             started = time.perf_counter()
             regions, seconds = detect(image)
@@ -161,7 +161,7 @@ def time_throughput(names: Sequence[str], paths: Sequence[Path], repetitions: in
 
         detector(paths[0])
         seconds: dict[str, list[float]] = {"single": [], "many": []}
-        for _ in tqdm(range(repetitions), desc=name, unit="round", dynamic_ncols=True):
+        for _ in progress(range(repetitions), name, "round"):
             for kind, run in (("single", single), ("many", many)):
                 started = time.perf_counter()
                 run()

@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from opencv_search import MODES, SEARCHES
-from tqdm import tqdm
 from turns import STOPPED, benchmark_parser, in_fresh_process
 
 from detector.config import MISSING, config_to_dict
@@ -28,6 +27,7 @@ from detector.data.dataset import DataConfig
 from detector.data.ground_truth import Dataset
 from detector.data.image import Image, read_image
 from detector.measuring import Quartiles, peak_memory, quartiles
+from detector.progress import progress
 from detector.table import columns
 from proposals.files import write_whole
 from proposals.merging import at_width, propose
@@ -131,7 +131,7 @@ def run_benchmark(dataset: Dataset, config: BenchmarkConfig) -> dict[str, Timing
     warm_up = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     for contestant in config.contestants.values():
         _run(warm_up, contestant)
-    for number, record in enumerate(tqdm(records, desc=dataset.name, unit="image", dynamic_ncols=True)):
+    for number, record in enumerate(progress(records, dataset.name)):
         image = record.read()
         objects = record.boxes[~(record.difficult | record.crowd)]
         turn = number % len(names)
