@@ -13,6 +13,7 @@ from importlib import import_module
 from detector.invocation import CONSOLE
 
 COMMANDS = (
+    "new_config",
     "detect",
     "eval_map",
     "train_classifier",
