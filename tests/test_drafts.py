@@ -122,13 +122,14 @@ def test_a_plan_fits_its_budget(minutes: float, factor: float, images: int) -> N
         costs.proposal * (images + images // 4)
         + plan.linear_batches * costs.linear
         + plan.epochs * plan.batches * costs.batch
-        + (plan.epochs + 1) * plan.ap_images * costs.detection
+        + (1 + -(-plan.epochs // plan.ap_every)) * plan.ap_images * costs.detection
     )
     assert plan.fits == (plan.seconds <= 60 * minutes)
     assert plan.fits or minutes <= 20
     assert plan.epochs >= 3
     assert plan.batches >= 10
-    assert 0 < plan.ap_images <= images // 4
+    assert min(10, images // 4) <= plan.ap_images <= images // 4
+    assert plan.ap_every == 1 or plan.ap_images < 60
     steps = plan.epochs * plan.batches
     assert steps * 4 >= 0.9 * min(40 * images, 4 * 0.5 * (60 * minutes - plan.proposals) / costs.batch) or not plan.fits
 

@@ -12,6 +12,8 @@ EPOCHS = 10
 MOST_BATCHES, FEWEST_BATCHES, FEWEST_EPOCHS = 200, 10, 3
 LINEAR_BATCHES = 40
 AP_IMAGES = 60
+FEW_AP_IMAGES = 30
+"""Images below which AP is measured every second epoch, on twice as many: AP on few images is chance."""
 MEASURED = 0.3
 """Largest share of an epoch's time for AP on val."""
 AFTERWARDS = 0.05
@@ -45,17 +47,19 @@ class Plan:
         epochs: Number of epochs.
         batches: Batches of an epoch.
         linear_batches: Batches of the linear fit.
-        ap_images: Images of val on which AP is measured after each epoch.
+        ap_every: Epochs between two measurements of AP on val.
+        ap_images: Images of val on which it is measured.
         proposals: Seconds for the proposals of all images.
         linear: Seconds for the linear fit and the first measurement.
         steps: Seconds for the batches of all epochs.
-        measurements: Seconds for AP after each epoch.
+        measurements: Seconds for AP on val.
         fits: Whether all of it takes no longer than the budget.
     """
 
     epochs: int
     batches: int
     linear_batches: int
+    ap_every: int
     ap_images: int
     proposals: float
     linear: float
@@ -86,32 +90,37 @@ def plan_training(minutes: float, costs: Costs, *, train: int, val: int, per_bat
     proposals = costs.proposal * (train + val)
     linear_batches = max(5, min(LINEAR_BATCHES, int(0.1 * budget / costs.linear)))
     left = budget - proposals - linear_batches * costs.linear
-    ap_images = min(val, AP_IMAGES)
-    shares = left / (EPOCHS + 1)  # the state before the first step is measured too
-    ap_images = min(ap_images, max(min(val, 10), int(MEASURED * shares / costs.detection)))
-    epochs = EPOCHS
+    share = left / (EPOCHS + 1)  # the state before the first step is measured too
+    allowed = int(MEASURED * share / costs.detection)
+    ap_every = 1 if allowed >= min(val, FEW_AP_IMAGES) else 2
+    ap_images = min(val, AP_IMAGES, max(10, ap_every * allowed))
     measured = ap_images * costs.detection
-    while epochs > FEWEST_EPOCHS and (left - measured) / epochs - measured < FEWEST_BATCHES * costs.batch:
+
+    def remaining(epochs: int) -> float:
+        """Return the seconds of an epoch without AP."""
+        return (left - measured * (1 + math.ceil(epochs / ap_every))) / epochs
+
+    epochs = EPOCHS
+    while epochs > FEWEST_EPOCHS and remaining(epochs) < FEWEST_BATCHES * costs.batch:
         epochs -= 1
-    each = (left - measured) / epochs - measured
-    batches = math.floor(each / costs.batch)
-    if batches > MOST_BATCHES:
-        epochs = math.floor((left - measured) / (MOST_BATCHES * costs.batch + measured))
-        batches = MOST_BATCHES
+    while remaining(epochs) > MOST_BATCHES * costs.batch:
+        epochs += 1
+    batches = min(MOST_BATCHES, math.floor(remaining(epochs) / costs.batch))
     enough = math.ceil(PASSES * train / per_batch)
     if epochs * batches > enough:
         epochs = max(EPOCHS, math.ceil(enough / batches))
-        batches = max(FEWEST_BATCHES, min(batches, math.ceil(enough / epochs)))
+        batches = math.ceil(enough / epochs)
     batches = max(batches, FEWEST_BATCHES)
     plan = Plan(
         epochs=epochs,
         batches=batches,
         linear_batches=linear_batches,
+        ap_every=ap_every,
         ap_images=ap_images,
         proposals=proposals,
         linear=linear_batches * costs.linear + measured,
         steps=epochs * batches * costs.batch,
-        measurements=epochs * measured,
+        measurements=math.ceil(epochs / ap_every) * measured,
         fits=True,
     )
     return plan if plan.seconds <= 60 * minutes else Plan(**vars(plan) | {"fits": False})

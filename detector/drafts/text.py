@@ -59,7 +59,7 @@ def regions_text(
         gpu: Whether it is for a GPU, which trains all layers.
         plan: Its length; None for a draft on which costs are measured.
     """
-    epochs, batches = (plan.epochs, plan.batches) if plan else (EPOCHS, 100)
+    epochs, batches, ap_every = (plan.epochs, plan.batches, plan.ap_every) if plan else (EPOCHS, 100, 1)
     layers = (
         "train_from: conv1  # all layers\nlearning_rate: 0.004"
         if gpu
@@ -86,10 +86,10 @@ foreground_iou: 0.6
 background_iou: 0.5
 
 schedule: constant  # with the average of the weights; early stopping and a falling rate do not go together
-ap_every: 1
-ap_images: {plan.ap_images if plan else 0}  # of val, on which AP is measured after each epoch
+ap_every: {ap_every}  # epochs between two measurements of AP
+ap_images: {plan.ap_images if plan else 0}  # of val
 choose_by: val_ap
-patience: {PATIENCE}  # epochs without a better AP, after which it stops
+patience: {PATIENCE // ap_every}  # measurements without a better AP, after which it stops
 
 class_balance: 0.5  # images of rare classes come more often
 distortion: 0.3  # of brightness, contrast and colour
