@@ -177,7 +177,9 @@ def resolved(config: DataConfig) -> DataConfig:
     else:
         raise DataError(f"data.split is empty, and {root} has the splits {', '.join(parts)}; set data.split=NAME")
     place = config.root if finding.root == root else str(finding.root)
-    _LOG.info("%s: %s%s", place, finding.evidence, f"; reading {part.split}" if part.split else "")
+    _LOG.info(
+        "%s: %s%s", place, finding.evidence, f"; reading {part.split}" if part in parts.values() and part.split else ""
+    )
     images = config.images or part.images
     return replace(
         config,
