@@ -26,6 +26,7 @@ LAYERS = (
     "extraction operating_points pipeline",
     "experiments",
     "training",
+    "doctor drafts",
     "commands",
     "tools",
 )

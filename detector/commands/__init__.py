@@ -16,6 +16,7 @@ from detector.commands.completion import command_of_line, complete
 from detector.invocation import CONSOLE
 
 COMMANDS = (
+    "new_config",
     "detect",
     "eval_map",
     "train_classifier",

@@ -16,6 +16,7 @@ BEGINNINGS: dict[str, bytes] = {
     "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco)"',
     "a page": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: mean AP ",
     "proposal coverage": rb'\{\n  "data": .{1,300}?,\n  "images": ',
+    "a checkup": rb'\{\n  "doctor": 1,',
     "a benchmark": rb'\{\n  "data": .{1,300}?,\n  "contestants": ',
     "a table": rb'\{\n  "config": \{|\d+ images, (voc|voc07|ilsvrc), IoU ',
     "curves": rb"\x89PNG.{1,200}Software\x00Matplotlib|%PDF-1\.4\n%\xac\xdc \xab\xba|"

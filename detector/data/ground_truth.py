@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ Size = tuple[int, int]
 LARGEST_SIDE = 2**31  # px; more is no size
 
 INVERTED = "boxes end before they begin and were left out"
+OUTSIDE = "boxes reached outside their image and were cut at its border"
+FLAT = "boxes had no area inside their image and were left out"
 
 VOC_NAMES = {
     "airplane": "aeroplane",
@@ -223,6 +226,29 @@ def exhaustive_part(dataset: Dataset) -> Dataset:
     return dataset if len(records) == len(dataset) else replace(dataset, records=records)
 
 
+class Repair(str):
+    """A line of Dataset.warnings that counts one kind of repair.
+
+    Attributes:
+        kind: What was fixed or left out.
+        cases: Number of cases.
+        first: File or image of the first case.
+    """
+
+    kind: str
+    cases: int
+    first: str
+
+    def __new__(cls, kind: str, cases: int, first: str) -> Self:
+        """Write the line, as "boxes reached outside ...: 3 (first: 000012.xml)"."""
+        line = super().__new__(cls, f"{kind}: {cases:,} (first: {first})")
+        line.kind, line.cases, line.first = kind, cases, first
+        return line
+
+    def __getnewargs__(self) -> tuple[str, int, str]:  # type: ignore[override]
+        return self.kind, self.cases, self.first
+
+
 @dataclass
 class Repairs:
     """Counts what a reader fixed or left out, with the first file of each kind; becomes Dataset.warnings."""
@@ -235,9 +261,9 @@ class Repairs:
             before, first = self.found.get(kind, (0, where))
             self.found[kind] = (before + count, first)
 
-    def lines(self) -> tuple[str, ...]:
-        """Return one line per kind, as "boxes reached outside ...: 3 (first: 000012.xml)"."""
-        return tuple(f"{kind}: {count:,} (first: {first})" for kind, (count, first) in self.found.items())
+    def lines(self) -> tuple[Repair, ...]:
+        """Return one line per kind."""
+        return tuple(Repair(kind, cases, first) for kind, (cases, first) in self.found.items())
 
 
 def make_record(
@@ -277,9 +303,9 @@ def make_record(
     kept = ~inverted if as_written else own > 0
     repairs.note(INVERTED, where, int(inverted.sum()))
     cut = int((inside != boxes)[kept].any(axis=1).sum())
-    repairs.note("boxes reached outside their image and were cut at its border", where, cut)
+    repairs.note(OUTSIDE, where, cut)
     if not as_written:
-        repairs.note("boxes had no area inside their image and were left out", where, int((~kept & ~inverted).sum()))
+        repairs.note(FLAT, where, int((~kept & ~inverted).sum()))
     absent = np.zeros(len(boxes), dtype=np.bool_)
     return Record(
         image_id,

@@ -15,7 +15,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.ground_truth import ClassTable, DataError, Dataset, Record, composed, listed
+from detector.data.ground_truth import ClassTable, DataError, Dataset, Record, Repair, composed, listed
 
 NO_CLASS = -1
 """Label of an ignored object of another class, as ClassTable.labels_in gives it."""
@@ -48,9 +48,16 @@ def joined(parts: Sequence[Dataset], classes: Sequence[str] | ClassTable, others
     for position, part in enumerate(parts):
         prefix = prefix_of(position)
         records += [replace(record, image_id=prefix + record.image_id) for record in part.records]
-        warnings += [line if line.startswith(part.name) else f"{part.name}: {line}" for line in part.warnings]
+        warnings += [_of(part.name, line) for line in part.warnings]
     names = tuple(part.name for part in parts)
     return Dataset(" + ".join(names), table, tuple(records), tuple(warnings), sources=names)
+
+
+def _of(name: str, line: str) -> str:
+    """Name the data set of a warning, whose counts stay."""
+    if isinstance(line, Repair):
+        return Repair(f"{name}: {line.kind}", line.cases, line.first)
+    return line if line.startswith(name) else f"{name}: {line}"
 
 
 def prefix_of(position: int) -> str:

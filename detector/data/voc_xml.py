@@ -21,6 +21,8 @@ from detector.data.ground_truth import ClassTable, DataError, Record, Repairs, c
 from detector.data.image import ImageError, read_size
 from proposals.boxes import from_inclusive
 
+THIN = "boxes are one pixel wide or high, as written, and were kept"
+
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -150,7 +152,7 @@ def annotated_record(
     )
     # Slips of the mouse, but a pixel wide by the format's own counting.
     thin = (annotation.boxes[:, 2:] == annotation.boxes[:, :2]).any(axis=1)
-    repairs.note("boxes are one pixel wide or high, as written, and were kept", where, int(thin.sum()))
+    repairs.note(THIN, where, int(thin.sum()))
     return record
 
 
