@@ -30,9 +30,10 @@ from detector.drafts.measuring import measure_images, measure_regions
 from detector.drafts.opening import TRAIN, VAL, open_folders, open_layout, split_folders, split_part
 from detector.drafts.text import Heading, images_per_batch, images_text, regions_text
 from detector.invocation import command
+from detector.model_files import RUNS
 from detector.training.images import ImageTrainingConfig
 from detector.training.regions import FineTuneConfig
-from detector.training.run import RUNS, SCHEMAS
+from detector.training.run import SCHEMAS
 
 _LOG = logging.getLogger(__name__)
 Section = TypeVar("Section", DataConfig, ImagesConfig)
@@ -169,7 +170,7 @@ def _regions(layout: Layout, wishes: Wishes, output: Path, lists: dict[str, Path
     heading = replace(heading, budget=_budget(plan, wishes))
     write_draft(output, regions_text(heading, name, *sections.values(), **parts, plan=plan), texts)
     example = str(val.usable[0].path if val.usable else train.usable[0].path)
-    detect = f"{command('detect')} {shlex.quote(example)} {shlex.quote(f'models=[{RUNS / name}/best.safetensors]')}"
+    detect = f"{command('detect')} {shlex.quote(example)} --config {shlex.quote(f'{RUNS / name}/detector.yaml')}"
     return _written(layout, checkup, says, [output, *texts], heading, detect)
 
 
