@@ -80,14 +80,15 @@ def open_part(
     """Read the labels and the image files of a part.
 
     Returns:
-        the part, None where its labels cannot be read; and what its reader repaired, or why it failed.
+        the part, None where its labels cannot be read; and what its reader repaired, or why it failed, and what is
+        wrong with the image files.
     """
     try:
         dataset = open_dataset(data, need_images=False, classes=classes, other_classes=other_classes)
     except DataError as error:
         return None, finding("data.unreadable", str(error), [], count=1)
     facts = read_facts([record.path for record in dataset.records], f"images of {dataset.name}")
-    return Part(name, dataset, facts), check_repairs(name, dataset)
+    return Part(name, dataset, facts), [*check_repairs(name, dataset), *check_images(name, dataset, facts)]
 
 
 def examine(
@@ -105,7 +106,7 @@ def examine(
         proposals: Settings of the proposals whose reach is measured on a sample of the first part; None measures none.
         seed: Seed of the samples.
         model: Preset or weights of a detector that looks for unlabelled objects; empty for none.
-        known: What was found before.
+        known: What open_part found.
 
     Raises:
         UserError: the model cannot be loaded, or knows none of the classes.
@@ -113,7 +114,6 @@ def examine(
     counts = tuple(ClassCounts.of_boxes(part.name, part.dataset) for part in parts)
     findings = [*known, *check_classes(counts), *check_copies([(part.name, part.facts) for part in parts])]
     for part in parts:
-        findings += check_images(part.name, part.dataset, part.facts)
         findings += check_boxes(part.name, part.dataset)
     reach: Reach | None = None
     boxes: list[Boxes] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from detector.data.dataset import DataConfig
-from detector.data.frames import SIDEWAYS, SizeMismatch
+from detector.data.frames import SIDEWAYS, SizeMismatch, match_frames
 from detector.data.ground_truth import DataError, Dataset
 from detector.data.labelled_images import ImagesConfig, LabelledImages, read_image_folder
 from detector.data.recognition import Layout
@@ -21,7 +21,7 @@ from detector.data.trees import is_part
 from detector.data.voc_classes import VOC_CLASSES
 from detector.doctor.checkup import Part, open_part
 from detector.doctor.copies import copy_groups
-from detector.doctor.findings import Finding
+from detector.doctor.findings import Finding, finding
 from detector.doctor.images import ImageFacts, read_facts
 from detector.drafts.choice import choose_parts
 from detector.drafts.split import Mask, divided, split_images
@@ -63,9 +63,13 @@ def open_layout(layout: Layout) -> Opened:
         part, found = open_part(name, layout.parts[own])
         opened.findings.extend(found)
         opened.configs[name] = layout.parts[own]
-        if part is not None:
-            opened.parts.append(part)
-            opened.configs[name] = _completed(layout, opened.configs[name], part)
+        if part is None:
+            continue
+        opened.configs[name] = _completed(layout, opened.configs[name], part)
+        try:
+            opened.parts.append(_in_frames(part, opened.configs[name].size_mismatch))
+        except DataError as error:
+            opened.findings.extend(finding("data.unreadable", str(error), [], count=1))
     return opened
 
 
@@ -158,6 +162,19 @@ def _completed(layout: Layout, config: DataConfig, part: Part) -> DataConfig:
         return config
     turned = all(fact.orientation in SIDEWAYS and size == fact.size[::-1] for size, fact in pairs)
     return replace(config, size_mismatch=SizeMismatch.turn if turned else SizeMismatch.skip)
+
+
+def _in_frames(part: Part, mode: SizeMismatch) -> Part:
+    """Bring the labels into the frames of the images, as a training with that setting does.
+
+    Raises:
+        DataError: no image is left.
+    """
+    if mode is SizeMismatch.error:
+        return part
+    fact_of = dict(zip((record.image_id for record in part.dataset.records), part.facts, strict=True))
+    dataset = match_frames(part.dataset, mode)
+    return Part(part.name, dataset, tuple(fact_of[record.image_id] for record in dataset.records))
 
 
 def _list_names(dataset: Dataset) -> list[str]:

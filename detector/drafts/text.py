@@ -64,7 +64,7 @@ def regions_text(
         "train_from: conv1  # all layers\nlearning_rate: 0.004"
         if gpu
         else "train_from: inception_5a  # the last two modules; from inception_4a on it learns more and takes longer\n"
-        "learning_rate: 0.002"
+        "learning_rate: 0.001  # with 0.003 the first batches undo what the fit of the last layer has reached"
     )
     return f"""{heading}{_pair("name", name)}
 train: {section(train)}
