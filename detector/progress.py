@@ -140,10 +140,10 @@ class Lines:
 def span(seconds: float) -> str:
     """Format a length of time with the two largest units that matter.
 
-    >>> span(7), span(95), span(3700), span(100_000)
-    ('7 s', '2 min', '1 h 02 min', '27 h 47 min')
+    >>> span(2.14), span(17), span(95), span(3700), span(100_000)
+    ('2.1 s', '17 s', '2 min', '1 h 02 min', '27 h 47 min')
     """
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

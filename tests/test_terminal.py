@@ -118,7 +118,7 @@ def test_what_was_done_before_is_no_part_of_the_rate(capsys: pytest.CaptureFixtu
 def test_short_loops(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines_of(3, 0.5, capsys, leave=False) == []
     assert lines_of(3, 0.5, capsys, delay=3) == []
-    assert lines_of(8, 0.5, capsys, delay=3) == ["detect: photos: 8/8 images, 2.0 images/s, in 4 s"]
+    assert lines_of(8, 0.5, capsys, delay=3) == ["detect: photos: 8/8 images, 2.0 images/s, in 4.0 s"]
     assert lines_of(0, 0.5, capsys) == []
     assert len(lines_of(3, 40, capsys, leave=False)) == 2
 
@@ -151,7 +151,7 @@ def test_disabled(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (3599, "1 h 00 min"), (7260, "2 h 01 min")]
+    ("seconds", "text"), [(0.4, "0.4 s"), (89, "89 s"), (91, "2 min"), (3599, "1 h 00 min"), (7260, "2 h 01 min")]
 )
 def test_span(seconds: float, text: str) -> None:
     assert span(seconds) == text

@@ -38,7 +38,7 @@ from detector.data.image import Image, ImageError, ImageSource, read_image
 from detector.data.video import Every, is_video, sample_frames
 from detector.formats import rounded
 from detector.pipeline import Detector, ScoredImage
-from detector.progress import progress
+from detector.progress import progress, span
 from proposals.errors import UserError
 
 COMMAND = "detect"
@@ -247,7 +247,7 @@ class Run:
 
     def _summarise(self, seconds: float) -> None:
         done, images = self._done + self._skipped, self._number
-        rate = f" in {_duration(seconds)} ({60 * self._done / seconds:.0f} a minute)" if self._done else ""
+        rate = f" in {span(seconds)} ({60 * self._done / seconds:.0f} a minute)" if self._done else ""
         where = f"; results in {self.outputs.folder}/" if self.outputs and done else ""
         say(COMMAND, f"{done} of {max(images, done + len(self.failures))} images done{rate}{where}")
         if self._skipped:
@@ -272,10 +272,3 @@ def _prepare(item: Item) -> tuple[ImageSource, None]:
 
 def _pixels(item: Item) -> Image:
     return read_image(item.path) if item.pixels is None else item.pixels
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{seconds:.1f} s"
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h" if minutes >= 60 else f"{minutes}:{rest:02} min"
