@@ -788,7 +788,7 @@ def test_train_interrupted(
         (["init=nowhere.safetensors"], "no pretrained weights nowhere.safetensors; set init=FILE"),
         (["init=toy.yaml"], "toy.yaml is no safetensors file"),
         (["train.root=nowhere"], "no data set folder 'nowhere'; set data.root=DIR"),
-        (["train.root=empty"], "no folder empty/ImageSets/Main; check data.root and data.kind"),
+        (["train.root=empty"], "no XML files in empty, nor lists in empty/ImageSets/Main; check data.root"),
         (["train.root=bare"], "bare train: all 4 images are not there"),
         (["learning_rates=1"], "no key 'learning_rates'. Did you mean 'learning_rate'?"),
         (["batch=1.5"], "batch must be int, not 1.5"),

@@ -88,7 +88,7 @@ def test_a_folder_becomes_a_config_and_two_commands(
     assert [Path(words[1]).name for words in commands] == ["train_classifier.py", "detect.py"]
     assert commands[0][2:] == ["--config", "Boote_Schiffe_ä.yaml"]
     assert Path(commands[1][2]).stem in ids[1]
-    assert commands[1][3] == f"models=[runs/{config.name}/best.safetensors]"
+    assert commands[1][3:] == ["--config", f"runs/{config.name}/detector.yaml"]
 
 
 def test_again_and_after_an_edit(main: Main, boats: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -237,7 +237,7 @@ def test_eval_map(
     photograph.unlink()
     photograph.write_bytes(content)
     assert tool("eval_map")(arguments) == 0  # mended: the same command fills the gap
-    assert "1 images" not in capsys.readouterr().err.replace("2 of 3", "")
+    assert "could not be read" not in capsys.readouterr().err
     done = [json.loads(line)["image_id"] for line in Path("runs/toy/detections.jsonl").read_text().splitlines()[1:]]
     assert sorted(done) == ["val0", "val1", "val2"]
 

@@ -14,12 +14,13 @@ import pytest
 from narrow import CLASSES, picture, shared_classifier
 
 from detector import Detector, DetectorConfig, evaluate
-from detector.checkpoint import SHIPPED, RegionClassifier, save_checkpoint
+from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, OperatingPoint, OperatingPoints, Truth, best_f1_points
 from detector.evaluation.matching import HIT, IGNORED, match
 from detector.evaluation.operating_points import ENOUGH, best_f1_point, shown_scores
 from detector.evaluation.truth import HALF_OPEN
+from detector.model_files import SHIPPED
 from detector.operating_points import (
     SHOWN,
     OperatingPointsError,

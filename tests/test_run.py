@@ -114,6 +114,7 @@ ARGUMENTS = {
     "eval_proposals": ["--config", "x"],
     "extract_proposals": ["x", "--output", "y"],
     "models": ["list"],
+    "new_config": ["x"],
     "train_classifier": ["--config", "x"],
     "train_multibox": ["--config", "x"],
 }

@@ -34,6 +34,7 @@ from detector.model_files import RUNS
 from detector.training.images import ImageTrainingConfig
 from detector.training.regions import FineTuneConfig
 from detector.training.run import SCHEMAS
+from proposals.files import write_whole
 
 _LOG = logging.getLogger(__name__)
 Section = TypeVar("Section", DataConfig, ImagesConfig)
@@ -261,7 +262,8 @@ def _verify(texts: dict[Path, str], sections: dict[str, Any], counts: Sequence[i
     with tempfile.TemporaryDirectory() as folder:
         for (role, one), count, (file, text) in zip(sections.items(), counts, texts.items(), strict=True):
             trial = Path(folder) / file.name
-            trial.write_bytes(text.encode(errors="surrogateescape"))
+            with write_whole(trial) as part:
+                part.write_bytes(text.encode(errors="surrogateescape"))
             own = replace(one, image_list=str(trial))
             read = open_images(own) if isinstance(own, ImagesConfig) else open_dataset(own, need_images=False)
             if len(read) != count:
@@ -271,7 +273,8 @@ def _verify(texts: dict[Path, str], sections: dict[str, Any], counts: Sequence[i
 def _loaded(schema: Any, text: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "draft.yaml"
-        file.write_text(text, encoding="utf-8")
+        with write_whole(file) as part:
+            part.write_text(text, encoding="utf-8")
         return load_config(schema, file)
 
 
