@@ -21,7 +21,7 @@ from detector.data.ground_truth import ClassTable, DataError, Repair
 from detector.detections import Detections
 from detector.doctor.checkup import Checkup, Part, examine, open_part
 from detector.doctor.classes import alike
-from detector.doctor.copies import RADIUS, copy_groups, near_copies
+from detector.doctor.copies import RADIUS, check_copies, copy_groups, near_copies
 from detector.doctor.coverage import Reach, check_reach
 from detector.doctor.findings import EXAMPLES, RULES, Finding, Level, finding, merged
 from detector.doctor.images import ImageFacts, difference_hash, read_facts
@@ -266,6 +266,18 @@ def test_groups_join_what_is_near_by_way_of_others() -> None:
     chain = [0, (1 << 8) - 1, (1 << 16) - 1, (1 << 40) - 1]  # 8, 8 and 24 bits apart
     groups = copy_groups(facts_of(chain, [thumbnail] * 4))
     assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+def test_a_camera_that_stands_still_is_one_group_and_a_leak() -> None:
+    """3,000 images whose hashes differ in few bits, so that nearly all pairs are near."""
+    generator = np.random.default_rng(0)
+    thumbnail = generator.integers(0, 255, (32, 32)).astype(np.uint8)
+    hashes = [sum(1 << int(bit) for bit in generator.choice(24, 4, replace=False)) for _ in range(3000)]
+    facts = facts_of(hashes, [thumbnail] * 3000)
+    assert not copy_groups(facts).any()
+    found = {one.id: one.count for one in check_copies([("train", facts[:2400]), ("val", facts[2400:])])}
+    assert found["splits.near"] == 600
+    assert sum(len(others) for _, others in near_copies(facts)) < 3000 * 9 * 64
 
 
 def test_equal_files_are_one_group_even_where_they_are_flat() -> None:
