@@ -21,8 +21,8 @@ from detector.data.ground_truth import ClassTable, DataError, Repair
 from detector.detections import Detections
 from detector.doctor.checkup import Checkup, Part, examine, open_part
 from detector.doctor.classes import alike
-from detector.doctor.copies import RADIUS, copy_groups, near_copies
-from detector.doctor.coverage import Reach, check_reach
+from detector.doctor.copies import RADIUS, check_copies, copy_groups, near_copies
+from detector.doctor.coverage import Reach, check_reach, draw_records
 from detector.doctor.findings import EXAMPLES, RULES, Finding, Level, finding, merged
 from detector.doctor.images import ImageFacts, difference_hash, read_facts
 from detector.doctor.page import as_json, format_findings
@@ -268,6 +268,18 @@ def test_groups_join_what_is_near_by_way_of_others() -> None:
     assert groups[0] == groups[1] == groups[2] != groups[3]
 
 
+def test_a_camera_that_stands_still_is_one_group_and_a_leak() -> None:
+    """3,000 images whose hashes differ in few bits, so that nearly all pairs are near."""
+    generator = np.random.default_rng(0)
+    thumbnail = generator.integers(0, 255, (32, 32)).astype(np.uint8)
+    hashes = [sum(1 << int(bit) for bit in generator.choice(24, 4, replace=False)) for _ in range(3000)]
+    facts = facts_of(hashes, [thumbnail] * 3000)
+    assert not copy_groups(facts).any()
+    found = {one.id: one.count for one in check_copies([("train", facts[:2400]), ("val", facts[2400:])])}
+    assert found["splits.near"] == 600
+    assert sum(len(others) for _, others in near_copies(facts)) < 3000 * 9 * 64
+
+
 def test_equal_files_are_one_group_even_where_they_are_flat() -> None:
     flat = np.zeros((32, 32), np.uint8)
     facts = facts_of([0, 0, 0], [flat] * 3)
@@ -307,6 +319,20 @@ def test_the_reach_of_proposals_is_a_warning_where_a_class_is_missed() -> None:
     assert check_reach(reach_of([0.9, 0.8], [0, 1])) == []
     (note,) = check_reach(reach_of([0.9] * 19 + [0.4], [0] * 20))
     assert note.level is Level.note
+
+
+def test_samples_are_drawn_once_and_by_seed(broken: Path) -> None:
+    """A model also looks at images without any label, where most may be forgotten."""
+    part, _ = open_part("train", DataConfig(DatasetKind.coco, str(broken), split="train"))
+    assert part is not None
+    every = [record.path.name for record in draw_records(part.usable, 100, 0, with_objects=False)]
+    assert every == [record.path.name for record in part.usable]
+    objects = [record.path.name for record in draw_records(part.usable, 100, 0)]
+    assert set(every) - set(objects) == {"empty.png", "inverted.png", "flat.png"}
+    drawn = [[record.path.name for record in draw_records(part.usable, 5, seed)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] == sorted(drawn[0], key=objects.index)
+    assert len(drawn[0]) == 5
 
 
 def test_what_a_model_sees_unlabelled(broken: Path) -> None:

@@ -12,8 +12,9 @@ from detector.commands.arguments import add_device, at_least, command_parser, st
 if TYPE_CHECKING:
     from detector.doctor.checkup import Checkup
 
-NOTES = """DATA is a folder in the layout of PASCAL VOC, COCO, YOLO, labelme or ILSVRC, or a folder of images for each
-class. It is never changed. The exit code is 1 if an error is found; with --strict, or a warning."""
+NOTES = """DATA is a folder in the layout of PASCAL VOC, COCO, YOLO, labelme or ILSVRC, or
+a folder of images for each class. It is never changed. The exit code is 1 if an
+error is found; with --strict, or a warning."""
 EXAMPLES = """
 new_config cells
 new_config cells --minutes 20 --val-share 0.3 --output small.yaml

@@ -29,6 +29,8 @@ WHOLE = 0.98
 """Share of the image from which a box is the whole image."""
 CELLS = 2
 """Cells of the finest map, along the root of an object's area, below which it is small."""
+SEVERAL = 10
+"""Objects of a class from which a share of them says something."""
 MANY = 0.5, 0.1
 """Shares of the objects from which whole-image boxes, and of a class from which small ones, are a warning."""
 
@@ -71,10 +73,10 @@ def check_boxes(name: str, dataset: Dataset) -> list[Finding]:
         for row, which in enumerate((tiny, counted & (record.labels >= 0))):
             counts[row] += np.bincount(record.labels[which], minlength=counts.shape[1])
     placeholders = Level.warning if len(whole) > MANY[0] * total else None
-    share = counts[0] / np.maximum(counts[1], 1)
+    share = np.where(counts[1] >= SEVERAL, counts[0] / np.maximum(counts[1], 1), 0.0)
     worst = int(share.argmax()) if len(share) else 0
     many = Level.warning if share.max(initial=0.0) > MANY[1] else None
-    of_worst = f", {share[worst]:.0%} of {dataset.classes.names[worst]}" if small else ""
+    of_worst = f", {share[worst]:.0%} of {dataset.classes.names[worst]}" if share.any() else ""
     side = CELLS * STRIDE
     return [
         *finding("boxes.double", "boxes are there twice, to the pixel", doubles),

@@ -115,14 +115,14 @@ def examine(
     findings = [*known, *check_classes(counts), *check_copies([(part.name, part.facts) for part in parts])]
     for part in parts:
         findings += check_boxes(part.name, part.dataset)
+    if model:
+        findings += _by_model(parts, model, seed)
     reach: Reach | None = None
     boxes: list[Boxes] = []
     sample = draw_records(parts[0].usable, SAMPLE, seed) if proposals else []
     if sample and proposals:
         reach, boxes = measure_reach(parts[0].dataset, sample, proposals)
         findings += check_reach(reach)
-    if model:
-        findings += _by_model(parts, model, seed)
     return Checkup(counts, merged(findings), reach, sample, boxes)
 
 
@@ -141,7 +141,7 @@ def _by_model(parts: Sequence[Part], model: str, seed: int) -> list[Finding]:
     detector = open_detector(model)
     found, images = [], 0
     for part in parts:
-        records = draw_records(part.usable, MODEL_SAMPLE, seed)
+        records = draw_records(part.usable, MODEL_SAMPLE, seed, with_objects=False)
         found += find_unlabelled(part.name, records, part.dataset.classes, detector)
         images += len(records)
     return check_unlabelled(found, images)

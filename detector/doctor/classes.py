@@ -69,11 +69,13 @@ def check_classes(counts: Sequence[ClassCounts]) -> list[Finding]:
     """
     train, *others = counts
     names = list(dict.fromkeys(name for one in counts for name in one.names))
+    where = train.part or "the data"
     learned, seen = _by_name(train, train.objects), _by_name(train, train.images)
     measured = [_by_name(one, one.objects) for one in others]
     absent = [name for name in names if not learned.get(name)]
-    scarce = [f"{name} ({learned[name]:,})" for name in names if 0 < learned.get(name, 0) < SCARCE]
-    few = [f"{name} ({learned[name]:,})" for name in names if SCARCE <= learned.get(name, 0) < FEW]
+    rarest = sorted((name for name in names if learned.get(name)), key=lambda name: learned[name])
+    scarce = [f"{name} ({learned[name]:,})" for name in rarest if learned[name] < SCARCE]
+    few = [f"{name} ({learned[name]:,})" for name in rarest if SCARCE <= learned[name] < FEW]
     narrow = [
         f"{name} ({learned[name]:,} objects, images: {seen[name]})"
         for name in names
@@ -86,10 +88,10 @@ def check_classes(counts: Sequence[ClassCounts]) -> list[Finding]:
         if learned.get(name) and not found.get(name)
     ]
     return [
-        *finding("classes.absent", f"classes have no object in {train.part}", absent),
-        *finding("classes.scarce", f"classes have fewer than {SCARCE} objects in {train.part}", scarce),
-        *finding("classes.few", f"classes have fewer than {FEW} objects in {train.part}", few),
-        *finding("classes.few_images", f"classes are in fewer than {FEW_IMAGES} images of {train.part}", narrow),
+        *finding("classes.absent", f"classes have no object in {where}", absent),
+        *finding("classes.scarce", f"classes have fewer than {SCARCE} objects in {where}", scarce),
+        *finding("classes.few", f"classes have fewer than {FEW} objects in {where}", few),
+        *finding("classes.few_images", f"classes are in fewer than {FEW_IMAGES} images of {where}", narrow),
         *finding("classes.one_part", "classes are missing in a part", alone),
         *finding("classes.alike", "class names differ in case, blanks or signs alone", alike(names)),
     ]

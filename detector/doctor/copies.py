@@ -7,7 +7,9 @@ whose correlation is 0.9 or more. Among 8.4 million pairs of PASCAL VOC's photog
 both together none. They find a photograph that was saved at quality 20, halved, brightened or cut by 2 % again in 90 %
 of cases and more, and the one pair of overlapping fields of view among BCCD's 364.
 
-Of two hashes that differ in 8 bits one of 9 bands is equal, so that only images with an equal band are compared.
+Of two hashes that differ in 8 bits one of 9 bands is equal, so that only images with an equal band are compared. Of a
+camera that stands still all images may be: an image is then compared with some of them, spread over the others, which
+still joins them all.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from detector.doctor.images import ImageFacts
 
 RADIUS = 8  # bits
 SIMILAR = 0.9  # correlation of thumbnails
+MOST_HASHES, MOST_THUMBNAILS = 4096, 64
+"""Most images whose hashes, and most whose thumbnails, an image is compared with in a band."""
 FLATTEST = 1.0  # standard deviation of a thumbnail below which it shows nothing to compare
 
 _BITS = np.array([bin(number).count("1") for number in range(1 << 16)], np.uint8)
@@ -87,7 +91,10 @@ def copy_groups(facts: Sequence[ImageFacts]) -> Indices:
 
 
 def near_copies(facts: Sequence[ImageFacts]) -> Iterator[tuple[int, Indices]]:
-    """Yield an image and later ones that are nearly the same; a pair may come more than once."""
+    """Yield an image and later ones that are nearly the same; a pair may come more than once.
+
+    Of very many that are alike not all pairs come, see above.
+    """
     readable = np.array([index for index, fact in enumerate(facts) if fact.readable], np.int64)
     if len(readable) < 2:
         return
@@ -96,9 +103,9 @@ def near_copies(facts: Sequence[ImageFacts]) -> Iterator[tuple[int, Indices]]:
     mean, deviation = pixels.mean(axis=1), pixels.std(axis=1)
     for bucket in _buckets(hashes):
         for place, index in enumerate(bucket[:-1].tolist()):
-            later = bucket[place + 1 :]
+            later = _spread(bucket[place + 1 :], MOST_HASHES)
             close = later[_distance(hashes[index], hashes[later]) <= RADIUS]
-            close = close[np.minimum(deviation[close], deviation[index]) >= FLATTEST]
+            close = _spread(close[np.minimum(deviation[close], deviation[index]) >= FLATTEST], MOST_THUMBNAILS)
             if len(close):
                 product = pixels[close].astype(np.float32) @ pixels[index].astype(np.float32) / pixels.shape[1]
                 alike = (product - mean[close] * mean[index]) / (deviation[close] * deviation[index]) >= SIMILAR
@@ -113,6 +120,11 @@ def _buckets(hashes: NDArray[np.uint64]) -> Iterator[Indices]:
         band = (hashes >> low) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
         yield from np.split(order, np.flatnonzero(np.diff(band[order])) + 1)
+
+
+def _spread(items: Indices, most: int) -> Indices:
+    """Return as many of the items, evenly spread."""
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def _distance(one: np.uint64, others: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -52,9 +52,9 @@ class Reach:
         return float((some >= min_iou).mean()) if len(some) else float("nan")
 
 
-def draw_records(records: Sequence[Record], count: int, seed: int) -> list[Record]:
-    """Draw images with objects, in their order; all of them if there are no more than `count`."""
-    usable = [index for index, record in enumerate(records) if (~(record.difficult | record.crowd)).any()]
+def draw_records(records: Sequence[Record], count: int, seed: int, *, with_objects: bool = True) -> list[Record]:
+    """Draw images, those with objects or any, in their order; all of them if there are no more than `count`."""
+    usable = [index for index, one in enumerate(records) if not with_objects or (~(one.difficult | one.crowd)).any()]
     drawn = np.random.default_rng(seed).permutation(usable)[:count]
     return [records[index] for index in sorted(drawn.tolist())]
 

@@ -56,7 +56,7 @@ def find_unlabelled(
         )
     found: list[tuple[float, str]] = []
     detected = detector.score_many(records, lambda record: (record.read(), None))
-    for record, scored in progress(detected, f"detecting in {name}", total=len(records), delay=1):
+    for record, scored in progress(detected, f"detecting {name}".strip(), total=len(records), delay=1):
         if isinstance(scored, Exception):
             continue  # images.unreadable names it
         some = scored.detections(min_score=CONFIDENT)

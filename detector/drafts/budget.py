@@ -15,7 +15,7 @@ AP_IMAGES = 60
 FEW_AP_IMAGES = 30
 """Images below which AP is measured every second epoch, on twice as many: AP on few images is chance."""
 MEASURED = 0.3
-"""Largest share of an epoch's time for AP on val."""
+"""Largest share of an epoch's time for AP on val, unless that is fewer than 10 images."""
 AFTERWARDS = 0.05
 """Share of the budget kept for starting, saving and box regression."""
 PASSES = 40
@@ -77,7 +77,7 @@ def plan_training(minutes: float, costs: Costs, *, train: int, val: int, per_bat
     """Choose the length of a training of regions.
 
     The proposals of all images come first, whatever they take. What is left is shared by the epochs, of whose time AP
-    takes at most three tenths.
+    takes at most three tenths, or as much as 10 images do.
 
     Args:
         minutes: The budget.

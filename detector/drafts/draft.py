@@ -87,7 +87,7 @@ def examine_folder(data: Path, wishes: Wishes) -> Draft:
     layout = recognise(data)
     if layout.kind == "folder":
         return _draft(layout, examine_images(open_folders(layout.root).parts))
-    opened = open_layout(layout)
+    opened = open_layout(layout, roles=False)
     if not opened.parts:
         return _draft(layout, Checkup((), merged(opened.findings)))
     return _draft(layout, examine(opened.parts, seed=wishes.seed, model=wishes.model, known=opened.findings))

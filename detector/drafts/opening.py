@@ -48,14 +48,23 @@ class Opened:
     listed: dict[str, list[str]] = field(default_factory=dict)
 
 
-def open_layout(layout: Layout) -> Opened:
+def open_layout(layout: Layout, *, roles: bool = True) -> Opened:
     """Read the parts of a detection data set that its folder has: train, val and test, or all of it as one.
+
+    Args:
+        layout: What the folder is.
+        roles: Whether a part must be called train; else, where none is, all parts are read by their names.
 
     Raises:
         DataError: there are several parts, and none is called train.
     """
-    choice = choose_parts(layout.parts)
-    names = {TRAIN if choice.val or choice.test else "": choice.train, VAL: choice.val, TEST: choice.test}
+    try:
+        choice = choose_parts(layout.parts)
+        names = {TRAIN if choice.val or choice.test else "": choice.train, VAL: choice.val, TEST: choice.test}
+    except DataError:
+        if roles:
+            raise
+        names = {name: name for name in layout.parts}
     opened = Opened([], {}, [])
     for name, own in names.items():
         if own is None:
