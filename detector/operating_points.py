@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from detector.checkpoint import RegionClassifier
 from detector.config import config_to_dict
 from detector.data.ground_truth import ClassTable, listed
-from detector.evaluation.operating_points import OperatingPoints, shown_scores
+from detector.evaluation.operating_points import SHOWN, OperatingPoints, shown_scores
 from detector.evaluation.results import class_keys
 from detector.extraction import settings_of
 from detector.invocation import command
@@ -35,8 +35,6 @@ from proposals.files import write_whole
 
 FORMAT = "googlenet-rcnn operating points 1"
 ENDING = ".points.json"
-SHOWN = 0.5
-"""Lowest score that a detector without operating points shows where `suppression.min_score` is null."""
 
 UNDECISIVE = {
     *("models", "batch", "backend", "precision", "operating_points", "suppression.min_score", "suppression.limit"),

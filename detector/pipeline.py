@@ -32,10 +32,11 @@ from detector.data.ground_truth import ClassTable
 from detector.data.image import Image, ImageError, ImageSource, read_image
 from detector.detections import Detections
 from detector.device import choose_device
+from detector.evaluation.operating_points import SHOWN
 from detector.measuring import timed
 from detector.model_files import CheckpointError
 from detector.multibox import load_source
-from detector.operating_points import SHOWN, find_min_scores
+from detector.operating_points import find_min_scores
 from detector.rejection import find_rejection
 from detector.scores import RegionScores
 from detector.scoring import RegionScorer

@@ -18,11 +18,10 @@ from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.ground_truth import ClassTable
 from detector.evaluation import DetectionTable, OperatingPoint, OperatingPoints, Truth, best_f1_points
 from detector.evaluation.matching import HIT, IGNORED, match
-from detector.evaluation.operating_points import ENOUGH, best_f1_point, shown_scores
+from detector.evaluation.operating_points import ENOUGH, FEW, SHOWN, best_f1_point, shown_scores
 from detector.evaluation.truth import HALF_OPEN
 from detector.model_files import SHIPPED
 from detector.operating_points import (
-    SHOWN,
     OperatingPointsError,
     identity_of,
     read_points,
@@ -146,6 +145,8 @@ def test_a_class_with_few_objects_takes_the_pooled_threshold() -> None:
     points = OperatingPoints((point, point, None), pooled)
     assert shown_scores(points, [ENOUGH, ENOUGH - 1, ENOUGH]) == [0.3, 0.6, 0.6]
     assert shown_scores(OperatingPoints((None,), None), [ENOUGH]) is None
+    assert shown_scores(points, [FEW - 3, 1, 1]) == [SHOWN] * 3  # few in all: both thresholds are chance
+    assert shown_scores(points, [FEW - 2, 1, 1]) == [0.6] * 3
 
 
 # ---- in an evaluation
@@ -376,6 +377,7 @@ def test_an_evaluation_keeps_all_and_writes_them(
 ) -> None:
     """The way of a user: evaluate on val, copy the file beside the weights, detect."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detector.evaluation.operating_points.FEW", 6)
     write(tmp_path / "net.points.json", config, (0.99, 0.99))  # which nothing reaches
     settings = ["models=[net.safetensors]", "suppression.min_score=null", "suppression.soft_sigma=0.3"]
     settings += ["proposals={width: 0, min_width: 8, max_boxes: 30}", "precision=float32"]

@@ -24,6 +24,10 @@ from detector.evaluation.results import DetectionTable
 ENOUGH = 150
 """Objects from which a class is shown by its own threshold. With fewer, the best threshold of half of val has a lower
 F1 on its other half than the pooled one (docs/evaluation.md)."""
+FEW = 50
+"""Objects of all classes below which every class is shown from SHOWN: the pooled threshold of few is chance too."""
+SHOWN = 0.5  # ours
+"""Score from which detections are shown where no operating point says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,13 @@ def shown_scores(points: OperatingPoints, objects: Sequence[int]) -> list[float]
 
     Args:
         points: The operating points of a data set.
-        objects: [K] its objects by class. A class with fewer than ENOUGH, or without a point, takes the pooled score.
+        objects: [K] its objects by class. A class with fewer than ENOUGH, or without a point, takes the pooled score;
+            with fewer than FEW in all, every class takes SHOWN.
     """
     if points.pooled is None:
         return None
+    if sum(objects) < FEW:
+        return [SHOWN] * len(objects)
     pooled = points.pooled.score
     return [
         point.score if point and count >= ENOUGH else pooled

@@ -18,12 +18,12 @@ import numpy as np
 from detector.checkpoint import load_checkpoint
 from detector.config import load_config, save_config
 from detector.evaluation.matching import match
-from detector.evaluation.operating_points import OperatingPoints, points_at, shown_scores
+from detector.evaluation.operating_points import SHOWN, OperatingPoints, points_at, shown_scores
 from detector.evaluation.protocols import RULES, ScoringConfig, evaluate_table
 from detector.evaluation.results import class_keys
 from detector.evaluation.truth import Truth
 from detector.experiments.evaluation_run import EvaluationConfig
-from detector.operating_points import SHOWN, identity_of, write_points
+from detector.operating_points import identity_of, write_points
 from detector.pipeline import Detector
 from detector.report.pictures import missed_and_false
 from detector.report.text import number
