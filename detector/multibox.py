@@ -34,14 +34,13 @@ from detector.data.image import Image
 from detector.invocation import command
 from detector.model_files import (
     MULTIBOX_FORMAT,
-    SHIPPED,
     CheckpointError,
     file_sha256,
     find_weights,
     read_header,
     read_metadata,
+    shipped_names,
     suggestion,
-    weights_format,
 )
 from detector.network.fastest import scoring_precision
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
@@ -154,8 +153,7 @@ def find_multibox(name: str) -> Path:
     """
     found = find_weights(name)
     if found is None:
-        near = suggestion(name, [MULTIBOX_FORMAT])
-        shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if weights_format(file) == MULTIBOX_FORMAT)
+        near, shipped = suggestion(name, [MULTIBOX_FORMAT]), shipped_names([MULTIBOX_FORMAT])
         raise CheckpointError(
             f"no MultiBox weights {name}{'.' if near else ';'}{near} take the shipped ones: "
             f"proposals.multibox.weights={' or '.join(shipped)}, train some: {_training_command(Path(name))}, "

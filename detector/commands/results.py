@@ -26,6 +26,7 @@ from detector.detections import Detections
 from detector.evaluation.checking import hint_at
 from detector.evaluation.results import class_keys
 from detector.formats import Size
+from detector.model_files import file_sha256
 from detector.operating_points import identity_of
 from detector.pipeline import Detector, ScoredImage
 from proposals.errors import UserError
@@ -125,11 +126,8 @@ def only_classes(detector: Detector, names: Sequence[str]) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file; empty where it cannot be read, or is a pipe, which could be read only once."""
-    if not path.is_file():
-        return ""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path) if path.is_file() else ""
     except OSError:
         return ""
 

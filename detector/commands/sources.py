@@ -91,10 +91,9 @@ class Collected:
             yield iter(self.before)
         if self.piped:
             seen = {_key(one.path) for one in (*self.before, *self.after)}
-            known = len(seen)
             for lines in PathLines(standard_input()).batches():
                 yield self._piped(lines, recursive, seen)
-            if not (known or seen):
+            if not seen:
                 raise ImageError("no path on standard input")
         if self.after:
             yield iter(self.after)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.counts import objects_per_class
 from detector.data.ground_truth import Dataset
 from detector.data.labelled_images import LabelledImages
 from detector.doctor.findings import Finding, finding
@@ -45,20 +46,13 @@ class ClassCounts:
         for record in dataset.records:
             counted = ~(record.difficult | record.crowd) & (record.labels >= 0)
             images[np.unique(record.labels[counted])] += 1
-        return cls(part, dataset.classes.names, objects_of(dataset), images, len(dataset))
+        return cls(part, dataset.classes.names, objects_per_class(dataset), images, len(dataset))
 
     @classmethod
     def of_images(cls, part: str, images: LabelledImages) -> ClassCounts:
         """Count images of one class each."""
         counts = np.bincount(images.labels, minlength=len(images.classes)).astype(np.int64)
         return cls(part, images.classes, counts, counts, len(images))
-
-
-def objects_of(dataset: Dataset) -> NDArray[np.int64]:
-    """Count the objects of each class, [K], without ignored ones of other classes."""
-    kept = [record.labels[~(record.difficult | record.crowd)] for record in dataset.records]
-    together = np.concatenate([np.zeros(0, np.int64), *kept])
-    return np.bincount(together[together >= 0], minlength=len(dataset.classes)).astype(np.int64)
 
 
 def check_classes(counts: Sequence[ClassCounts]) -> list[Finding]:

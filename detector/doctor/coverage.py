@@ -72,15 +72,14 @@ def measure_reach(dataset: Dataset, records: Sequence[Record], config: ProposalC
     """
     import torch
 
+    from detector.ahead import one_torch_thread
     from detector.multibox import load_source
     from proposals.merging import propose
 
     network = load_source(config.multibox) if config.multibox.weights else None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the processes that propose for a training
     boxes: list[Boxes] = []
     labels, overlaps, seconds = [np.zeros(0, np.int64)], [np.zeros(0)], []
-    try:
+    with one_torch_thread(torch.get_num_threads()):  # as in the processes that propose for a training
         for record in progress(records, "proposals", delay=1):
             image: Image = record.read()
             started = time.perf_counter()
@@ -90,8 +89,6 @@ def measure_reach(dataset: Dataset, records: Sequence[Record], config: ProposalC
             counted = ~(record.difficult | record.crowd) & (record.labels >= 0)
             labels.append(record.labels[counted])
             overlaps.append(best_overlaps(record.boxes[counted], found.boxes))
-    finally:
-        torch.set_num_threads(threads)
     reach = Reach(
         images=len(boxes),
         names=dataset.classes.names,

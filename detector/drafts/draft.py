@@ -31,6 +31,7 @@ from detector.drafts.opening import TRAIN, VAL, open_folders, open_layout, split
 from detector.drafts.text import Heading, images_per_batch, images_text, regions_text
 from detector.invocation import command
 from detector.model_files import RUNS
+from detector.progress import span
 from detector.training.images import ImageTrainingConfig
 from detector.training.regions import FineTuneConfig
 from detector.training.run import SCHEMAS
@@ -195,7 +196,7 @@ def _images(layout: Layout, wishes: Wishes, output: Path, lists: dict[str, Path]
     _LOG.info("measuring a few batches on this machine")
     batch, measured = measure_images(draft, train, val.with_classes(train.classes, TRAIN), choose_device(wishes.device))
     epochs, seconds = plan_images(wishes.minutes, batch, measured, train=len(train), size=size)
-    heading = replace(heading, budget=f"Expected on this machine: {_in_minutes(seconds)}, {epochs} epochs.")
+    heading = replace(heading, budget=f"Expected on this machine: {span(seconds)}, {epochs} epochs.")
     write_draft(output, images_text(heading, name, *sections.values(), batch=size, epochs=epochs), texts)
     classify = f"{command('classify')} {shlex.quote(str(val.paths[0]))} --models {RUNS / name}/best.safetensors"
     return _written(layout, checkup, says, [output, *texts], heading, classify)
@@ -234,17 +235,13 @@ def _split_line(train: int, val: int, wishes: Wishes) -> str:
 
 def _budget(plan: Plan, wishes: Wishes) -> str:
     parts = (
-        f"proposals {_in_minutes(plan.proposals)}, linear fit {_in_minutes(plan.linear)}, "
-        f"{plan.epochs} epochs {_in_minutes(plan.steps)}, AP on val {_in_minutes(plan.measurements)}"
+        f"proposals {span(plan.proposals)}, linear fit {span(plan.linear)}, "
+        f"{plan.epochs} epochs {span(plan.steps)}, AP on val {span(plan.measurements)}"
     )
-    line = f"Expected on this machine: at most {_in_minutes(plan.seconds)}: {parts}."
+    line = f"Expected on this machine: at most {span(plan.seconds)}: {parts}."
     return (
         line if plan.fits else f"{line} That is more than the {wishes.minutes:g} asked for, and the least that trains."
     )
-
-
-def _in_minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _with_lists(sections: dict[str, Section], lists: dict[str, Path]) -> dict[str, Section]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -23,9 +22,9 @@ from detector.training.images import EVAL_PART, ImageTraining, ImageTrainingConf
 from detector.training.loop import Loop
 from detector.training.ranks import Ranks
 from detector.training.region_batches import ImageBatches
-from detector.training.regions import FineTuneConfig, start_classifier
+from detector.training.regions import FineTuneConfig, sampler_of, start_classifier
 from detector.training.shared_regions import SharedTuning
-from detector.training.windows import ImageSampler, collect_windows
+from detector.training.windows import collect_windows
 from proposals.boxes import Boxes
 
 STEPS = 5
@@ -58,16 +57,7 @@ def measure_regions(
     ranks = Ranks(device=device)
     classifier = start_classifier(config, dataset.classes)
     windows = collect_windows(part, boxes, config.foreground_iou, config.background_iou)
-    settings: dict[str, Any] = {
-        "batch": config.batch,
-        "foreground": config.foreground,
-        "seed": config.seed,
-        "hard": config.hard_background,
-        "balance": config.class_balance,
-        "mined": 0,
-        "wrong": None,
-    }
-    sampler = ImageSampler(windows, images=config.images, **settings)
+    sampler = sampler_of(config, windows)
     batches = ImageBatches(
         part, sampler, config.regions, config.shared, scale_jitter=config.scale_jitter, distortion=config.distortion
     )

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detector.checkpoint import (
@@ -48,7 +49,7 @@ from detector.training.ranks import Ranks
 from detector.training.record import TrainingError
 from detector.training.region_batches import RegionBatches
 from detector.training.task import Batch
-from detector.training.windows import IGNORED
+from detector.training.windows import IGNORED, BatchSampler, ImageSampler, Sampler, Windows
 from detector.training.workers import load
 from proposals.settings import ProposalConfig
 
@@ -357,6 +358,31 @@ class FineTuning:
     def contents(self, step: int) -> list[str]:
         """List the images of a batch."""
         return [str(self.train.dataset.records[index].path) for index in self.train.images(step)]
+
+
+def sampler_of(config: FineTuneConfig, windows: Windows, wrong: NDArray[np.bool_] | None = None) -> Sampler:
+    """Make the sampler of a training's batches.
+
+    Args:
+        config: Settings of the training.
+        windows: The N windows that it draws from.
+        wrong: [N], the hard negatives that a teacher found; None without a teacher.
+
+    Raises:
+        TrainingError: there are no windows of a kind that a batch has.
+    """
+    settings: dict[str, Any] = {
+        "batch": config.batch,
+        "foreground": config.foreground,
+        "seed": config.seed,
+        "hard": config.hard_background,
+        "balance": config.class_balance,
+        "mined": config.mining.background,
+        "wrong": wrong,
+    }
+    if config.images:
+        return ImageSampler(windows, images=config.images, **settings)
+    return BatchSampler(windows, **settings)
 
 
 def start_classifier(config: FineTuneConfig, classes: ClassTable) -> RegionClassifier:

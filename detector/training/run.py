@@ -47,12 +47,12 @@ from detector.training.ranks import Ranks, joined
 from detector.training.record import Reports, TrainingError, begin, check_folder, owned
 from detector.training.refit import refit
 from detector.training.region_batches import ImageBatches, RegionBatches, WindowBatches
-from detector.training.regions import FineTuneConfig, FineTuning, start_classifier
+from detector.training.regions import FineTuneConfig, FineTuning, sampler_of, start_classifier
 from detector.training.regression import add_regression
 from detector.training.shared_regions import SharedTuning
 from detector.training.teacher import Teacher
 from detector.training.tensorboard import check_tensorboard
-from detector.training.windows import BACKGROUND, BatchSampler, ImageSampler, Sampler, Windows, collect_windows
+from detector.training.windows import BACKGROUND, Windows, collect_windows
 from proposals.boxes import Boxes
 from proposals.files import write_whole
 from proposals.joined import open_stores
@@ -281,18 +281,7 @@ def _region_batches(
     if teacher and folder:
         windows, wrong, lesson_digest, more = _lesson(teacher, config, dataset, windows, ranks, folder)
         digest, unread = f"{digest} {lesson_digest}", unread + more
-    settings: dict[str, Any] = {
-        "batch": config.batch,
-        "foreground": config.foreground,
-        "seed": config.seed,
-        "hard": config.hard_background,
-        "balance": config.class_balance,
-        "mined": config.mining.background,
-        "wrong": wrong,
-    }
-    sampler: Sampler = (
-        ImageSampler(windows, images=config.images, **settings) if config.images else BatchSampler(windows, **settings)
-    )
+    sampler = sampler_of(config, windows, wrong)
     jitter = None
     if config.box_jitter or config.context_jitter:
         thresholds = config.foreground_iou, config.background_iou
