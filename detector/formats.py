@@ -91,8 +91,9 @@ def yolo_txt(found: Detections, size: Size, *, confidence: bool = False) -> str:
 def yolo_yaml(names: Sequence[str]) -> str:
     """Return the data.yaml of a folder with images/ and labels/, which names the K classes from 0.
 
+    It has no `path`: ultralytics then starts from the file's own folder, and from the working directory with `path: .`.
+
     >>> print(yolo_yaml(["dog", "traffic light"]), end="")
-    path: .
     train: images
     val: images
     names:
@@ -101,7 +102,7 @@ def yolo_yaml(names: Sequence[str]) -> str:
     """
     import json
 
-    lines = ["path: .", "train: images", "val: images", "names:"]
+    lines = ["train: images", "val: images", "names:"]
     lines += [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(names)]
     return "\n".join(lines) + "\n"
 

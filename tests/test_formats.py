@@ -118,7 +118,8 @@ def test_yolo_yaml_is_yaml_of_any_names() -> None:
     names = ["no", "12:30", 'a "b"', "c: d", "犬", "#1", "1e3"]
     content = yaml.safe_load(yolo_yaml(names))
     assert content["names"] == dict(enumerate(names))
-    assert (content["path"], content["train"], content["val"]) == (".", "images", "images")
+    assert (content["train"], content["val"]) == ("images", "images")
+    assert "path" not in content  # ultralytics looks for "." from the working directory, for none from the file's folder
 
 
 def test_labelme_by_its_schema() -> None:
