@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -75,6 +76,17 @@ def test_help_comes_at_once_and_ends_with_commands_to_paste(name: str) -> None:
     assert examples
     beginnings = (f"  python tools/{name}.py", "  torchrun --nproc-per-node 2 tools/", "      ")  # or continues
     assert all(line.startswith(beginnings) for line in examples)
+
+
+@pytest.mark.parametrize(("columns", "widest"), [(60, 60), (80, 80), (200, 100)])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_the_terminal(name: str, columns: int, widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = importlib.import_module(f"detector.commands.{name}").parser().format_help()
+    prose = text.partition("\noptions:")[2].partition("\nexamples:")[0]  # usage cuts no option in two
+    assert max(map(len, prose.splitlines())) <= widest
+    if columns == 200:
+        assert max(map(len, prose.splitlines())) > 80
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from detector.commands.completion import complete
 from detector.commands.threads import set_threads, wait_passively
 from detector.invocation import command, distributed
 
+WIDEST = 100
+"""Columns of a line of help: longer ones are hard to read."""
 _SETTING = re.compile(r"[A-Za-z_][\w.-]*\s*=")
 
 Check = Callable[[argparse.ArgumentParser, argparse.Namespace], None]
@@ -36,12 +41,23 @@ def command_parser(name: str, text: str | None, examples: str, notes: str = "") 
         prog=command(name),
         description=(text or "").splitlines()[0],
         epilog="\n".join([*([notes, ""] if notes else []), "examples:", *(f"  {line}" for line in lines)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     parser.set_defaults(command=name, schema="", config=None, settings=False, print_config=False)
     add_version(parser)
     add_threads(parser)
     return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Fills paragraphs of prose to the terminal's width; commands and tables, which have indented lines, stay."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, width=min(shutil.get_terminal_size().columns - 2, WIDEST), **settings)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(part if "\n " in part else textwrap.fill(part, width) for part in paragraphs)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

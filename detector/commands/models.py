@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 NOTES = """A model is named by its file, by the folder of its run (runs/mine), or as shipped weights.
 The settings models, init, init_from and proposals.multibox.weights take the same names.
-tasks: warped, maps    classify regions, warped one by one or cut from maps of the whole image
-       images          classifies whole images
-       MultiBox        proposes boxes
-       rejection       drops regions before the model that it lies beside scores them"""
+
+tasks:
+  warped     classifies regions, warped one by one
+  maps       classifies regions, cut from an image's maps
+  images     classifies whole images
+  MultiBox   proposes boxes
+  rejection  drops regions before the model beside it"""
 EXAMPLES = """
 models list
 models list --json
