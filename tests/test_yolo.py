@@ -13,6 +13,7 @@ import pytest
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import DataError, Dataset
 from detector.data.yolo import read_yolo
+from detector.doctor.images import read_facts
 from detector.evaluation.truth_files import read_truth
 
 NAMES = "names: [cat, dog, bird]\n"
@@ -55,6 +56,23 @@ def refusal(root: Path, split: str = "", **options: object) -> str:
     with pytest.raises(DataError) as caught:
         read_yolo(root, split, **options)  # type: ignore[arg-type]
     return str(caught.value)
+
+
+# ---- images that cannot be read
+
+
+def test_one_image_that_cannot_be_read_does_not_cost_the_part(tmp_path: Path) -> None:
+    """It stays in the part, so that whoever reads it next says what is wrong with it, and has no boxes."""
+    flat(tmp_path)
+    pair(tmp_path, "images/b.jpg", "labels/b.txt", "1 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "images/b.jpg").write_bytes(b"not an image")
+    dataset = read_yolo(tmp_path)
+    assert boxes_of(dataset) == {"a": [[80.0, 30.0, 120.0, 70.0]], "b": []}
+    assert [str(line) for line in dataset.warnings] == [
+        "images cannot be read, so that the shares in their label files state no boxes: 1 (first: b.jpg)"
+    ]
+    facts = read_facts([record.path for record in dataset.records], "")
+    assert [one.readable for one in facts] == [True, False]
 
 
 # ---- boxes
@@ -455,10 +473,10 @@ def test_two_images_of_one_label_file(tmp_path: Path) -> None:
     assert refusal(tmp_path).startswith(f"{tmp_path}/images/a.jpg and a.png would share one label file; rename")
 
 
-def test_an_image_that_gives_no_size(tmp_path: Path) -> None:
+def test_a_score_is_not_made_without_an_image_that_gives_no_size(tmp_path: Path) -> None:
     flat(tmp_path)
     (tmp_path / "images/a.jpg").write_bytes(b"no image")
-    message = refusal(tmp_path)
+    message = refusal(tmp_path, as_written=True)
     assert message.startswith(f"{tmp_path}/images/a.jpg: ")
     assert re.search(r"\n  YOLO's boxes are shares of the image", message)
 

@@ -38,6 +38,7 @@ ROUNDING = 1e-4  # share of the image: tools write down to four decimals, and an
 FAR = 0.01  # share of the image by which a box reaches outside and is no slip of rounding
 ABSENT = "images have no label file and count as without objects"
 EMPTY = "images have an empty label file and count as without objects"
+UNREADABLE = "images cannot be read, so that the shares in their label files state no boxes"
 POLYGONS = "polygons were replaced by the boxes around them"
 
 
@@ -65,8 +66,9 @@ def read_yolo(
         as_written: Keep boxes that reach outside their image, for scoring.
 
     Raises:
-        DataError: there is no such part or no label file; data.yaml is malformed; an image cannot be read; a row has
-            another number of columns, a value outside [0, 1], or a class without name. The message names file and line.
+        DataError: there is no such part or no label file; data.yaml is malformed; a row has another number of columns,
+            a value outside [0, 1], or a class without name; an image cannot be read, with as_written, where its objects
+            would be missing from a score. The message names file and line.
     """
     tree = YoloTree(root)
     images = tree.images(split)
@@ -111,11 +113,14 @@ class _Reader:
         try:
             size = read_size(image)
         except ImageError as error:
-            raise DataError(
-                f"{error}\n  YOLO's boxes are shares of the image, whose size only this file states"
-            ) from error
+            if self.as_written:
+                raise DataError(
+                    f"{error}\n  YOLO's boxes are shares of the image, whose size only this file states"
+                ) from error
+            self.repairs.note(UNREADABLE, image.name)
+            size, labels = (0, 0), None
         rows = [] if labels is None else read_rows(labels, self.points, self.repairs)
-        if not rows:
+        if not rows and size != (0, 0):
             self.repairs.note(ABSENT if labels is None else EMPTY, image.name)
         for line, row in rows:
             if row.number >= len(self.classes):
