@@ -373,7 +373,7 @@ def test_coco(tmp_path):
     assert five.boxes.shape == (0, 4)
     assert four.read().shape == (80, 100, 3)
     assert four.boxes.dtype == np.float64
-    assert dataset.warnings == ("boxes reached outside their image and were cut at its border: 1 (first: image 4)",)
+    assert dataset.warnings == ("boxes reached outside their image and were cut at its border: 1 (first: four.jpg)",)
 
 
 def test_coco_repairs(tmp_path):
@@ -388,8 +388,8 @@ def test_coco_repairs(tmp_path):
     assert dataset.warnings == (
         "annotation ids occur more than once; every box was kept: 1 (first: annotation 1)",
         "annotations belong to no listed image and were left out: 1 (first: annotation 8)",
-        "boxes end before they begin and were left out: 1 (first: image 4)",
-        "annotations stated no image size; taken from the image file: 1 (first: image 5)",
+        "boxes end before they begin and were left out: 1 (first: four.jpg)",
+        "annotations stated no image size; taken from the image file: 1 (first: five.jpg)",
     )
 
 

@@ -119,7 +119,7 @@ def test_yolo_yaml_is_yaml_of_any_names() -> None:
     content = yaml.safe_load(yolo_yaml(names))
     assert content["names"] == dict(enumerate(names))
     assert (content["train"], content["val"]) == ("images", "images")
-    assert "path" not in content  # ultralytics looks for "." from the working directory, for none from the file's folder
+    assert "path" not in content  # ultralytics takes "." from the working directory, none from the file's folder
 
 
 def test_labelme_by_its_schema() -> None:

@@ -91,8 +91,8 @@ def _dataset(annotations: Path, content: Any, files: Files, as_written: bool) ->
     records = []
     for row, (image_id, image) in enumerate(zip(image_ids, rows["images"], strict=True)):
         mine = order[ends[row] : ends[row + 1]]
-        where = f"image {image_id}"
         path = _file(image, image_id, files, named=not as_written)
+        where = path.name if image.get("file_name") else f"image {image_id}"
         size = settled_size((side(image.get("width")), side(image.get("height"))), boxes[mine], path, repairs, where)
         if not all(size) and not as_written:
             try:
