@@ -62,6 +62,19 @@ class Names:
             index = self._truth.index_of.get(self._truth.whole.image_ids[index], UNLISTED)
         return index
 
+    def images_at(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """Find the index of each image, as `image` does, by its path on any machine: the longest end of it that fits.
+
+        Args:
+            paths: Names, with folders or without.
+        """
+        return np.array([self._image_at(path) for path in paths], np.int64)
+
+    def _image_at(self, path: str) -> int:
+        parts = path.replace("\\", "/").split("/")
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((index for end in (path, *ends) if (index := self.image(end)) != UNKNOWN), UNKNOWN)
+
     def label(self, name: Name, *, number: bool) -> int:
         """Find a class by its name, its name in COCO or PASCAL VOC, its WordNet id or its number.
 
