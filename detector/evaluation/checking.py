@@ -71,12 +71,12 @@ class Raw:
         """[D, 4] corners x1, y1, x2, y2."""
         return np.asarray(from_xywh(self.given), np.float64) if self.is_xywh else self.given
 
-    @property
+    @cached_property
     def sizes(self) -> NDArray[np.float64]:
         """[D, 2] width and height of the boxes in their pixel convention, px; negative where inverted."""
         return self.boxes[:, 2:] - self.boxes[:, :2] + self.convention.inclusive
 
-    @property
+    @cached_property
     def inverted(self) -> NDArray[np.bool_]:
         """[D] boxes that end before they begin; in inclusive conventions also those that contain no pixel."""
         return np.asarray((self.sizes <= 0 if self.convention.inclusive else self.sizes < 0).any(axis=1))
@@ -159,7 +159,8 @@ def _warnings(raw: Raw, truth: Truth, table: DetectionTable) -> Iterable[str]:
         if odd.any():
             where = raw.describe(int(np.flatnonzero(odd)[0]))[0]
             yield f"{raw.path}: {int(odd.sum()):,} of {len(table):,} boxes {problem} (first: {where})"
-    without = np.setdiff1d(np.arange(len(truth)), table.image_index if raw.named is None else raw.named)
+    named = table.image_index if raw.named is None else raw.named
+    without = np.flatnonzero(np.bincount(named, minlength=len(truth)) == 0)
     if len(without):
         name = truth.image_ids[without[0]]
         yield f"{raw.path}: {len(without):,} of {len(truth):,} images have no detections (first: {name})"
@@ -180,7 +181,7 @@ def _warnings(raw: Raw, truth: Truth, table: DetectionTable) -> Iterable[str]:
 
 def _label_shift(truth: Truth, table: DetectionTable) -> int | None:
     """Find the shift of all labels, by 1 or -1, with which localised detections have the classes of their objects."""
-    sample = table[np.argsort(-table.scores, kind="stable")[:SAMPLE]]
+    sample = table[_best(table.scores)]
     own, own_iou, other, other_iou = nearest_objects(truth, sample)
     position = np.where(own_iou >= other_iou, own, other)
     localised = np.maximum(own_iou, other_iou) >= 0.5
@@ -200,8 +201,8 @@ def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
     other = replace(raw, is_xywh=not raw.is_xywh).boxes
     right, wrong = _layouts(raw)
     kind = "bbox" if raw.is_xywh else "a box"
-    order = np.argsort(-table.scores, kind="stable")
-    sample = order[~raw.inverted[order]][:SAMPLE]
+    kept = np.flatnonzero(~raw.inverted)
+    sample = kept[_best(table.scores[kept])]
     upright = (other[sample, 2:] > other[sample, :2]).all(axis=1)
     if not upright.any() or upright.mean() < 0.9:
         return
@@ -220,6 +221,14 @@ def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
             f"{raw.path}: {hits:.0%} of the best boxes lie on an object, and {hits_other:.0%} if they are read as "
             f"{wrong}: {kind} must be {right}"
         )
+
+
+def _best(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the positions of the SAMPLE best scores, best first, equal ones in their order; sorts only these."""
+    among = np.arange(len(scores))
+    if len(scores) > SAMPLE:
+        among = np.flatnonzero(scores >= np.partition(scores, -SAMPLE)[-SAMPLE])
+    return among[np.argsort(-scores[among], kind="stable")][:SAMPLE]
 
 
 def _layouts(raw: Raw) -> tuple[str, str]:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import re
 from functools import reduce
+from itertools import chain
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.evaluation.checking import Raw, Results, checked, unknown_image
 from detector.evaluation.names import UNKNOWN, Name, Names, as_text
@@ -96,17 +98,22 @@ def read_scored_dataset(path: Path, truth: Truth) -> Results:
 
 def _checked_entries(path: Path, entries: list[_Entry], truth: Truth) -> Results:
     names = Names(truth)
-    keys = [entry.category_id if entry.category is None else entry.category for entry in entries]
-    named = np.array([entry.category is not None for entry in entries], np.bool_)
+    keys: list[Name] = [entry.category_id for entry in entries]
+    categories = [entry.category for entry in entries]
+    labels = names.labels(keys, number=True)
+    if categories.count(None) < len(categories):
+        keys = [key if category is None else category for key, category in zip(keys, categories, strict=True)]
+        named = np.array([category is not None for category in categories], np.bool_)
+        labels = np.where(named, names.labels(keys, number=False), labels)
     raw = Raw(
         path,
         describe=lambda i: (f"detection {i + 1}", as_text(entries[i].image_id)),
         image_index=names.images([entry.image_id for entry in entries]),
-        labels=np.where(named, names.labels(keys, number=False), names.labels(keys, number=True)),
+        labels=labels,
         class_name=keys.__getitem__,
-        given=np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4),
+        given=_floats([entry.bbox for entry in entries]),
         is_xywh=True,
-        scores=np.array([entry.score for entry in entries], np.float64),
+        scores=np.fromiter((entry.score for entry in entries), np.float64, len(entries)),
         convention=HALF_OPEN,
         known_classes=sorted(truth.classes.label_of_id) if truth.numbered else list(names.classes),
     )
@@ -163,8 +170,8 @@ def read_json_lines(path: Path, truth: Truth) -> Results:
         image_index=index_of_line[of_row],
         labels=names.labels(keys, number=False),
         class_name=keys.__getitem__,
-        given=np.array([box for line in lines for box in line.boxes], np.float64).reshape(-1, 4),
-        scores=np.array([score for line in lines for score in line.scores], np.float64),
+        given=_floats([box for line in lines for box in line.boxes]),
+        scores=np.fromiter(chain.from_iterable(line.scores for line in lines), np.float64, len(keys)),
         convention=HALF_OPEN,
         known_classes=list(names.classes),
         named=index_of_line[index_of_line >= 0],
@@ -172,6 +179,11 @@ def read_json_lines(path: Path, truth: Truth) -> Results:
     table, warnings = checked(raw, truth)
     # The truth's order decides between equal scores, in whichever order a run finished its images.
     return Results(table[np.argsort(table.image_index, kind="stable")], warnings)
+
+
+def _floats(boxes: list[Box]) -> NDArray[np.float64]:
+    """Return boxes as an array [D, 4], in half the time of np.array."""
+    return np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
 
 
 def _decoded(content: bytes, kind: Any, where: str, item: str = "") -> Any:

@@ -41,12 +41,12 @@ class Names:
     def images(self, names: Sequence[Name]) -> NDArray[np.int64]:
         """Find the index of each image, as `image` does."""
         index = {name: self.image(name) for name in set(names)}
-        return np.array([index[name] for name in names], np.int64)
+        return np.fromiter(map(index.__getitem__, names), np.int64, len(names))
 
     def labels(self, names: Sequence[Name], *, number: bool) -> NDArray[np.int64]:
         """Find the label of each class, as `label` does."""
         label = {name: self.label(name, number=number) for name in set(names)}
-        return np.array([label[name] for name in names], np.int64)
+        return np.fromiter(map(label.__getitem__, names), np.int64, len(names))
 
     def image(self, name: Name) -> int:
         """Find an image by its id, number, file name with or without ending, or the end of its path.
