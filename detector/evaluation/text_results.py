@@ -179,7 +179,7 @@ def _plain_numbers(text: bytes, width: int) -> NDArray[np.float64] | None:
     """
     signs = np.frombuffer(text, np.uint8)
     signs = signs[(signs == BLANK) | (signs == NEWLINE)]
-    if len(signs) % width or not text.endswith(b"\n"):
+    if len(signs) % width or not text.endswith(b"\n") or b"," in text:
         return None
     ends = signs.reshape(-1, width) == NEWLINE
     if ends[:, :-1].any() or not ends[:, -1].all():
