@@ -234,7 +234,10 @@ def test_numbers_of_classes_are_named_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"unknown class '3'; .*classes.txt names 3: traffic light, dog, cat; they are"):
         truth_of(path, boxes="xyxy")
     (path / "classes.txt").unlink()
-    assert truth_of(path, boxes="xyxy").classes.names == ("class 3",)
+    assert truth_of(path, boxes="xyxy").classes.names == ("class 0", "class 1", "class 2", "class 3")
+    (path / "a.txt").write_text("123456 10 20 30 40\n")
+    with pytest.raises(DataError, match="class 123456 is no number of a class"):
+        truth_of(path, boxes="xyxy")
 
 
 # ---- tables
@@ -413,6 +416,37 @@ def test_yolo_predictions(tmp_path: Path, truth: Truth, names: bool) -> None:
     np.testing.assert_allclose(results.table.scores, [0.7, 0.8, 0.8])
     assert any("the score is the last number (--boxes cxcywh,relative)" in line for line in results.warnings)
     assert any(("data.yaml" if names else "0, 1, ... are those of") in line for line in results.warnings)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("last", [True, False])
+def test_numbers_of_classes_on_both_sides(tmp_path: Path, layout: str, last: bool) -> None:
+    """The place of the score and the layout are found from the objects, and the numbers are the same classes."""
+    if layout == "cxcywh":
+        return
+    images(tmp_path / "images")
+    generator = np.random.default_rng(0)
+    objects = {}
+    for name, (width, height) in SIZES.items():
+        near = generator.uniform(0, 0.5, (6, 2)) * (width, height)
+        far = near + generator.uniform(0.2, 0.5, (6, 2)) * (width, height)
+        objects[name] = np.concatenate([near, far], axis=1).round(1).tolist()
+    gt = {
+        name: "".join(f"{3 + 2 * (n % 2)} {form(box, 'xyxy', (1, 1))}\n" for n, box in enumerate(rows))
+        for name, rows in objects.items()
+    }
+    truth = truth_of(folder(tmp_path / "gt", gt))
+    found = {}
+    for name, rows in objects.items():
+        boxes = [form(box, layout, SIZES[name]) for box in rows]
+        found[name] = "".join(
+            f"{3 + 2 * (n % 2)} {f'{box} 0.{n + 1}' if last else f'0.{n + 1} {box}'}\n" for n, box in enumerate(boxes)
+        )
+    results = read_results(folder(tmp_path / "found", found), truth)
+    assert results.table.labels.tolist() == truth.labels.tolist()
+    np.testing.assert_allclose(results.table.boxes, truth.boxes, atol=1e-6)
+    assert results.table.scores.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] * 3
+    assert f"the score is the {'last' if last else 'first'} number (--boxes {layout})" in results.warnings[0]
 
 
 # ---- round trips with what detect writes

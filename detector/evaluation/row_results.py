@@ -67,7 +67,7 @@ def results_of_rows(rows: Rows, truth: Truth, layout: Layout | None = None) -> R
     if reading.layout.relative and (unsized := np.flatnonzero(np.isnan(sizes).any(axis=1) & (image_index >= 0))).size:
         raise ResultsError(
             f"{rows.path}: {rows.where(int(unsized[0]))}: boxes are shares of their images, and {truth.name} does not "
-            f"state the size of {rows.images[rows.of_image[unsized[0]]]}, nor is its file there"
+            f"state the size of {rows.images[rows.of_image[unsized[0]]]}; put the images into a folder images beside it"
         )
     is_xywh = reading.layout.form == "xywh"
     scaled = np.where(np.isnan(sizes), 1, sizes)
@@ -101,8 +101,7 @@ def _labels(rows: Rows, truth: Truth, names: Names) -> tuple[NDArray[np.int64], 
         named = named_rows(rows, own)
         return names.labels(named.classes, number=False), [f"{rows.path}: class names are those of {file}"]
     count = len(truth.classes)
-    order = truth.classes.ids if truth.classes.ids == tuple(sorted(truth.classes.ids)) else ()
-    if order and order[0] == 0:  # YOLO's numbers on both sides
+    if truth.classes.ids[0] == 0:  # numbered from 0 on both sides
         return names.labels(rows.classes, number=True), []
     labels = np.array([int(word) if int(word) < count else UNKNOWN for word in rows.classes], np.int64)
     line = f"{rows.path}: no data.yaml or classes.txt names the classes; 0, 1, ... are those of {truth.name} in order"

@@ -19,6 +19,9 @@ from detector.evaluation.truth import Truth
 OPTION = "--truth-boxes"
 """The option that states the layout of ground truth's boxes."""
 
+MOST = 100_000
+"""Greatest number of a class."""
+
 
 def truth_of_rows(rows: Rows, class_names: Sequence[str] = (), layout: Layout | None = None) -> Truth:
     """Make the ground truth of rows, with a warning of everything that was assumed.
@@ -111,12 +114,16 @@ def _classes(rows: Rows, class_names: Sequence[str]) -> tuple[ClassTable, NDArra
     names, file = (tuple(map(composed, class_names)), None) if class_names else names_near(folder)
     words = sorted(set(rows.classes), key=int if rows.numbered else None)
     if not names or (file is not None and not rows.numbered and not {*words} <= {*names}):
-        numbers = tuple(map(int, words)) if rows.numbered else tuple(range(1, len(words) + 1))
-        names = tuple(f"class {number}" for number in numbers) if rows.numbered else tuple(words)
-        table = ClassTable(names, (None,) * len(names), numbers)
-        lines = [f"{rows.path}: no file names the classes (data.yaml, classes.txt); they are called {listed(names, 5)}"]
+        if rows.numbered:
+            names = _numbered(rows, int(words[-1]))
+            line = (
+                f"{rows.path}: no file names the classes (data.yaml, classes.txt); they are called {listed(names, 3)}"
+            )
+            table = ClassTable(names, (None,) * len(names), tuple(range(len(names))))
+            return table, np.array([int(word) for word in rows.classes], np.int64), [line]
+        table = ClassTable(tuple(words), (None,) * len(words), tuple(range(1, len(words) + 1)))
         label_of = {word: label for label, word in enumerate(words)}
-        return table, np.array([label_of[word] for word in rows.classes], np.int64), lines * rows.numbered
+        return table, np.array([label_of[word] for word in rows.classes], np.int64), []
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"class {twice!r} is named twice")
     table = ClassTable(names, (None,) * len(names), tuple(range(len(names))))
@@ -132,6 +139,13 @@ def _classes(rows: Rows, class_names: Sequence[str]) -> tuple[ClassTable, NDArra
             )
     labels = np.array([label_of[str(int(word)) if rows.numbered else word] for word in rows.classes], np.int64)
     return table, labels, [f"{rows.path}: class names are those of {file}"] * (file is not None)
+
+
+def _numbered(rows: Rows, greatest: int) -> tuple[str, ...]:
+    """Name all classes up to the greatest number, as detections may have numbers that no object has."""
+    if greatest >= MOST:
+        raise DataError(f"{rows.path}: class {greatest} is no number of a class, which are counted from 0")
+    return tuple(f"class {number}" for number in range(greatest + 1))
 
 
 def named_rows(rows: Rows, names: Sequence[str]) -> Rows:
