@@ -56,7 +56,7 @@ def form(box: tuple[float, ...], layout: str, size: tuple[int, int]) -> str:
         "cxcywh": ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1),
     }[layout.split(",")[0]]
     scale = (*size, *size) if "relative" in layout else (1, 1, 1, 1)
-    return " ".join(repr(number / side) for number, side in zip(numbers, scale, strict=True))
+    return " ".join(repr(float(number / side)) for number, side in zip(numbers, scale, strict=True))
 
 
 def lines(layout: str, score: str = "") -> dict[str, str]:
@@ -395,6 +395,29 @@ def test_an_option_for_boxes_that_have_one_layout(tmp_path: Path, truth: Truth) 
     (tmp_path / "found.json").write_text("[]")
     with pytest.raises(ResultsError, match="--boxes is for text folders and CSV"):
         read_results(tmp_path / "found.json", truth, "xyxy")
+
+
+def test_the_file_of_one_image_is_no_data_set(tmp_path: Path, truth: Truth) -> None:
+    found = folder(tmp_path / "found", {"a": "dog 0.5 1 2 3 4\n"})
+    with pytest.raises(ResultsError, match=r"a.txt: begins like the text file of one image; give the folder"):
+        read_results(found / "a.txt", truth)
+    with pytest.raises(DataError, match=r"a.txt: no table of boxes; .* give the folder"):
+        truth_of(found / "a.txt")
+
+
+def test_a_stated_layout_that_is_not_theirs(tmp_path: Path) -> None:
+    """Large objects near the origin lie on themselves in part even as x, y, width, height."""
+    generator = np.random.default_rng(0)
+    near = generator.uniform(5, 100, (40, 2))
+    far = near + generator.uniform(60, 200, (40, 2))
+    rows = {f"i{n}": form((*near[n], *far[n]), "xyxy", (1, 1)) for n in range(40)}
+    truth = truth_of(folder(tmp_path / "gt", {name: f"dog {row}\n" for name, row in rows.items()}), boxes="xyxy")
+    path = folder(tmp_path / "found", {name: f"dog 0.5 {row}\n" for name, row in rows.items()})
+    with pytest.raises(
+        ResultsError, match=r"must be x, y, width, height.*; the options --boxes and --truth-boxes state"
+    ):
+        read_results(path, truth, "xywh")
+    assert read_results(path, truth).table.boxes.tolist() == truth.boxes.tolist()
 
 
 @pytest.mark.parametrize("names", [True, False])

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.ground_truth import listed
+from detector.evaluation.box_layouts import better
 from detector.evaluation.matching import nearest_objects
 from detector.evaluation.names import UNLISTED
 from detector.evaluation.results import DetectionTable, ResultsError
@@ -52,6 +53,7 @@ class Raw:
         is_xywh: Whether the file's boxes are x, y, width, height, as in COCO's format; else x1, y1, x2, y2.
         named: Indices of the images that the file names, including those without detections; None in formats that name
             images only with detections.
+        advice: End of the messages about boxes in another layout.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class Raw:
     known_classes: Sequence[object]
     is_xywh: bool = False
     named: NDArray[np.int64] | None = None
+    advice: str = ""
 
     @cached_property
     def boxes(self) -> NDArray[np.float64]:
@@ -130,7 +133,10 @@ def checked(raw: Raw, truth: Truth) -> Results:
         right, wrong = _layouts(raw)
         reject(
             inverted,
-            lambda i: f"box {raw.given[i].tolist()} ends before it begins; boxes are {right}, these look like {wrong}",
+            lambda i: (
+                f"box {raw.given[i].tolist()} ends before it begins; boxes are {right}, these look like {wrong}"
+                + raw.advice
+            ),
         )
     if errors:
         raise ResultsError("\n".join(errors))
@@ -208,18 +214,19 @@ def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
         return
     as_read = table[sample[upright]]
     as_other = replace(as_read, boxes=other[sample[upright]])
-    hits, hits_other = (_share_on_objects(truth, part) for part in (as_read, as_other))
+    on, on_other = (on_objects(truth, part) for part in (as_read, as_other))
+    hits, hits_other = float(on.mean()), float(on_other.mean())
     limits = 1.1 * known_sizes(truth)[as_read.image_index] + 1
     outside, outside_other = ((part.boxes[:, 2:] > limits).any(axis=1).mean() for part in (as_read, as_other))
     if raw.is_xywh and outside > 0.5 > outside_other and hits <= hits_other:
         raise ResultsError(
             f"{raw.path}: {outside:.0%} of the best boxes reach outside their image: "
-            f"{kind} must be {right}, but these look like {wrong}"
+            f"{kind} must be {right}, but these look like {wrong}{raw.advice}"
         )
-    if hits_other > 0.2 and hits < hits_other / 4:
+    if hits_other > 0.2 and (hits < hits_other / 4 or better(on_other, on)):
         raise ResultsError(
             f"{raw.path}: {hits:.0%} of the best boxes lie on an object, and {hits_other:.0%} if they are read as "
-            f"{wrong}: {kind} must be {right}"
+            f"{wrong}: {kind} must be {right}{raw.advice}"
         )
 
 
@@ -242,9 +249,10 @@ def known_sizes(truth: Truth) -> NDArray[np.float64]:
     return np.where((truth.sizes > 0).all(axis=1, keepdims=True), truth.sizes, np.nan)
 
 
-def _share_on_objects(truth: Truth, table: DetectionTable) -> float:
+def on_objects(truth: Truth, table: DetectionTable) -> NDArray[np.bool_]:
+    """Tell which detections lie on an object of any class, [D]."""
     _, own, _, other = nearest_objects(truth, table)
-    return float((np.maximum(own, other) >= 0.5).mean())
+    return np.asarray(np.maximum(own, other) >= 0.5)
 
 
 def unknown_image(name: str, truth: Truth) -> str:

@@ -79,6 +79,8 @@ def read_results(path: Path, truth: Truth, boxes: str = "") -> Results:
     of_numbers = len(words) == len(ILSVRC_COLUMNS) and all(map(NUMERIC.fullmatch, words))
     if "_det_" in path.name and len(words) >= len(VOC_COLUMNS) and not (of_numbers and truth.numbers is not None):
         return read_comp4(path, [path], truth)
+    if words[4:] and not NUMERIC.fullmatch(words[0]) and all(map(NUMERIC.fullmatch, words[-4:])):
+        raise ResultsError(f"{path}: begins like the text file of one image; give the folder that holds one for each")
     return read_submission(path, truth)
 
 

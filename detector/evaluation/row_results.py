@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 
 from detector.data.image import ImageError, read_size
 from detector.evaluation.box_layouts import SHARED, TOLERATED, Evidence, Layout, better, cannot_tell, find_layout
-from detector.evaluation.checking import SAMPLE, Raw, Results, checked, known_sizes, no_detections, unknown_image
-from detector.evaluation.matching import nearest_objects
+from detector.evaluation.checking import (
+    SAMPLE,
+    Raw,
+    Results,
+    checked,
+    known_sizes,
+    no_detections,
+    on_objects,
+    unknown_image,
+)
 from detector.evaluation.names import UNKNOWN, Names
 from detector.evaluation.results import DetectionTable, ResultsError
+from detector.evaluation.row_truth import OPTION as TRUTH_OPTION
 from detector.evaluation.row_truth import named_rows
 from detector.evaluation.rows import Rows, names_near
 from detector.evaluation.truth import Truth
@@ -85,6 +94,7 @@ def results_of_rows(rows: Rows, truth: Truth, layout: Layout | None = None) -> R
         known_classes=list(names.classes),
         is_xywh=is_xywh,
         named=index[index >= 0],
+        advice=f"; the options {OPTION} and {TRUTH_OPTION} state the layouts" if len(rows.forms) > 1 else "",
     )
     results = checked(raw, truth)
     return Results(results.table, (*warnings, *results.warnings))
@@ -152,7 +162,7 @@ def _reading(
     possible = [one for one, wrong in zip(readings, faults, strict=True) if wrong <= TOLERATED * count]
     if len(possible) == 1:
         return possible[0]
-    hits = [_on_objects(one, truth, image_index, sizes) for one in possible]
+    hits = [_hits(one, truth, image_index, sizes) for one in possible]
     for place, one in enumerate(possible):
         if all(better(hits[place], other) for rival, other in enumerate(hits) if rival != place):
             return one
@@ -177,15 +187,13 @@ def _score_columns(rows: Rows) -> dict[bool, tuple[NDArray[np.float64], NDArray[
     return {last: choices[last] for last in choices if unit[last]}
 
 
-def _on_objects(
-    one: _Reading, truth: Truth, image_index: NDArray[np.int64], sizes: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def _hits(one: _Reading, truth: Truth, image_index: NDArray[np.int64], sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which boxes of a sample lie on an object of any class."""
     usable = np.flatnonzero((image_index >= 0) & ~(np.isnan(sizes).any(axis=1) & one.layout.relative))
     usable = usable[np.isfinite(one.numbers[usable]).all(axis=1)]
     usable = usable[:: max(1, len(usable) // SAMPLE)]
     boxes = one.layout.corners(one.numbers[usable], sizes[usable])
     none = np.zeros(len(usable), np.int64)
-    table = DetectionTable(image_index[usable], none, none.astype(np.float64), boxes, one.layout.convention)
-    _, own, _, other = nearest_objects(truth, table)
-    return np.asarray(np.maximum(own, other) >= 0.5)
+    return on_objects(
+        truth, DetectionTable(image_index[usable], none, np.zeros(len(none)), boxes, one.layout.convention)
+    )

@@ -113,6 +113,10 @@ NAMES = {
 def _kind(path: Path, config: ScoringConfig) -> tuple[str, list[Path]]:
     """Return the kind of ground truth that a path holds, a key of NAMES, and its files."""
     if not path.is_dir():
+        if path.suffix.lower() in (*XML, ".txt") and not is_table(path):
+            raise DataError(
+                f"{path}: no table of boxes; where it is the file of one image, give the folder of all of them"
+            )
         return ("table" if is_table(path) else "coco"), [path]
     xml, json = files_below(path, XML), files_below(path, (".json",))
     labelme = [file for file in json[:SAMPLE] if kind_of_json(file) == "labelme"]
