@@ -267,6 +267,7 @@ def test_columns_of_a_table_are_found_by_name(tmp_path: Path, header: list[str],
             ["7", f"{image}.png", NAMES[label], *form(box, layout, (1, 1)).split(), int(label == 0)]
             for label, box in objects
         ] or [["7", f"{image}.png", "", "", "", "", "", ""]]
+    rows += [[""] * len(rows[0]), []]  # as spreadsheets leave them
     truth = truth_of(table(tmp_path / "truth.csv", rows, delimiter))
     assert truth.image_ids == ("a.png", "b 2.png", "ü.png")
     assert truth.difficult.tolist() == [True, False, False]

@@ -12,13 +12,14 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detector.data.ground_truth import composed, flag, listed, side
-from detector.evaluation.rows import NUMERIC, Rows, number_of
+from detector.evaluation.rows import Rows, read_numbers
 from proposals.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,57 +87,65 @@ def read_table(path: Path, error: type[UserError], *, scored: bool) -> Rows:
     form, box = found
     size = next((pair for pair in _pairs(SIZES, columns) if not {*pair} & {*box}), None)
     hard = _first(DIFFICULT, columns)
-    images: dict[str, int] = {}
+    places: dict[str, int] = {}
     sizes: list[tuple[int, int]] = []
-    classes: list[str] = []
-    values: list[list[float]] = []
-    scores: list[float] = []
-    difficult: list[bool] = []
+    names: dict[str, str] = {}  # as written -> the class
     of_image: list[int] = []
+    classes: list[str] = []
+    texts: list[str] = []
+    scores: list[str] = []
+    difficult: list[bool] = []
     lines: list[int] = []
+    corners = itemgetter(*box)
     try:
         for row in reader:
-            if not row or not any(row):
-                continue
-            where = f"{path}: line {reader.line_num}"
             if len(row) != len(header):
-                raise error(f"{where}: {len(row)} columns, and the first line names {len(header)}")
+                if not row:
+                    continue
+                raise error(
+                    f"{path}: line {reader.line_num}: {len(row)} columns, and the first line names {len(header)}"
+                )
             image = row[named].strip()
             if not image:
-                raise error(f"{where}: names no image")
-            place = images.setdefault(image, len(images))
+                if any(map(str.strip, row)):
+                    raise error(f"{path}: line {reader.line_num}: names no image")
+                continue
+            place = places.setdefault(image, len(places))
             if place == len(sizes):
                 sizes.append((0, 0) if size is None else (side(row[size[0]]), side(row[size[1]])))
-            texts = [row[column].strip() for column in box]
-            if not any(texts):
+            if not row[box[0]].strip() and not any(map(str.strip, corners(row))):
                 continue
-            name = row[label].strip()
-            if not name:
-                raise error(f"{where}: names no class")
-            try:
-                values.append([float(one) if NUMERIC.fullmatch(one) else number_of(one) for one in texts])
-                if scored and score is not None:
-                    scores.append(number_of(row[score].strip()))
-            except ValueError as reason:
-                raise error(f"{where}: {reason}; found {','.join(row)[:80]!r}") from reason
+            name = names.get(row[label])
+            if name is None:
+                name = composed(re.sub(r"^(\d+)\.0$", r"\1", row[label].strip()))
+                names[row[label]] = name
+                if not name:
+                    raise error(f"{path}: line {reader.line_num}: names no class")
             is_difficult = False if hard is None else flag(row[hard])
             if is_difficult is None and hard is not None:
-                raise error(f"{where}: difficult is {row[hard][:40]!r}, which is neither 0 nor 1")
-            difficult.append(bool(is_difficult))
-            classes.append(composed(re.sub(r"^(\d+)\.0$", r"\1", name)))
+                raise error(
+                    f"{path}: line {reader.line_num}: difficult is {row[hard][:40]!r}, which is neither 0 nor 1"
+                )
             of_image.append(place)
+            classes.append(name)
+            texts += corners(row)
+            if score is not None and scored:
+                scores.append(row[score])
+            difficult.append(bool(is_difficult))
             lines.append(reader.line_num)
     except csv.Error as reason:
         raise error(f"{path}: line {reader.line_num}: malformed CSV ({reason})") from reason
+    where = f"{path}: line "
+    boxes = read_numbers(texts, lambda place, reason: error(f"{where}{lines[place // 4]}: {reason}"))
     return Rows(
         path=path,
-        images=list(images),
-        files=_files(path, list(images)),
+        images=list(places),
+        files=_files(path, list(places)),
         sizes=np.array(sizes, np.int64).reshape(-1, 2),
         of_image=np.array(of_image, np.int64),
         classes=classes,
-        boxes=np.array(values, np.float64).reshape(-1, 4),
-        scores=np.array(scores, np.float64) if scored else None,
+        boxes=boxes.reshape(-1, 4),
+        scores=read_numbers(scores, lambda row, reason: error(f"{where}{lines[row]}: {reason}")) if scored else None,
         difficult=np.array(difficult, np.bool_),
         forms=(form,),
         where=lambda i: f"line {lines[i]}",

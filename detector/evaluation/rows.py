@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.ground_truth import DataError
 from detector.data.yolo_layout import NAMES, YoloTree
 from detector.data.yolo_yaml import YAMLS
+from proposals.errors import UserError
 
 NUMERIC = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf|infinity)", re.ASCII | re.I)
 DIGITS = re.compile(r"\d{1,9}", re.ASCII)
@@ -61,17 +63,31 @@ class Rows:
         return all(map(DIGITS.fullmatch, set(self.classes)))
 
 
-def number_of(text: str) -> float:
-    """Return the number that a text is.
+def read_numbers(texts: Sequence[str], problem: Callable[[int, str], UserError]) -> NDArray[np.float64]:
+    """Read texts as numbers.
 
-    Raises:
-        ValueError: it is none; the message says why, for the user.
+    JSON's decoder does it several times as fast as float(); what it does not know is read one by one.
+
+    Args:
+        texts: The texts.
+        problem: Function from the position of a text that is no number, and the reason, to the error that is raised.
     """
-    if NUMERIC.fullmatch(text):
-        return float(text)
+    try:
+        numbers: list[float] = msgspec.json.decode(f"[{','.join(texts)}]".encode(), type=list[float])
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        numbers = []
+    if len(numbers) == len(texts):  # else commas were in them
+        return np.array(numbers, np.float64)
+    for place, text in enumerate(texts):
+        if not NUMERIC.fullmatch(text.strip()):
+            raise problem(place, _reason(text.strip()))
+    return np.array([float(text) for text in texts], np.float64)
+
+
+def _reason(text: str) -> str:
     if re.fullmatch(r"[-+]?\d*,\d+", text):
-        raise ValueError(f"{text} has a decimal comma; numbers are written with a point")
-    raise ValueError(f"{text[:40]!r} is no number")
+        return f"{text} has a decimal comma; numbers are written with a point"
+    return f"{text[:40]!r} is no number"
 
 
 def names_near(folder: Path) -> tuple[tuple[str, ...], Path | None]:
