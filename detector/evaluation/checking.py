@@ -204,16 +204,16 @@ def _check_layout(raw: Raw, truth: Truth, table: DetectionTable) -> None:
 
     Such boxes lie on the objects once they are read the other way, or leave their images unless they are.
     """
-    other = replace(raw, is_xywh=not raw.is_xywh).boxes
     right, wrong = _layouts(raw)
     kind = "bbox" if raw.is_xywh else "a box"
     kept = np.flatnonzero(~raw.inverted)
     sample = kept[_best(table.scores[kept])]
-    upright = (other[sample, 2:] > other[sample, :2]).all(axis=1)
+    other = replace(raw[sample], is_xywh=not raw.is_xywh).boxes
+    upright = (other[:, 2:] > other[:, :2]).all(axis=1)
     if not upright.any() or upright.mean() < 0.9:
         return
     as_read = table[sample[upright]]
-    as_other = replace(as_read, boxes=other[sample[upright]])
+    as_other = replace(as_read, boxes=other[upright])
     on, on_other = (on_objects(truth, part) for part in (as_read, as_other))
     hits, hits_other = float(on.mean()), float(on_other.mean())
     limits = 1.1 * known_sizes(truth)[as_read.image_index] + 1
