@@ -154,8 +154,14 @@ def difference_interval(value: float, differences: Floats) -> Interval:
 
 
 def p_value(value: float, differences: Floats) -> float:
-    """Compute the two-sided p-value of a difference from that of each resample, at least 1 / resamples."""
-    around = np.abs(differences - np.nanmean(differences))
+    """Compute the two-sided p-value of a difference from that of each resample, at least 1 / resamples.
+
+    Resamples without a difference, NaN, are left out; without any other the p-value is 1.
+    """
+    known = differences[~np.isnan(differences)]
+    if not len(known):
+        return 1.0
+    around = np.abs(known - known.mean())
     return max(float((around >= abs(value) - 1e-12).mean()), 1 / len(differences))
 
 
