@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.ground_truth import listed
 from detector.evaluation.average import ranked_by_class
 from detector.evaluation.matching import HIT, IGNORED, Matches
 from detector.evaluation.results import DetectionTable
@@ -208,6 +209,28 @@ def shown_scores(points: OperatingPoints, objects: Sequence[int]) -> list[float]
         point.score if point and count >= ENOUGH else pooled
         for point, count in zip(points.by_class, objects, strict=True)
     ]
+
+
+def shortfalls(points: OperatingPoints, objects: Sequence[int], keys: Sequence[str], goal: str) -> list[str]:
+    """Say where points that were chosen for a goal miss it, by the rules of shown_scores; one line a reason.
+
+    Args:
+        points: The K points and the pooled one.
+        objects: [K] number of objects of each class.
+        keys: K names of the classes.
+        goal: The goal, such as "precision 0.9".
+    """
+    if points.pooled is None:
+        return [f"no score of all classes together reaches {goal}, so there are no operating points"]
+    if sum(objects) < FEW:
+        return [f"{sum(objects)} objects are too few to choose for {goal}: every class is shown from {SHOWN:g}"]
+    missing = [
+        key
+        for key, point, count in zip(keys, points.by_class, objects, strict=True)
+        if point is None and count >= ENOUGH
+    ]
+    line = f"no score reaches {goal} of {listed(missing, 5)}: shown from {points.pooled.score:.3g}, the score of all"
+    return [line] if missing else []
 
 
 def points_at(
