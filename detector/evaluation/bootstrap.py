@@ -200,6 +200,21 @@ def resampled_ap(
         return np.concatenate(list(parts))
 
 
+def resampled_recall(truth: Truth, matches: Matches, weights: NDArray[np.int32]) -> Floats:
+    """Compute the share of objects found by resample and class, [resamples, K]; NaN without objects of the class."""
+    classes = len(matches.positives)
+    counted = np.flatnonzero(matches.counted)
+    found = matches.objects[matches.status == HIT]
+    result = np.full((len(weights), classes), np.nan)
+    for row, weight in zip(result, weights, strict=True):
+        objects, hits = (
+            np.bincount(truth.labels[some], weights=weight[truth.image_index[some]], minlength=classes)
+            for some in (counted, found)
+        )
+        np.divide(hits, objects, out=row, where=objects > 0)
+    return result
+
+
 @compiled()
 def _weighted_ap(
     hits: Any, images: Any, bounds: Any, object_images: Any, object_labels: Any, points: Any, weights: Any
