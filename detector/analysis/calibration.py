@@ -72,25 +72,19 @@ def calibration(table: DetectionTable, matches: Matches, *, bins: int = 10) -> C
     cells = labels * bins + np.searchsorted(edges[1:-1], scores)
     shape = len(matches.positives), bins
     counts, confidences, found = (
-        np.bincount(cells, weights=weights, minlength=shape[0] * shape[1]).reshape(shape)
-        for weights in (None, scores, hits)
+        np.bincount(cells, weights=weights, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+        for weights in (np.ones(len(scores)), scores, hits)
     )
-    total = counts.sum(axis=0)
-    shown = np.maximum(total, 1)
     by_class = [
         _error(*columns) if columns[0].any() else None for columns in zip(counts, confidences, found, strict=True)
     ]
-    return Calibration(
-        edges,
-        total,
-        confidences.sum(axis=0) / shown,
-        found.sum(axis=0) / shown,
-        _error(total, confidences.sum(axis=0), found.sum(axis=0)),
-        tuple(by_class),
-    )
+    total, confidence, right = counts.sum(axis=0), confidences.sum(axis=0), found.sum(axis=0)
+    shown = np.maximum(total, 1)
+    error = _error(total, confidence, right)
+    return Calibration(edges, total.astype(np.int64), confidence / shown, right / shown, error, tuple(by_class))
 
 
-def _error(counts: NDArray[np.int64], confidences: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+def _error(counts: NDArray[np.float64], confidences: NDArray[np.float64], found: NDArray[np.float64]) -> float:
     """Compute the error from [B] numbers of detections, sums of their scores, and numbers of true positives.
 
     A bin's share of the detections times the difference of its means is the difference of its sums by all detections.
