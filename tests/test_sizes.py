@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.coco import classes_of, in_memory
 from detector.evaluation.matching import match, relaxed_thresholds
 from detector.evaluation.protocols import RULES, Protocol
+from detector.evaluation.truth import HALF_OPEN, VOC, convert
 
 SMALL, LARGE = (0.0, 0.0, 30.0, 30.0), (0.0, 0.0, 200.0, 200.0)
 
@@ -143,6 +145,13 @@ def test_both_limits_belong_to_a_range() -> None:
     rows = rows_of(make_truth([[(box, 0)]]), make_table([(0, 0, 0.9, box)]))
     assert [row.objects for row in rows] == [1, 1, 0]
     assert [row.mean_ap for row in rows] == [1, 1, None]
+
+
+@pytest.mark.parametrize("protocol", ["voc", "coco", "ilsvrc"])
+def test_the_pixel_convention_of_the_files_changes_nothing(protocol: str) -> None:
+    truth, table = random_scene(2, ties=True, crowd=True)
+    inclusive = replace(truth, boxes=convert(truth.boxes, HALF_OPEN, VOC), convention=VOC)  # areas stay
+    assert rows_of(inclusive, table, protocol) == rows_of(truth, table, protocol)
 
 
 def test_own_ranges_have_names() -> None:
