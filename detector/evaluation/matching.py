@@ -56,7 +56,13 @@ class Matches:
 
 
 def match(
-    truth: Truth, detections: DetectionTable, protocol: str, min_iou: float = 0.5, *, relaxed: bool = True
+    truth: Truth,
+    detections: DetectionTable,
+    protocol: str,
+    min_iou: float = 0.5,
+    *,
+    relaxed: bool = True,
+    areas: tuple[float, float] | None = None,
 ) -> Matches:
     """Match detections to objects.
 
@@ -67,6 +73,8 @@ def match(
         min_iou: IoU from which an object is found, in (0, 1].
         relaxed: Whether ilsvrc lowers the threshold of an object of w x h px to w * h / ((w + 10) * (h + 10)) where
             that is less than min_iou.
+        areas: Least and greatest area, px², of the objects to find, both included. Other objects are ignored, and false
+            positives of another area. None for all; in coco for COCO_AREAS.
 
     Raises:
         ValueError: min_iou is out of range, or the table was made for another split.
@@ -92,6 +100,9 @@ def match(
     passed_over = np.zeros(len(found), np.bool_)
     counted = np.ones(len(truth.boxes), np.bool_)
     ignored = np.zeros(len(truth.boxes), np.bool_) if protocol == "ilsvrc" else truth.ignored
+    areas = COCO_AREAS if areas is None and protocol == "coco" else areas
+    if areas is not None:
+        ignored = ignored | _outside(truth.areas, areas)
     if truth.blacklist:
         passed_over = truth.is_blacklisted(found.image_index, found.labels)
         counted = ~truth.is_blacklisted(truth.image_index, truth.labels)
@@ -103,9 +114,8 @@ def match(
     status, objects = _match(
         (found.boxes, found.image_index, found.labels), columns, order, passed_over, starts, pixel, RULES[protocol]
     )
-    if protocol == "coco":
-        areas = signed_areas(detections)
-        status[(status == MISS) & ((areas < COCO_AREAS[0]) | (areas > COCO_AREAS[1]))] = IGNORED
+    if areas is not None:
+        status[(status == MISS) & _outside(signed_areas(detections), areas)] = IGNORED
     positives = np.bincount(truth.labels[counted], minlength=len(truth.classes))
     return Matches(status, objects, order, counted, positives, thresholds)
 
@@ -155,8 +165,13 @@ def _best_of_each(found: DetectionTable, order: NDArray[np.int64], limit: int) -
     return best
 
 
+def _outside(values: NDArray[np.float64], limits: tuple[float, float]) -> NDArray[np.bool_]:
+    low, high = limits
+    return np.asarray((values < low) | (values > high))
+
+
 @compiled()
-def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
+def iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
     """Compute IoU to the devkits' last bit, or, with of_detection, the share of the detection inside the object."""
     width = min(boxes[d, 2], objects[k, 2]) - max(boxes[d, 0], objects[k, 0]) + pixel
     height = min(boxes[d, 3], objects[k, 3]) - max(boxes[d, 1], objects[k, 1]) + pixel
@@ -188,11 +203,11 @@ def _match(found: Any, objects: Any, order: Any, passed_over: Any, starts: Any, 
             if object_labels[k] != labels[d]:
                 continue
             if rule == 1:
-                overlap = _iou(boxes, d, object_boxes, k, pixel, False)
+                overlap = iou(boxes, d, object_boxes, k, pixel, False)
                 if overlap > best_iou:
                     best, best_iou = k, overlap
             elif not (taken[k] and not crowd[k]):
-                overlap = _iou(boxes, d, object_boxes, k, pixel, rule == 2 and crowd[k])
+                overlap = iou(boxes, d, object_boxes, k, pixel, rule == 2 and crowd[k])
                 if overlap < thresholds[k] or overlap <= 0:
                     continue
                 if ignored[k]:
@@ -227,7 +242,7 @@ def _nearest(found: Any, objects: Any, starts: Any, pixel: float) -> Any:
         for k in range(starts[images[d]], starts[images[d] + 1]):
             if not among[k]:
                 continue
-            overlap = _iou(boxes, d, object_boxes, k, pixel, False)
+            overlap = iou(boxes, d, object_boxes, k, pixel, False)
             if object_labels[k] == labels[d]:
                 if overlap > own_iou[d]:
                     own[d], own_iou[d] = k, overlap
