@@ -25,8 +25,8 @@ from detector.evaluation.truth import Truth
 from detector.experiments.evaluation_run import EvaluationConfig
 from detector.operating_points import identity_of, write_points
 from detector.pipeline import Detector
+from detector.report.phrases import number
 from detector.report.pictures import missed_and_false
-from detector.report.text import number
 from detector.report.training_page import Outcome
 from detector.settings import LOWEST, CascadeConfig, DetectorConfig
 from detector.table import columns
