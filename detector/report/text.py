@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from detector.evaluation.bootstrap import Comparison, Interval
@@ -108,7 +108,8 @@ def write_report(path: Path, report: Report) -> None:
 
     Values by class, including comparison.by_class, are keyed like `ap`.
     """
-    content = asdict(report)
+    content = asdict(replace(report, evaluation=replace(report.evaluation, scored=None)))
+    content["evaluation"] = report.evaluation.to_dict()
     if report.comparison:
         content["comparison"]["by_class"] = dict(zip(report.evaluation.ap, report.comparison.by_class, strict=True))
     content = {**content.pop("evaluation"), **{key: value for key, value in content.items() if value not in (None, "")}}
