@@ -192,3 +192,30 @@ def test_a_file_is_not_compared_with_itself(
 def test_sizes_rise(tool: Callable[[str], Main], files: Path, sizes: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert tool("eval_map")([*COMMAND, f"sizes={sizes}"]) == 1
     assert "sizes must be rising numbers from 0" in capsys.readouterr().err
+
+
+def test_all_protocols_side_by_side(
+    tool: Callable[[str], Main], files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--detections", "mine.json", "--annotations", "truth.json", "resamples=5", "--json", "out.json"]
+    assert tool("eval_map")(["--protocol", "all", *arguments]) == 0
+    assert "PASCAL VOC 2007, 11 points, IoU 0.5" in capsys.readouterr().out
+    content = json.loads(Path("out.json").read_text())
+    for protocol in ("ilsvrc", "voc", "voc07", "coco"):
+        assert tool("eval_map")(["--protocol", protocol, *arguments[:-1], f"{protocol}.json"]) == 0
+        alone = json.loads(Path(f"{protocol}.json").read_text())
+        assert content["evaluations"][protocol]["ap"] == alone["ap"]
+    assert [row["protocol"] for row in content["rows"]] == ["ilsvrc", "voc", "voc07", "coco", "coco", "coco"]
+    assert tool("eval_map")(["--protocol", "all", *arguments]) == 0  # and what the first one wrote is written again
+
+
+@pytest.mark.parametrize(
+    "option", [["--diagnose"], ["--report", "x.html"], ["--csv", "x"], ["--compare", "yours.json"]]
+)
+def test_all_protocols_have_no_analyses(
+    tool: Callable[[str], Main], files: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tool("eval_map")(["--protocol", "all", *COMMAND[2:], *option])
+    assert caught.value.code == 2
+    assert f"{option[0]} needs one protocol: ilsvrc, voc, voc07, coco" in capsys.readouterr().err

@@ -30,9 +30,12 @@ eval_map --protocol voc --detections results/ --annotations VOC2012/Annotations
     --image-list VOC2012/ImageSets/Main/val.txt --report report.html
 eval_map --protocol coco --detections mine.json --annotations instances_val2017.json
 eval_map --detections mine.json --compare yours.json data.kind=coco data.root=coco protocol=coco
+eval_map --protocol all --detections mine.json --annotations instances_val2017.json
 eval_map --detections mine.json --annotations instances.json --protocol voc --diagnose --csv tables
     threshold_precision=0.9
 """
+PROTOCOLS = ("ilsvrc", "voc", "voc07", "coco")
+ALL = "all"
 BARE = "ilsvrc_val2"
 TRAINED = "runs/ilsvrc_regions"
 
@@ -42,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     result = command_parser("eval_map", __doc__, EXAMPLES, NOTES)
     add_config(result, "detector.experiments.evaluation_run:EvaluationConfig", None)
     add = result.add_argument
-    add("--protocol", choices=("ilsvrc", "voc", "voc07", "coco"), help="rules of the score (default: voc)")
+    add("--protocol", choices=(*PROTOCOLS, ALL), help="rules of the score (default: voc); all: side by side")
     add("--detections", type=Path, metavar="FILE", help="score this instead of running a detector")
     add("--annotations", type=Path, metavar="PATH", help="ground truth: XML folder, or COCO's JSON")
     add("--image-list", type=Path, metavar="FILE", help="images to score on: needed for XML, a part of COCO's")
@@ -83,7 +86,14 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             parser.error(f"--{shown} is for --annotations; name the data by data.kind=... and its keys")
     if options.annotations and any(override.startswith("data") for override in options.overrides):
         parser.error("give --annotations or data.kind=... data.root=..., not both")
-    options.overrides += [f"protocol={options.protocol}"] * bool(options.protocol)
+    if options.protocol == ALL:
+        if not options.detections:
+            parser.error("--protocol all scores a file: give --detections")
+        for name in ("compare", "slices", "diagnose", "report", "csv"):
+            if getattr(options, name):
+                parser.error(f"--{name} needs one protocol: {', '.join(PROTOCOLS)}")
+    else:
+        options.overrides += [f"protocol={options.protocol}"] * bool(options.protocol)
     options.overrides += [f"blacklist={json.dumps(options.blacklist)}"] * bool(options.blacklist)
 
 
@@ -143,6 +153,15 @@ def _work(options: argparse.Namespace) -> int:
     if runs_detector and not len(truth.labels):
         say("eval_map", f"{truth.name} has no annotated objects, so there is nothing to score")
         return say_unread("eval_map", unread, "they have no detections")
+    if options.protocol == ALL:
+        from detector.evaluation.all_protocols import evaluate_all, format_protocols
+        from detector.report.plain import write_protocols
+
+        protocols = evaluate_all(truth, table, min_iou=config.min_iou)
+        if options.json:
+            write_protocols(options.json, protocols)
+        print(format_protocols(protocols, width=table_width()))
+        return 0
     others = _read_others(options, truth, table)
     columns = None
     if options.slices:

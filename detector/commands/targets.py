@@ -26,7 +26,7 @@ TABLES = {
 }
 """Beginnings of the tables of an evaluation, by the stem of the file (detector.report.tables)."""
 BEGINNINGS: dict[str, bytes] = {
-    "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco)"',
+    "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco|all)"',
     "a page": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: mean AP ",
     "proposal coverage": rb'\{\n  "data": .{1,300}?,\n  "images": ',
     "a CSV table": b"|".join(TABLES.values()),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,19 @@ from detector.evaluation.truth import HALF_OPEN, Convention, Truth, convert
 from proposals.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from detector.evaluation.matching import Matches
     from detector.evaluation.operating_points import OperatingPoint, OperatingPoints
 
 
 class ResultsError(UserError):
     """A file of detections cannot be used; each line of the message names the file, the line and the reason."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that is no dependency is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +120,23 @@ class DetectionTable:
             raise ValueError(f"detections name class {self.labels.max()}, {truth.name} has {len(truth.classes)}")
 
 
+class Scored(NamedTuple):
+    """What the numbers of an evaluation were computed from, in the order in which analyses take it.
+
+    Attributes:
+        truth: The objects.
+        table: The detections.
+        matches: The objects that the detections match, at the evaluation's min_iou.
+    """
+
+    truth: Truth
+    table: DetectionTable
+    matches: Matches
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """The numbers of one protocol for one table of detections.
+    """The numbers of one protocol for one table of detections; as a text, a table of them.
 
     Attributes:
         protocol: "ilsvrc", "voc" (area under the curve), "voc07" (11 points) or "coco". Values of different protocols
@@ -133,6 +155,7 @@ class Evaluation:
         operating_points: Score threshold with the greatest F1 at min_iou, with its precision, recall and F1, keyed by
             class; None for a class without objects or without a hit.
         pooled_point: The same of all classes together, by one threshold.
+        scored: What the numbers were computed from, for curves and further analyses.
     """
 
     protocol: str
@@ -148,6 +171,60 @@ class Evaluation:
     plain_ap: dict[str, float | None] | None = None
     operating_points: dict[str, OperatingPoint | None] = field(default_factory=dict)
     pooled_point: OperatingPoint | None = None
+    scored: Scored | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        from detector.evaluation.shown import text_of
+
+        return text_of(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert the numbers to dictionaries, as JSON has them."""
+        content = asdict(replace(self, scored=None))
+        del content["scored"]
+        return content
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return the rows of a table: a heading, a row for each class with objects, the mean and the median.
+
+        The columns are AP, numbers of objects and detections, and the best F1 with the score from which it is reached;
+        in ilsvrc also AP with min_iou for small objects.
+        """
+        from detector.evaluation.shown import rows_of
+
+        return rows_of(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a DataFrame with a row for each class, NaN where it has no number.
+
+        Its columns are name, ap, objects, detections, and score, precision, recall and f1 of the operating point; in
+        ilsvrc also plain_ap.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        from detector.evaluation.shown import frame_of
+
+        return frame_of(self)
+
+    def plot_curves(self, classes: Sequence[str] | None = None) -> Figure:
+        """Plot precision against recall, a line for each class, with its AP in the legend.
+
+        The curves are raw, at min_iou: average precision is computed from their envelope.
+
+        Args:
+            classes: Keys of `ap` to plot; all with objects by default.
+
+        Returns:
+            A figure of matplotlib, which a notebook displays and `savefig` writes.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+            ValueError: an unknown class, or one without objects.
+        """
+        from detector.evaluation.shown import curves_figure
+
+        return curves_figure(self, classes)
 
 
 def evaluation_of(
@@ -157,12 +234,12 @@ def evaluation_of(
     table: DetectionTable,
     *,
     ap: Sequence[float | None],
-    objects: NDArray[np.int64],
     points: OperatingPoints,
+    matches: Matches,
     summary: Mapping[str, float | None] | None = None,
     plain_ap: Sequence[float | None] | None = None,
 ) -> Evaluation:
-    """Make an Evaluation from the K values of AP, numbers of objects that count, and operating points, in label order.
+    """Make an Evaluation from the K values of AP and the operating points, in label order, and the matches.
 
     Raises:
         ResultsError: no class has ground truth.
@@ -173,6 +250,7 @@ def evaluation_of(
     keys = class_keys(truth.classes)
     if protocol == "ilsvrc":
         keys = [wnid or key for wnid, key in zip(truth.classes.wnids, keys, strict=True)]
+    objects = matches.positives
     detections = np.bincount(table.labels, minlength=len(keys))
     return Evaluation(
         protocol=protocol,
@@ -194,6 +272,7 @@ def evaluation_of(
         plain_ap=None if plain_ap is None else dict(zip(keys, plain_ap, strict=True)),
         operating_points=dict(zip(keys, points.by_class, strict=True)),
         pooled_point=points.pooled,
+        scored=Scored(truth, table, matches),
     )
 
 
@@ -214,7 +293,12 @@ def signed_areas(table: DetectionTable) -> NDArray[np.float64]:
 
 def image_ranks(truth: Truth) -> NDArray[np.int64]:
     """Rank the images as pycocotools sorts them, [I] 0..I-1: by id, numerically where all ids are numbers."""
-    ids: Sequence[int] | Sequence[str] = numeric_ids(truth) or truth.image_ids
+    return id_ranks(truth.image_ids)
+
+
+def id_ranks(image_ids: Sequence[str]) -> NDArray[np.int64]:
+    """Rank I image ids, [I] 0..I-1, numerically where all are numbers."""
+    ids: Sequence[int] | Sequence[str] = _as_numbers(image_ids) or image_ids
     ranks = np.empty(len(ids), np.int64)
     ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
     return ranks
@@ -222,6 +306,9 @@ def image_ranks(truth: Truth) -> NDArray[np.int64]:
 
 def numeric_ids(truth: Truth) -> list[int] | None:
     """Return the image ids as numbers if all are numbers without leading zeros, as COCO's are, else None."""
-    ids = truth.image_ids
+    return _as_numbers(truth.image_ids)
+
+
+def _as_numbers(ids: Sequence[str]) -> list[int] | None:
     numeric = all(re.fullmatch(r"0|-?[1-9][0-9]{0,999}", text) for text in ids)
     return [int(text) for text in ids] if numeric else None

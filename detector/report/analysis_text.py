@@ -10,9 +10,10 @@ from detector.analysis.label_errors import Kind, Suspect
 from detector.analysis.slices import SliceRow
 from detector.analysis.thresholds import ClassThresholds, Thresholds
 from detector.evaluation.operating_points import OperatingPoint
+from detector.evaluation.shown import number
 from detector.report.answers import cause, display_name
 from detector.report.contents import Report
-from detector.report.phrases import number, sides, signed, verdict
+from detector.report.phrases import sides, signed, verdict
 from detector.table import columns
 
 Row = Sequence[str]

@@ -13,11 +13,6 @@ def without_objects(classes: int) -> str:
     return f"{classes} classes have no objects in these images and are not in the mean"
 
 
-def number(value: float | None, absent: str = "-") -> str:
-    """Format a mean AP or the like with four decimals."""
-    return absent if value is None else f"{value:.4f}"
-
-
 def signed(value: float) -> str:
     """Format a difference with its sign and four decimals."""
     return f"{value:+.4f}"

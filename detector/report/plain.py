@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from detector.analysis.comparing import Alone, Cases, ManyComparison
 from detector.analysis.thresholds import ClassThresholds, Thresholds
+from detector.evaluation.all_protocols import AllProtocols
 from detector.evaluation.truth import Truth
 from detector.report.contents import Report
 from proposals.files import write_whole
@@ -36,15 +37,28 @@ def write_report(path: Path, truth: Truth, report: Report) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as part:
-        part.write_text(json.dumps(as_plain(truth, report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _write(path, as_plain(truth, report))
+
+
+def write_protocols(path: Path, protocols: AllProtocols) -> None:
+    """Write the evaluations by all protocols as JSON: the rows of their table, and each evaluation by its name.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    names = [field.name for field in fields(protocols)]
+    content = {
+        "protocol": "all",
+        "rows": [row._asdict() for row in protocols.rows()],
+        "evaluations": {name: getattr(protocols, name).to_dict() for name in names},
+    }
+    _write(path, content)
 
 
 def as_plain(truth: Truth, report: Report) -> dict[str, Any]:
     """Return a report as what JSON knows: dicts, lists, texts, numbers and None."""
     keys = list(report.evaluation.ap)
-    content: dict[str, Any] = asdict(report.evaluation)
+    content = report.evaluation.to_dict()
     parts: dict[str, Any] = {
         "interval": report.interval,
         "causes": {keys[one.label]: _causes(keys, one) for one in report.causes},
@@ -88,6 +102,12 @@ def as_plain(truth: Truth, report: Report) -> dict[str, Any]:
     content |= {key: value for key, value in parts.items() if value is not None and value != {}}
     plain: dict[str, Any] = _plain(content)
     return plain
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _causes(keys: Sequence[str], causes: Any) -> dict[str, Any]:

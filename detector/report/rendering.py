@@ -17,7 +17,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from detector.report.phrases import number, sides, signed, span, verdict, without_objects
+from detector.evaluation.shown import number
+from detector.report.phrases import sides, signed, span, verdict, without_objects
 from detector.report.pictures import LABEL_HEIGHT
 from proposals.files import write_whole
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from detector.evaluation.shown import number
 from detector.report.analysis_text import analysis_lines
 from detector.report.answers import answers
 from detector.report.contents import TITLES, Report
-from detector.report.phrases import number, span, without_objects
+from detector.report.phrases import span, without_objects
 from detector.table import columns, wrapped
 
 
@@ -21,20 +22,8 @@ def format_report(report: Report, *, diagnosis: bool = False, width: int | None 
         width: Most characters in a line, see `detector.table.columns`; None for no limit.
     """
     evaluation = report.evaluation
-    counts, plain = evaluation.counts, evaluation.plain_ap
-    rows = [("class", "AP", "AP plain", "objects", "detections", "best F1", "from score")]
-    for key, ap in evaluation.ap.items():
-        if ap is None:
-            continue
-        name = evaluation.names.get(key, key)
-        numbers = str(evaluation.objects[key]), str(evaluation.detections[key])
-        title = key if name in key else f"{key} {name}"
-        point = evaluation.operating_points.get(key)
-        best = (number(point.f1), number(point.score)) if point else ("-", "-")
-        rows.append((title, number(ap), number(plain[key] if plain else None), *numbers, *best))
-    rows.append(("mean", number(evaluation.mean_ap), "", str(counts["objects"]), str(counts["detections"]), "", ""))
-    rows.append(("median", number(evaluation.median_ap), "", "", "", "", ""))
-    lines = columns([row if plain else (*row[:2], *row[3:]) for row in rows], width=width, footer=2)
+    counts = evaluation.counts
+    lines = columns(evaluation.table(), width=width, footer=2)
     title = TITLES.get(evaluation.protocol, evaluation.protocol)
     parts = [
         f"{title}, IoU {evaluation.min_iou:g}: {counts['images']} images, {counts['classes']} classes",
