@@ -78,6 +78,8 @@ def best_of_copies(table: DetectionTable, matches: Matches, labels: set[int], ti
 @pytest.mark.parametrize("seed", range(3))
 def test_resamples_built_one_by_one(seed: int, rule: str) -> None:
     truth, table = random_case(seed)
+    if seed == 2:  # a class ends with the score with which the next begins
+        table = replace(table, scores=np.full(len(table), 0.5))
     matches = match(truth, table, rule)
     scores = best_scores(truth, table, matches, 60, seed=seed)
     with_objects = {label for label in range(4) if matches.positives[label]}

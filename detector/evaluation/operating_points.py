@@ -78,8 +78,9 @@ class OperatingPoints:
     """The operating points of a table of detections.
 
     Attributes:
-        by_class: Of each of K classes; None for a class without objects, without detections or without a hit.
-        pooled: Of all detections of classes with objects, by one threshold; None without a hit.
+        by_class: Of each of K classes; None for a class without objects, without detections or without a hit, or that
+            misses the wanted precision or recall.
+        pooled: Of all detections of classes with objects, by one threshold; None without a hit, or where they miss it.
     """
 
     by_class: tuple[OperatingPoint | None, ...]
