@@ -124,7 +124,7 @@ def test_what_a_detector_seldom_finds_is_less_suspicious() -> None:
 
 def test_nothing_and_odd_scores() -> None:
     empty = make_truth([[], []])
-    assert suspects(empty, make_table([])) == []
+    assert suspects(empty, make_table([])) == suspects(make_truth([]), make_table([])) == []
     assert suspects(make_truth([[(BOX, 0)]]), make_table([])) == [("unfound", 0, None, (0,), 0, None, 0)]
     assert suspects(empty, make_table([(1, 0, 17.0, BOX)])) == [("unlabelled", 1, 0, (), 0, None, 1)]
     assert suspects(empty, make_table([(1, 0, -3.0, BOX)])) == []

@@ -154,6 +154,17 @@ def test_the_pixel_convention_of_the_files_changes_nothing(protocol: str) -> Non
     assert rows_of(inclusive, table, protocol) == rows_of(truth, table, protocol)
 
 
+def test_coco_has_a_greatest_area_without_ranges_too() -> None:
+    """pycocotools' range of all objects ends at 1e5² px²."""
+    huge = (0.0, 0.0, 2e5, 1e5)
+    truth, table = make_truth([[(huge, 0), (SMALL, 0)]]), make_table([(0, 0, 0.9, huge), (0, 0, 0.8, SMALL)])
+    evaluated = pycocotools_by_size(truth, table, 0.5)
+    matches = match(truth, table, "coco")
+    assert matches.positives.tolist() == [1, 0, 0]
+    assert matches.status.tolist() == [-1, 1]
+    assert (evaluated["precision"][0, :, 0, 0, -1] > 0.999).all()
+
+
 def test_own_ranges_have_names() -> None:
     truth = make_truth([[(SMALL, 0)]])
     rows = rows_of(truth, make_table([]), ranges=[(0, 30.5), (30.5, math.inf)])

@@ -15,8 +15,8 @@ from scenes import make_table, make_truth, random_scene
 from detector.analysis.slices import SliceRow, by_count, by_slice, read_slices
 from detector.analysis.values import slices_of
 from detector.evaluation import DetectionTable, Truth, evaluate_ilsvrc, evaluate_voc
-from detector.evaluation.bootstrap import bootstrap
-from detector.evaluation.matching import match
+from detector.evaluation.bootstrap import bootstrap, image_weights, resampled_recall
+from detector.evaluation.matching import HIT, match
 from detector.evaluation.protocols import RULES, Protocol
 from detector.evaluation.results import ResultsError
 
@@ -96,6 +96,33 @@ def test_recall_is_the_mean_over_classes_whatever_the_score() -> None:
     assert row.recall == pytest.approx((1 / 2 + 1) / 2)
     assert row.recall_interval is not None
     assert row.recall_interval[0] < 0.75 < row.recall_interval[1]
+
+
+def test_recall_of_resamples_by_counting() -> None:
+    """Object by object, an image that is drawn twice counting twice; NaN where a class is not drawn."""
+    truth, table = random_scene(1)
+    matches = match(truth, table, "voc")
+    found = {int(k) for k, status in zip(matches.objects, matches.status, strict=True) if status == HIT}
+    weights = image_weights(len(truth), 30, 0)
+    weights[1] = 0
+    weights[1, truth.image_index[0]] = 2
+    for weight, row in zip(weights, resampled_recall(truth, matches, weights), strict=True):
+        for label in range(4):
+            drawn = [
+                (k in found)
+                for k in np.flatnonzero((truth.labels == label) & ~truth.difficult).tolist()
+                for _ in range(weight[truth.image_index[k]])
+            ]
+            assert row[label] == (
+                pytest.approx(sum(drawn) / len(drawn)) if drawn else pytest.approx(np.nan, nan_ok=True)
+            )
+
+
+def test_no_images_and_no_objects() -> None:
+    none, empty = make_truth([]), make_truth([[], []])
+    assert rows_of(none, make_table([]), None) == ()
+    (row,) = rows_of(empty, make_table([(0, 0, 0.9, BOX)]), None, resamples=10)
+    assert row == SliceRow("objects", "0", 2, 0, None, None, None, None)
 
 
 def test_one_image_has_no_interval() -> None:

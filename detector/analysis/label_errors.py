@@ -131,14 +131,23 @@ def _unlabelled(
         of_class = found.labels[rows, None] == truth.labels[own]
         part = ((inside(boxes[rows], objects[own]) >= INSIDE) & of_class).any(axis=1)
         rows = rows[~part]
-        kept: list[int] = []
-        for row in rows.tolist():
-            if not (iou(boxes[row : row + 1], boxes[kept]) >= THERE).any():
-                kept.append(row)
-        suspects += [
-            Suspect("unlabelled", image, row, (), int(found.labels[row]), None, float(scores[row]), found.boxes[row])
-            for row in kept
-        ]
+        same_place = iou(boxes[rows], boxes[rows]) >= THERE
+        taken = np.zeros(len(rows), np.bool_)
+        for place, row in enumerate(rows.tolist()):
+            if not taken[place]:
+                taken |= same_place[place]
+                suspects.append(
+                    Suspect(
+                        "unlabelled",
+                        image,
+                        row,
+                        (),
+                        int(found.labels[row]),
+                        None,
+                        float(scores[row]),
+                        found.boxes[row],
+                    )
+                )
     return suspects
 
 
@@ -151,36 +160,20 @@ def _swapped(
 ) -> list[Suspect]:
     """Return the objects with a detection of another class, `rival` [M], that beats those of their own."""
     in_doubt = (rival >= 0) & ~truth.crowd & ~truth.is_blacklisted(truth.image_index, truth.labels)
-    return [
-        Suspect(
-            "swapped",
-            int(truth.image_index[k]),
-            int(rival[k]),
-            (k,),
-            int(truth.labels[k]),
-            int(found.labels[rival[k]]),
-            float(scores[rival[k]] * (1 - own_score[k])),
-            truth.boxes[k],
-        )
-        for k in np.flatnonzero(in_doubt).tolist()
-        if scores[rival[k]] > own_score[k]
-    ]
+    suspects = []
+    for k in np.flatnonzero(in_doubt).tolist():
+        row = int(rival[k])
+        if scores[row] > own_score[k]:
+            score = scores[row] * (1 - own_score[k])
+            suspects.append(_in_doubt("swapped", truth, k, score, detection=row, other=int(found.labels[row])))
+    return suspects
 
 
 def _doubles(truth: Truth, pixel: float) -> list[Suspect]:
     """Return the objects that nearly equal an earlier one of their image and class."""
     earlier, overlap = _copies(truth.boxes, truth.labels, truth.image_index, truth.crowd, pixel)
     return [
-        Suspect(
-            "double",
-            int(truth.image_index[k]),
-            None,
-            (int(earlier[k]), k),
-            int(truth.labels[k]),
-            None,
-            float(overlap[k]),
-            truth.boxes[k],
-        )
+        _in_doubt("double", truth, k, overlap[k], earlier=(int(earlier[k]),))
         for k in np.flatnonzero(overlap >= TWICE).tolist()
     ]
 
@@ -195,18 +188,23 @@ def _unfound(truth: Truth, best_iou: NDArray[np.float64]) -> list[Suspect]:
     usual = found.sum() / max(counted.sum(), 1)
     share = (hits + usual) / np.maximum(objects, 1)  # the object itself, not found, is replaced by a usual one
     return [
-        Suspect(
-            "unfound",
-            int(truth.image_index[k]),
-            None,
-            (k,),
-            int(truth.labels[k]),
-            None,
-            float(share[group[k]] * (1 - best_iou[k])),
-            truth.boxes[k],
-        )
+        _in_doubt("unfound", truth, k, share[group[k]] * (1 - best_iou[k]))
         for k in np.flatnonzero(counted & ~found).tolist()
     ]
+
+
+def _in_doubt(
+    kind: Kind,
+    truth: Truth,
+    k: int,
+    score: float,
+    *,
+    detection: int | None = None,
+    other: int | None = None,
+    earlier: tuple[int, ...] = (),
+) -> Suspect:
+    image, label = int(truth.image_index[k]), int(truth.labels[k])
+    return Suspect(kind, image, detection, (*earlier, k), label, other, float(score), truth.boxes[k])
 
 
 @compiled()
