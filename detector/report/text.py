@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detector.evaluation.bootstrap import Comparison, Interval
 from detector.evaluation.diagnosis import Diagnosis
-from detector.evaluation.results import Evaluation
+from detector.evaluation.outcome import Evaluation
 from detector.table import columns, wrapped
 from proposals.files import write_whole
 
