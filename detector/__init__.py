@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detector.detections import Detection, Detections
     from detector.evaluation.entry import evaluate
     from detector.evaluation.evaluator import Evaluator
-    from detector.evaluation.results import Evaluation
+    from detector.evaluation.outcome import Evaluation
     from detector.pipeline import Detector, ScoredImage
     from detector.settings import DetectorConfig
 
@@ -28,7 +28,7 @@ _MODULES = {
     "Detections": "detections",
     "Detector": "pipeline",
     "DetectorConfig": "settings",
-    "Evaluation": "evaluation.results",
+    "Evaluation": "evaluation.outcome",
     "Evaluator": "evaluation.evaluator",
     "ScoredImage": "pipeline",
     "evaluate": "evaluation.entry",

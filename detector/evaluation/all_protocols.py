@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from detector.evaluation.coco import evaluate_coco
+from detector.evaluation.outcome import Evaluation
 from detector.evaluation.protocols import evaluate_ilsvrc, evaluate_voc
-from detector.evaluation.results import DetectionTable, Evaluation
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.shown import number
 from detector.evaluation.truth import Truth
 from detector.table import columns, wrapped

@@ -20,14 +20,8 @@ from numpy.typing import NDArray
 
 from detector.evaluation.matching import match
 from detector.evaluation.operating_points import best_f1_points
-from detector.evaluation.results import (
-    DetectionTable,
-    Evaluation,
-    MissingPackageError,
-    evaluation_of,
-    image_ranks,
-    signed_areas,
-)
+from detector.evaluation.outcome import Evaluation, evaluation_of
+from detector.evaluation.results import DetectionTable, MissingPackageError, image_ranks, signed_areas
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
 from proposals.boxes import Boxes, to_xywh
 from proposals.errors import UserError

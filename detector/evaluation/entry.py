@@ -23,9 +23,10 @@ from detector.evaluation.given import (
     rows_of_detections,
 )
 from detector.evaluation.names import UNKNOWN, Names
+from detector.evaluation.outcome import Evaluation
 from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_table, protocol_named
 from detector.evaluation.reading import read_results
-from detector.evaluation.results import DetectionTable, Evaluation, ResultsError, class_keys
+from detector.evaluation.results import DetectionTable, ResultsError, class_keys
 from detector.evaluation.truth import Truth
 from detector.evaluation.truth_files import open_truth
 from proposals.errors import UserError

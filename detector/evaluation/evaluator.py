@@ -31,8 +31,9 @@ from detector.evaluation.given import (
     rows_of_truth,
 )
 from detector.evaluation.growing import Growing, rows_by_image
+from detector.evaluation.outcome import Evaluation
 from detector.evaluation.protocols import ScoringConfig, evaluate_table, protocol_named
-from detector.evaluation.results import DetectionTable, Evaluation, ResultsError, id_ranks
+from detector.evaluation.results import DetectionTable, ResultsError, id_ranks
 from detector.evaluation.truth import Convention, Truth
 
 _LOG = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.matching import match
 from detector.evaluation.names import labels_of_groups
 from detector.evaluation.operating_points import best_f1_points
-from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of
+from detector.evaluation.outcome import Evaluation, evaluation_of
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
 from proposals.errors import UserError
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector.evaluation.average import class_curves
-from detector.evaluation.results import Evaluation, MissingPackageError
+from detector.evaluation.results import MissingPackageError
 from detector.table import columns
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
+
+    from detector.evaluation.outcome import Evaluation
 
 _COLUMN = 24  # most classes in a column of the legend
 

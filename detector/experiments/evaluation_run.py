@@ -27,9 +27,10 @@ from detector.evaluation.average import Floats
 from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import Matches, match
+from detector.evaluation.outcome import Evaluation
 from detector.evaluation.protocols import RULES, Protocol, ScoringConfig, evaluate_table
 from detector.evaluation.reading import read_results
-from detector.evaluation.results import DetectionTable, Evaluation
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
 from detector.evaluation.writing import write_results
 from detector.experiments.oracles import ORACLES

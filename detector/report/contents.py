@@ -17,7 +17,7 @@ from detector.analysis.slices import SliceRow
 from detector.analysis.thresholds import Thresholds
 from detector.evaluation.bootstrap import Interval
 from detector.evaluation.diagnosis import Diagnosis
-from detector.evaluation.results import Evaluation
+from detector.evaluation.outcome import Evaluation
 
 TITLES = {
     "ilsvrc": "ILSVRC DET, lower IoU thresholds for small objects",
