@@ -37,7 +37,9 @@ from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.coco import SUMMARY
 from detector.evaluation.matching import match, nearest_objects
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC, Truth, convert
-from detector.report.text import Report, format_report, write_report
+from detector.report.contents import Report
+from detector.report.plain import write_report
+from detector.report.text import format_report
 from proposals.boxes import from_inclusive, from_xywh, iou
 
 Box = Sequence[float]
@@ -474,22 +476,21 @@ def test_report_as_text() -> None:
         "mean     0.5000        2           2",
         "median   0.5000",
         "1 class has no objects in these images and is not in the mean",
-        "best F1 of all classes by one threshold: 0.6667 from score 0.9000 (precision 1.0000, recall 0.5000)",
+        "",
+        "Threshold: 0.9000 for all classes (F1 0.6667, precision 1.0000, recall 0.5000). "
+        'Each class\'s own is in the column "from score".',
     ]
 
 
 def test_coco_report_has_its_summary() -> None:
     dataset, table = golden_case()
-    assert (
-        format_report(Report(evaluate_coco(dataset, table)))
-        .splitlines()[-1]
-        .startswith("AP 0.6370  AP50 0.6370  AP75 0.6370")
-    )
+    assert "\nAP 0.6370  AP50 0.6370  AP75 0.6370" in format_report(Report(evaluate_coco(dataset, table)))
     assert "AP_small -" in format_report(Report(evaluate_coco(dataset, table)))
 
 
 def test_report_as_json(tmp_path: Path) -> None:
-    write_report(tmp_path / "runs" / "report.json", Report(report_of()))
+    dataset = make_dataset([[((0, 0, 10, 10), 0), ((50, 50, 90, 90), 0)]], 2)
+    write_report(tmp_path / "runs" / "report.json", dataset, Report(report_of()))
     content = json.loads((tmp_path / "runs" / "report.json").read_text())
     assert content["protocol"] == "voc"
     assert content["ap"] == {"class_0": 0.5, "class_1": None}

@@ -37,7 +37,8 @@ from detector.operating_points import (
     write_points,
 )
 from detector.regions.maps import SharedConfig
-from detector.report.text import Report, format_report
+from detector.report.contents import Report
+from detector.report.text import format_report
 from detector.settings import CascadeConfig, SuppressionConfig
 from detector.suppression import suppress
 from proposals.settings import ProposalConfig
@@ -177,7 +178,7 @@ def test_an_evaluation_has_them(protocol: str) -> None:
     (missed,) = [line.split() for line in text.splitlines() if line.startswith(list(result.ap)[3])]
     assert missed[-2:] == ["-", "-"]
     assert points.pooled is not None
-    assert f"by one threshold: {points.pooled.f1:.4f} from score {points.pooled.score:.4f}" in text
+    assert f"Threshold: {points.pooled.score:.4f} for all classes (F1 {points.pooled.f1:.4f}, " in text
 
 
 # ---- suppression and detections

@@ -25,7 +25,7 @@ from detector.analysis.values import NONE, slices_of
 from detector.data.ground_truth import listed
 from detector.evaluation.average import Floats
 from detector.evaluation.checking import unknown_image
-from detector.evaluation.matching import match
+from detector.evaluation.matching import Matches, match
 from detector.evaluation.names import UNKNOWN, UNLISTED, Names
 from detector.evaluation.results import DetectionTable, ResultsError
 from detector.evaluation.truth import Truth
@@ -233,16 +233,21 @@ def by_count(
     Raises:
         ValueError: min_iou is out of range, or the table was made for another split.
     """
-    counted = match(truth, table, rule, min_iou).counted
-    number = np.bincount(truth.image_index[counted], minlength=len(truth))
     evaluated = _Evaluated(truth, table, rule, points, min_iou, resamples, seed)
-    rows = []
+    parts = counts_of(truth, match(truth, table, rule, min_iou))
+    return tuple(evaluated.row("objects", value, kept) for value, kept in parts)
+
+
+def counts_of(truth: Truth, matches: Matches) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Return the ranges of numbers of objects that images have, each with the mask of its images, [I]."""
+    number = np.bincount(truth.image_index[matches.counted], minlength=len(truth))
+    parts = []
     for low, high in COUNTS:
         kept = (number >= low) & (number <= (number.max(initial=0) if high is None else high))
         if kept.any():
             value = f"{low} or more" if high is None else str(low) if low == high else f"{low} to {high}"
-            rows.append(evaluated.row("objects", value, kept))
-    return tuple(rows)
+            parts.append((value, kept))
+    return parts
 
 
 @dataclass(frozen=True)

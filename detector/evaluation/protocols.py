@@ -16,8 +16,10 @@ from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.matching import match
 from detector.evaluation.names import labels_of_groups
 from detector.evaluation.operating_points import best_f1_points
-from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of
+from detector.evaluation.outcome import Evaluation, evaluation_of
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
+from proposals.errors import UserError
 
 
 class Protocol(Enum):
@@ -27,6 +29,17 @@ class Protocol(Enum):
     voc = "voc"
     voc07 = "voc07"
     coco = "coco"
+
+
+def protocol_named(name: str) -> Protocol:
+    """Find a protocol by its name.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in Protocol.__members__:
+        raise UserError(f"protocol must be one of {', '.join(Protocol.__members__)}, not {name!r}")
+    return Protocol[name]
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def evaluate_table(truth: Truth, table: DetectionTable, config: ScoringConfig) -
 
     Raises:
         ResultsError: a group names a class that the truth does not have, or there is no ground truth at all.
-        BackendError: the backend is not installed.
+        MissingPackageError: the backend is not installed.
         ValueError: the table was made for another split.
     """
     groups = labels_of_groups(config.groups, truth)
@@ -144,7 +157,7 @@ def evaluate_voc(
     ap = average_precisions(matches, detections, ELEVEN_POINTS if eleven_point else AREA)
     protocol = "voc07" if eleven_point else "voc"
     points = best_f1_points(matches, detections)
-    return evaluation_of(protocol, min_iou, truth, detections, ap=ap, objects=matches.positives, points=points)
+    return evaluation_of(protocol, min_iou, truth, detections, ap=ap, points=points, matches=matches)
 
 
 def evaluate_ilsvrc(truth: Truth, detections: DetectionTable, *, min_iou: float = 0.5) -> Evaluation:
@@ -177,8 +190,8 @@ def evaluate_ilsvrc(truth: Truth, detections: DetectionTable, *, min_iou: float 
         truth,
         detections,
         ap=ap,
-        objects=relaxed.positives,
         points=best_f1_points(relaxed, detections),
+        matches=relaxed,
         summary=summary,
         plain_ap=plain,
     )

@@ -24,9 +24,10 @@ from detector.data.ilsvrc import det_classes
 from detector.evaluation import coco
 from detector.evaluation.bootstrap import bootstrap
 from detector.evaluation.matching import match
+from detector.evaluation.outcome import Evaluation
 from detector.evaluation.protocols import evaluate_ilsvrc, evaluate_voc
 from detector.evaluation.reading import read_results
-from detector.evaluation.results import DetectionTable, Evaluation
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import ILSVRC, Truth
 from detector.evaluation.writing import write_results
 from detector.measuring import peak_memory
