@@ -81,7 +81,9 @@ def test_the_command(files: tuple[Path, Path], page: bool, tmp_path: Path) -> No
     truth, found = files
     words = ["--protocol", "coco", "--annotations", str(truth), "--detections", str(found), "--diagnose"]
     words += ["--json", str(tmp_path / "out.json"), *(["--report", str(tmp_path / "out.html")] if page else [])]
-    done = run(f"from detector.commands.eval_map import main\nraise SystemExit(main({words!r}))", ALLOWED + PAGES)
+    done = run(
+        f"from detector.commands.eval_map import main\nraise SystemExit(main({words!r}))", ALLOWED + PAGES * page
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^mean +1\.0000", done.stdout, re.MULTILINE), done.stdout
     assert json.loads((tmp_path / "out.json").read_text())["ap"]["cat"] == pytest.approx(1)
@@ -91,7 +93,7 @@ def test_the_command(files: tuple[Path, Path], page: bool, tmp_path: Path) -> No
 def test_the_docs_name_what_is_needed() -> None:
     """The install lines name each distribution of what is allowed above, and no other."""
     text = (ROOT / "docs" / "python.md").read_text()
-    (block,) = re.findall(r"```sh\n(pip install --no-deps googlenet-rcnn\n.*?)```", text, re.DOTALL)
+    (block,) = re.findall(r"```sh\n(pip install --no-deps \. .*?)```", text, re.DOTALL)
     _, small, large = (line.partition("#")[0].split()[2:] for line in block.strip().splitlines())
     distributions = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
     assert set(small) == {distributions.get(name, name) for name in ALLOWED if name != "llvmlite"}
