@@ -92,6 +92,7 @@ def match(
     passed_over = np.zeros(len(found), np.bool_)
     counted = np.ones(len(truth.boxes), np.bool_)
     ignored = np.zeros(len(truth.boxes), np.bool_) if protocol == "ilsvrc" else truth.ignored
+    crowd = truth.crowd if protocol == "coco" else np.zeros(len(truth.boxes), np.bool_)
     if truth.blacklist:
         passed_over = truth.is_blacklisted(found.image_index, found.labels)
         counted = ~truth.is_blacklisted(truth.image_index, truth.labels)
@@ -99,7 +100,7 @@ def match(
         passed_over |= ~_best_of_each(found, order, COCO_LIMIT)
     counted &= ~ignored
     starts = np.searchsorted(truth.image_index, np.arange(len(truth) + 1))
-    columns = truth.boxes, truth.labels, thresholds, ignored, truth.crowd
+    columns = truth.boxes, truth.labels, thresholds, ignored, crowd
     status, objects = _match(
         (found.boxes, found.image_index, found.labels), columns, order, passed_over, starts, pixel, RULES[protocol]
     )
