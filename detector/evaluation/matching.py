@@ -157,7 +157,7 @@ def _best_of_each(found: DetectionTable, order: NDArray[np.int64], limit: int) -
 
 
 @compiled()
-def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
+def iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
     """Compute IoU to the devkits' last bit, or, with of_detection, the share of the detection inside the object."""
     width = min(boxes[d, 2], objects[k, 2]) - max(boxes[d, 0], objects[k, 0]) + pixel
     height = min(boxes[d, 3], objects[k, 3]) - max(boxes[d, 1], objects[k, 1]) + pixel
@@ -189,11 +189,11 @@ def _match(found: Any, objects: Any, order: Any, passed_over: Any, starts: Any, 
             if object_labels[k] != labels[d]:
                 continue
             if rule == 1:
-                overlap = _iou(boxes, d, object_boxes, k, pixel, False)
+                overlap = iou(boxes, d, object_boxes, k, pixel, False)
                 if overlap > best_iou:
                     best, best_iou = k, overlap
             elif not (taken[k] and not crowd[k]):
-                overlap = _iou(boxes, d, object_boxes, k, pixel, rule == 2 and crowd[k])
+                overlap = iou(boxes, d, object_boxes, k, pixel, rule == 2 and crowd[k])
                 if overlap < thresholds[k] or overlap <= 0:
                     continue
                 if ignored[k]:
@@ -228,7 +228,7 @@ def _nearest(found: Any, objects: Any, starts: Any, pixel: float) -> Any:
         for k in range(starts[images[d]], starts[images[d] + 1]):
             if not among[k]:
                 continue
-            overlap = _iou(boxes, d, object_boxes, k, pixel, False)
+            overlap = iou(boxes, d, object_boxes, k, pixel, False)
             if object_labels[k] == labels[d]:
                 if overlap > own_iou[d]:
                     own[d], own_iou[d] = k, overlap

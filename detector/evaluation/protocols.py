@@ -46,6 +46,9 @@ class ScoringConfig:
         resamples: Bootstrap resamples of the images for the confidence interval of mean AP. 0 disables the interval.
         score: Minimum score, in [0, 1], of the detections that are shown on images, counted as confusions between
             classes, and required for an object to count as found by the detector's stages. AP uses all scores.
+        threshold_precision: Precision, in (0, 1], that the operating points of a run shall have: the lowest score from
+            which it is reached. null leaves them at the best F1.
+        threshold_recall: Recall, in (0, 1], that they shall have instead: the highest score from which it is reached.
     """
 
     protocol: Protocol = Protocol.voc
@@ -55,6 +58,8 @@ class ScoringConfig:
     backend: str = "pycocotools"
     resamples: int = 1000
     score: float = 0.5
+    threshold_precision: float | None = None
+    threshold_recall: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.min_iou <= 1:
@@ -65,12 +70,24 @@ class ScoringConfig:
             raise ValueError(f"resamples must not be negative, but is {self.resamples}")
         if not 0 <= self.score <= 1:
             raise ValueError(f"score must be in [0, 1], not {self.score}")
+        for name in ("threshold_precision", "threshold_recall"):
+            wanted = getattr(self, name)
+            if wanted is not None and not 0 < wanted <= 1:
+                raise ValueError(f"{name} must be in (0, 1], not {wanted}")
+        if self.threshold_precision is not None and self.threshold_recall is not None:
+            raise ValueError("threshold_precision and threshold_recall choose the same scores; give one of them")
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
         if self.backend != BACKENDS[0] and self.protocol is not Protocol.coco:
             raise ValueError(f"backend={self.backend} is for protocol coco; leave it out with {self.protocol.value}")
         if self.blacklist and self.protocol is not Protocol.ilsvrc:
             raise ValueError(f"blacklist is for protocol ilsvrc; leave it out with {self.protocol.value}")
+
+    @property
+    def threshold_goal(self) -> str:
+        """What operating points are chosen for, such as "precision 0.9"; "" for the best F1."""
+        goals = {"precision": self.threshold_precision, "recall": self.threshold_recall}
+        return next((f"{name} {value:g}" for name, value in goals.items() if value is not None), "")
 
 
 RULES: dict[Protocol, tuple[str, Floats]] = {
