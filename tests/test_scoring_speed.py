@@ -20,8 +20,9 @@ def test_evaluators_side_by_side(tool, capsys):
     rows = {re.split(r"\s{2,}", line)[0]: line.split() for line in lines[1:] if line.startswith("ours")}
     assert len(rows) == 6
     for row in rows.values():
-        seconds, low, high, peak, loaded = map(float, row[-6:-1])
+        seconds, low, high, busy, peak, loaded = map(float, row[-7:-1])
         assert 0 <= low == seconds == high
+        assert busy >= 0
         assert peak >= loaded > 0
     assert 0 < float(rows["ours, VOC area"][-1]) <= 1
     assert rows["ours, reading COCO's JSON"][-1] == "-"
