@@ -11,7 +11,7 @@ that do not count are left out, as in average precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,8 +116,8 @@ def wanted_points(
     """
     if precision is not None and recall is not None:
         raise ValueError("give a precision or a recall, not both")
-    by_class, pooled = score_curves(matches, detections)
-    *points, last = (None if curve is None else _chosen(curve, precision, recall) for curve in (*by_class, pooled))
+    curves = _each_curve(matches, detections)
+    *points, last = (None if curve is None else _chosen(curve, precision, recall) for curve in curves)
     return OperatingPoints(tuple(points), last)
 
 
@@ -126,14 +126,17 @@ def score_curves(matches: Matches, detections: DetectionTable) -> tuple[list[Sco
 
     Detections of classes without objects are in no curve.
     """
+    *by_class, pooled = _each_curve(matches, detections)
+    return by_class, pooled
+
+
+def _each_curve(matches: Matches, detections: DetectionTable) -> Iterator[ScoreCurve | None]:
+    """Compute the curve of one class after the other, at last that of all together: they are large."""
     rows, bounds = ranked_with_pooled(matches, detections)
-    scores, hits = detections.scores[rows], matches.status[rows] == HIT
     positives = [*matches.positives.tolist(), int(matches.positives.sum())]
-    curves = [
-        score_curve(scores[start:end], hits[start:end], count) if count else None
-        for start, end, count in zip(bounds[:-1], bounds[1:], positives, strict=True)
-    ]
-    return curves[:-1], curves[-1]
+    for start, end, count in zip(bounds[:-1].tolist(), bounds[1:].tolist(), positives, strict=True):
+        own = rows[start:end]
+        yield score_curve(detections.scores[own], matches.status[own] == HIT, count) if count else None
 
 
 def ranked_with_pooled(matches: Matches, detections: DetectionTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
