@@ -156,8 +156,10 @@ def _picture(case: Case) -> CasePicture:
 def _surroundings(case: Case, width: int, height: int) -> tuple[int, int, int, int]:
     """Return x, y, width and height of the part of the image that is shown: all boxes and half as much around them."""
     boxes = np.array([case.box, *case.boxes.values()])
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    limit = np.array([width, height])
+    low = np.clip(boxes[:, :2].min(axis=0), 0, limit - 1)
+    high = np.clip(boxes[:, 2:].max(axis=0), low + 1, limit)
     reach = np.maximum(0.5 * (high - low).max(), LEAST / 2 - (high - low) / 2)
     x1, y1 = np.maximum(low - reach, 0).astype(int).tolist()
-    x2, y2 = np.minimum(np.ceil(high + reach), (width, height)).astype(int).tolist()
+    x2, y2 = np.minimum(np.ceil(high + reach), limit).astype(int).tolist()
     return x1, y1, x2 - x1, y2 - y1
