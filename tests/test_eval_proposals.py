@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+from pages import read, words
 
 from detector.config import ConfigError, load_config
 from detector.data import open_dataset
@@ -83,7 +84,8 @@ def best_by_hand(dataset, setting):
 
 def test_numbers_table_json_and_plot(tree):
     out = tree / "out"
-    result = run("--config", tree / "compare.yaml", "--json", out / "n.json", "--plot", out / "n.png", "workers=2")
+    files = ["--json", out / "n.json", "--plot", out / "n.png", "--report", out / "n.html"]
+    result = run("--config", tree / "compare.yaml", *files, "workers=2")
     assert result.returncode == 0, result.stderr
     content = json.loads((out / "n.json").read_text())
     assert (content["data"], content["images"], content["objects"]) == ("small val", 3, 4)
@@ -130,6 +132,8 @@ def test_numbers_table_json_and_plot(tree):
     names = len(dataset.classes.names)
     assert [line.split()[0] for line in rows[-names:]] == list(dataset.classes.names)
     assert rows[-names + dataset.classes.names.index("cat")].split() == ["cat", "-", "-"]
+    assert f"{covered[1].mean():.3f}" in words(read(out / "n.html"))
+    assert str(tree) not in (out / "n.html").read_text()
     with PIL.Image.open(out / "n.png") as plot:
         assert plot.size[0] > 1000
 
@@ -197,6 +201,19 @@ def test_errors_are_one_line_and_exit_1(tree, overrides, message):
     assert result.stderr.startswith("eval_proposals: ")
     assert result.stderr.endswith(f"{message}\n")
     assert result.stderr.count("\n") == 1  # refused before the first bar
+
+
+def test_files_that_are_not_the_commands_own_stay(tree):
+    """Refused before anything is computed; its own are replaced."""
+    (tree / "mine.html").write_text("<!DOCTYPE html><title>my page</title>")
+    result = run("--config", tree / "compare.yaml", "--report", tree / "mine.html")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "mine.html: exists and is not a page of proposals that this command wrote" in result.stderr
+    content = {"data": "x", "images": 3, "objects": 4, "settings": {}}
+    (tree / "earlier.json").write_text(json.dumps(content, indent=2))
+    reference = f"references=[{tree / 'earlier.json'}]"
+    result = run("--config", tree / "compare.yaml", "--json", tree / "earlier.json", reference)
+    assert "earlier.json: would replace what this command reads" in result.stderr
 
 
 def test_damaged_photographs_and_files_in_the_way_are_errors_too(tree):

@@ -131,7 +131,8 @@ def _draw_curve(axes: Axes, curve: Curve, bench: Bench, colours: tuple[str, ...]
         values: dict[float, float] = getattr(row, curve.values)
         spans: dict[float, Span | None] = getattr(row, f"{curve.values}_interval")
         low, high = zip(*(spans.get(x) or (y, y) for x, y in values.items()), strict=True)
-        axes.fill_between(list(values), low, high, color=colours[look.colour], alpha=0.13, linewidth=0)
+        if name in bench.rows:  # with the bands of references too, none could be told apart
+            axes.fill_between(list(values), low, high, color=colours[look.colour], alpha=0.13, linewidth=0)
         axes.plot(
             list(values),
             list(values.values()),

@@ -12,7 +12,7 @@ from detector.report.coverage import GOAL, Bench, Coverage, Part, Span, fastest
 from detector.table import columns, wrapped
 from proposals.files import write_whole
 
-HEADING = ("proposals", "boxes", "ratio", "coverage", "interval", "IoU 0.7", "AR", "interval", "MABO", "unique")
+HEADING = ("proposals", "boxes", "ratio", "coverage", "interval", "IoU 0.7", "AR", "AR interval", "MABO", "unique")
 
 
 def format_coverage(bench: Bench, width: int | None = None) -> str:
@@ -26,7 +26,7 @@ def format_coverage(bench: Bench, width: int | None = None) -> str:
     """
     rows = bench.all_rows
     has_ap = any(row.ap for row in rows.values())
-    lines: list[Sequence[str]] = [(*HEADING, *(("AP", "interval") if has_ap else ()), "s/image", "quartiles")]
+    lines: list[Sequence[str]] = [(*HEADING, *(("AP", "AP interval") if has_ap else ()), "s/image", "quartiles")]
     for name, row in rows.items():
         texts = [f"{row.boxes:.0f}", number(row.ratio), number(row.coverage), spread(row.coverage_interval)]
         texts += [number(row.recall_by_iou[0.7]), number(row.average_recall), spread(row.average_recall_interval)]
