@@ -23,13 +23,13 @@ from detector.experiments.coverage import COUNTS, IOUS, CoverageConfig, measure_
 from detector.report.coverage import fastest
 from detector.report.coverage_files import REFERENCES, CoverageFileError, read_references, shipped
 from detector.report.coverage_page import write_coverage_page
-from detector.report.coverage_plots import looks
+from detector.report.coverage_plots import looks, plot_coverage
 from detector.report.coverage_text import format_coverage, write_coverage
 from proposals.result import Proposals
 from proposals.store import digest
 from proposals.store_writer import StoreWriter
 
-HOSTILE = '<b>Käse</b> "x" & $y$'
+HOSTILE = r'<b>Käse</b> "x" & $\frac$'
 DATA = DataConfig(DatasetKind.voc, "nowhere", "val")
 
 
@@ -238,7 +238,7 @@ def test_objects_of_one_image_have_no_interval(tmp_path):
     assert (bench.missed, bench.alone_cases) == (2, {})
     assert [case.boxes for case in bench.missed_cases] == [{}]  # one of an image
     text = format_coverage(bench, 80)
-    assert "2 of 2 objects are covered by none at IoU 0.5" in text
+    assert "2 of 2 objects are not covered at IoU 0.5" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -433,5 +433,7 @@ def test_page(measured, tmp_path):
         if tag == "div" and {"wide", "long"} & set(attributes.get("class", "").split()):
             assert attributes["tabindex"] == "0"  # tables that are wider than a phone scroll by keyboard
             assert attributes["aria-label"]
+    plot_coverage(tmp_path / "plot.svg", hostile)
+    assert r"$\frac$ (" in (tmp_path / "plot.svg").read_text()
     write_coverage_page(tmp_path / "again.html", hostile, replace(config, stores={"first": "/home/me/store"}))
     assert (tmp_path / "again.html").read_bytes() == (tmp_path / "new" / "page.html").read_bytes()

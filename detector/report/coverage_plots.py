@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -64,6 +65,7 @@ CURVES = (
 )
 
 
+@rc_context({"text.parse_math": False})  # names may have dollar signs
 def plot_coverage(path: Path, bench: Bench) -> None:
     """Plot recall over IoU, and recall and average recall over the number of boxes, with 95 % intervals.
 

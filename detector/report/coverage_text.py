@@ -52,8 +52,8 @@ def format_coverage(bench: Bench, width: int | None = None) -> str:
 
 def sentences(bench: Bench) -> list[str]:
     """Say what no method covers, which is fastest, what each source alone covers, and by which rules AP was scored."""
-    shared = "" if len(bench.rows) == 1 else " of these methods"
-    result = [f"{bench.missed} of {bench.objects} objects are covered by none{shared} at IoU 0.5"]
+    by_none = "not covered" if len(bench.rows) == 1 else "covered by none of these methods"
+    result = [f"{bench.missed} of {bench.objects} objects are {by_none} at IoU 0.5"]
     first = fastest(bench.rows, GOAL)
     if first:
         result.append(f"fastest with coverage {GOAL} or more: {first[0]}, {first[1]:.3f} s/image")
