@@ -131,7 +131,7 @@ class Intervals:
 
     def __init__(self, objects: Objects, resamples: int) -> None:
         self._objects = objects
-        self._weights = image_weights(objects.images, resamples, seed=0)
+        self._weights = image_weights(objects.images, resamples, seed=0).astype(np.float64)  # as BLAS takes them
 
     def means(self, values: NDArray[np.float64], mask: Mask | None = None) -> list[tuple[float, Span | None]]:
         """Average Q values of the objects.
@@ -150,8 +150,8 @@ class Intervals:
         rows = np.searchsorted(present, index)
         sums = np.stack([np.bincount(rows, weights=one) for one in values], axis=1)  # [images with objects, Q]
         weights = self._weights[:, present]
-        counts = weights @ np.bincount(rows)  # [1 + resamples]
-        totals = np.stack([weights @ one for one in sums.T], axis=1)
+        counts = weights @ np.bincount(rows).astype(np.float64)  # [1 + resamples]
+        totals = weights @ sums  # [1 + resamples, Q]
         means = np.divide(totals, counts[:, None], out=np.full(totals.shape, np.nan), where=counts[:, None] > 0)
         return [(float(one[0]), self._span(one) if len(present) > 1 else None) for one in means.T]
 
