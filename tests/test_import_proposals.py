@@ -181,7 +181,7 @@ def test_csv_header_in_any_order(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def near_objects(columns: str, seed: int) -> tuple[Given, Array, list[Array]]:
-    """60 square images with an object each, and boxes beside it that fit in both orders of corners and touch no border."""
+    """60 square images, an object in each, and boxes around it that fit in both orders and touch no border."""
     generator = np.random.default_rng(seed)
     middle, side = generator.uniform(42, 60, (60, 2)), generator.uniform(8, 19, (60, 2))
     objects = np.concatenate([middle - side / 2, middle + side / 2], axis=1)
