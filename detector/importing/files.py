@@ -3,7 +3,8 @@
 .mat, folder  MATLAB, see mat.py
 .npz          `names` [I], `counts` [I] and `boxes` [N, 4], and perhaps `scores` [N]; or an array [n, 4] or [n, 5],
               whose fifth column is the score, per image, named by it
-.json         COCO results, [{"image_id", "bbox": [x, y, width, height], "score"}, ...], with or without scores
+.json         COCO results, [{"image_id", "bbox": [x, y, width, height], "score"}, ...], with or without scores; or
+              the same as `annotations` beside `images`, whose file names then name the images
 .csv          rows of image, four numbers and perhaps a score; a first line may name the columns
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from detector.evaluation.names import Name
+from detector.evaluation.names import Name, as_text
 from detector.evaluation.truth import HALF_OPEN
 from detector.importing.given import Given, ProposalFileError, grouped
 from detector.importing.mat import read_mat, read_mat_folder
@@ -94,11 +95,36 @@ class _Entry(msgspec.Struct, gc=False):
     score: float | None = None
 
 
+class _Image(msgspec.Struct, gc=False):
+    id: Name
+    file_name: str | None = None
+
+
+class _Annotated(msgspec.Struct, gc=False):
+    images: list[_Image]
+    annotations: list[_Entry]
+
+
 def _read_json(path: Path) -> Given:
+    content = path.read_bytes()
     try:
-        entries = msgspec.json.decode(path.read_bytes(), type=list[_Entry])
+        entries = msgspec.json.decode(content, type=list[_Entry] | _Annotated)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ProposalFileError(f"{path}: not a list of COCO results ({error})") from error
+        raise ProposalFileError(
+            f"{path}: not a list of COCO results, nor COCO's images and annotations ({error})"
+        ) from error
+    named: dict[str, Name] = {}
+    if isinstance(entries, _Annotated):
+        for image in entries.images:
+            if as_text(image.id) in named:
+                raise ProposalFileError(f"{path}: 'images' has the id {as_text(image.id)} twice")
+            named[as_text(image.id)] = image.file_name or image.id
+        entries = entries.annotations
+        strange = next((entry.image_id for entry in entries if as_text(entry.image_id) not in named), None)
+        if strange is not None:
+            raise ProposalFileError(
+                f"{path}: an annotation is of image {as_text(strange)}, which 'images' does not list"
+            )
     scored = sum(entry.score is not None for entry in entries)
     if scored not in (0, len(entries)):
         raise ProposalFileError(
@@ -106,7 +132,7 @@ def _read_json(path: Path) -> Given:
         )
     return grouped(
         path,
-        [entry.image_id for entry in entries],
+        [named.get(as_text(entry.image_id), entry.image_id) for entry in entries],
         np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4),
         np.array([entry.score for entry in entries], np.float64) if scored else None,
         "xywh",

@@ -8,7 +8,7 @@ stored without boxes, and images of the file that the data set lacks are left ou
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from detector.extraction import check_folder
 from detector.importing.files import read_proposals
 from detector.importing.given import Given, ProposalFileError
 from detector.importing.layout import Layout, Wanted, find_layout
+from detector.importing.ranking import check_best_first
 from proposals.boxes import clip
 from proposals.result import Proposals
 from proposals.store import digest
@@ -67,13 +68,15 @@ def import_proposals(
         lines for the user: what was read and assumed, and what is odd.
 
     Raises:
-        ProposalFileError: the file cannot be read, has none of the images, or its boxes are not what they should be.
+        ProposalFileError: the file cannot be read, has none of the images, or its boxes or scores are not what they
+            should be.
         ImageError: no image of the data set can be read.
         StoreError: the folder has another store.
     """
     given = read_proposals(path)
     if given.scores is None and best not in (None, Best.first):
         raise ProposalFileError(f"{path}: has no scores, and --best {best.value if best else ''} needs them")
+    stated = best is not None
     best = best or (Best.first if given.scores is None else Best.high)
     position, lines = _matched(given, dataset)
     chosen = [int(place) for place in position if place >= 0]
@@ -85,6 +88,8 @@ def import_proposals(
     objects = [record.boxes[~(record.difficult | record.crowd)] for record in records]
     layout, how = find_layout(given, np.where(sizes > 0, sizes, np.nan), objects, wanted or Wanted())
     boxes = layout.half_open(given.boxes)
+    if given.scores is not None and not stated:
+        check_best_first(replace(given, boxes=boxes), objects)
     order = {Best.high: "highest score first", Best.low: "lowest score first", Best.first: "in the file's order"}[best]
     lines.insert(0, f"{path}: {len(boxes):,} boxes of {len(records):,} images, read as {layout} ({how}), {order}")
 
