@@ -7,7 +7,7 @@ of its baselines.
 
     uniform         centre, area and aspect ratio drawn evenly from the range of 99 % of training boxes
     gaussian        the same drawn from a Gaussian that was fitted to training boxes
-    sliding_window  29 sizes of window, BING's, each on a regular grid
+    sliding_window  28 sizes of window, BING's, each on a regular grid
     superpixels     the boxes of the regions that selective search starts from
 
 Ours: an image's random numbers depend on its pixels alone, and windows come in random order, so that the first n of
