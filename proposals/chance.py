@@ -135,7 +135,7 @@ def gaussian_of(fitted: Fit, count: int = COUNT) -> Source:
         generator = _generator(image)
         features = np.zeros((0, 4))
         while len(features) < count:
-            more = generator.multivariate_normal(fitted.mean, fitted.covariance, count, method="cholesky")
+            more = generator.multivariate_normal(fitted.mean, fitted.covariance, count, method="eigh")
             possible = (more[:, 1] > 0) & ((more[:, 1:] >= 0) & (more[:, 1:] <= 1)).all(axis=1)
             features = np.concatenate([features, more[possible]])
         return _found(_boxes(features[:count], image))

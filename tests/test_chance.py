@@ -71,6 +71,11 @@ def test_a_fit_needs_boxes() -> None:
             fit(boxes, np.full((len(boxes), 2), 9.0))
 
 
+def test_boxes_that_are_all_alike(image: Array) -> None:
+    found, _ = gaussian_of(fit(np.array([[50.0, 60, 150, 110]] * 3), np.full((3, 2), (500.0, 333.0))), 20)(image)
+    np.testing.assert_allclose(found, [[50, 60, 150, 110]] * 20, atol=1e-3)
+
+
 def test_the_shipped_fit(data_dir: Path) -> None:
     boxes, sizes = [], []
     for folder, split in (("voc12", "train2"), ("voc07", "train")):

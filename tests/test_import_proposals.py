@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -302,6 +303,33 @@ def test_npz_mistakes(arrays: dict[str, Any], message: str, tmp_path: Path) -> N
     np.savez(tmp_path / "b.npz", **arrays)
     with pytest.raises(ProposalFileError, match=message):
         read_proposals(tmp_path / "b.npz")
+
+
+class Instances:
+    """Stands for mmengine's InstanceData."""
+
+    def __init__(self, bboxes: Array, scores: Array) -> None:
+        self.bboxes, self.scores = bboxes, scores
+
+
+@pytest.mark.parametrize("program", ["detectron2", "mmdetection"])
+def test_pickles_converted_as_described(
+    program: str, dataset: Dataset, boxes: dict[str, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of proposals/README.md, on files as the two programs write them."""
+    monkeypatch.chdir(tmp_path)
+    ranks = {name: -np.arange(len(part), dtype=np.float32) for name, part in boxes.items()}
+    content: dict[str, Any] = {f"data/x/{name}.png": Instances(part, ranks[name]) for name, part in boxes.items()}
+    if program == "detectron2":
+        content = {"ids": list(boxes), "boxes": list(boxes.values()), "objectness_logits": list(ranks.values())}
+        content["bbox_mode"] = 0
+    Path("proposals.pkl").write_bytes(pickle.dumps(content))
+    page = (Path(__file__).parent.parent / "proposals/README.md").read_text()
+    code = page.partition(f"For {program}")[2].split("```py\n")[1].split("```")[0]
+    exec(code, {})
+    line, *_ = import_proposals(Path("proposals.npz"), dataset, tmp_path / "store", Wanted("xyxy", 0, 0))
+    assert line.endswith("highest score first")
+    same(tmp_path / "store", dataset, boxes)
 
 
 def test_a_mat_of_something_else(tmp_path: Path) -> None:
