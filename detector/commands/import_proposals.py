@@ -43,6 +43,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("name one file of proposals, or one folder of .mat files")
     if not options.output:
         parser.error("name the store to write with --output DIR")
+    if options.columns == "xywh" and options.far_edge:
+        parser.error("--far-edge is for corners; x y width height have none")
 
 
 def _work(options: argparse.Namespace) -> int:
