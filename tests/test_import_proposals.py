@@ -224,8 +224,28 @@ def test_a_wrong_order_that_the_user_states_is_an_error(
 
 def test_other_images_are_suspected(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("val0,900,700,1000,960\nval1,600,10,800,900\n")
-    with pytest.raises(ProposalFileError, match=r"100% of the boxes leave .* see whether the images are these"):
-        import_proposals(tmp_path / "b.csv", dataset, tmp_path / "store")
+    (tmp_path / "b.json").write_text('[{"image_id": "val0", "bbox": [900, 700, 100, 50]}]')
+    for name in ("b.csv", "b.json"):
+        with pytest.raises(ProposalFileError, match=r"100% of the boxes leave .* in their own size, then"):
+            import_proposals(tmp_path / name, dataset, tmp_path / "store")
+
+
+def test_boxes_that_a_method_does_not_cut(dataset: Dataset, tmp_path: Path) -> None:
+    """Of a known format they are cut here; of others the order must be stated."""
+    found = {name: np.array([[0.0, 0, WIDTH, HEIGHT], [4, 5, 60, 70], [-9, 3, 50, 60]]) for name in NAMES}
+    entries = [
+        {"image_id": name, "bbox": row}
+        for name, part in found.items()
+        for row in rows_of(part, "xywh", Convention(0, 0)).tolist()
+    ]
+    (tmp_path / "b.json").write_text(json.dumps(entries))
+    lines = import_proposals(tmp_path / "b.json", dataset, tmp_path / "store")
+    assert lines[1].endswith("3 boxes reach outside their image and are cut at its border")
+    save_csv(tmp_path / "b.csv", found, "xyxy", Convention(0, 0))
+    with pytest.raises(ProposalFileError, match="33% of the boxes leave"):
+        import_proposals(tmp_path / "b.csv", dataset, tmp_path / "other")
+    import_proposals(tmp_path / "b.csv", dataset, tmp_path / "other", Wanted("xyxy"))
+    same(tmp_path / "other", dataset, {name: np.maximum(part, 0) for name, part in found.items()})
 
 
 def test_a_format_that_is_not_kept_is_an_error(dataset: Dataset, boxes: dict[str, Array], tmp_path: Path) -> None:
