@@ -17,6 +17,7 @@ import scipy.io
 from detector.data import open_dataset
 from detector.data.dataset import DataConfig, DatasetKind
 from detector.data.ground_truth import Dataset
+from detector.data.image import ImageError
 from detector.evaluation.truth import Convention
 from detector.importing.files import read_proposals
 from detector.importing.given import Given, ProposalFileError
@@ -223,8 +224,28 @@ def test_a_wrong_order_that_the_user_states_is_an_error(
 
 def test_other_images_are_suspected(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("val0,900,700,1000,960\nval1,600,10,800,900\n")
-    with pytest.raises(ProposalFileError, match=r"100% of the boxes leave .* see whether the images are these"):
-        import_proposals(tmp_path / "b.csv", dataset, tmp_path / "store")
+    (tmp_path / "b.json").write_text('[{"image_id": "val0", "bbox": [900, 700, 100, 50]}]')
+    for name in ("b.csv", "b.json"):
+        with pytest.raises(ProposalFileError, match=r"100% of the boxes leave .* in their own size, then"):
+            import_proposals(tmp_path / name, dataset, tmp_path / "store")
+
+
+def test_boxes_that_a_method_does_not_cut(dataset: Dataset, tmp_path: Path) -> None:
+    """Of a known format they are cut here; of others the order must be stated."""
+    found = {name: np.array([[0.0, 0, WIDTH, HEIGHT], [4, 5, 60, 70], [-9, 3, 50, 60]]) for name in NAMES}
+    entries = [
+        {"image_id": name, "bbox": row}
+        for name, part in found.items()
+        for row in rows_of(part, "xywh", Convention(0, 0)).tolist()
+    ]
+    (tmp_path / "b.json").write_text(json.dumps(entries))
+    lines = import_proposals(tmp_path / "b.json", dataset, tmp_path / "store")
+    assert lines[1].endswith("3 boxes reach outside their image and are cut at its border")
+    save_csv(tmp_path / "b.csv", found, "xyxy", Convention(0, 0))
+    with pytest.raises(ProposalFileError, match="33% of the boxes leave"):
+        import_proposals(tmp_path / "b.csv", dataset, tmp_path / "other")
+    import_proposals(tmp_path / "b.csv", dataset, tmp_path / "other", Wanted("xyxy"))
+    same(tmp_path / "other", dataset, {name: np.maximum(part, 0) for name, part in found.items()})
 
 
 def test_a_format_that_is_not_kept_is_an_error(dataset: Dataset, boxes: dict[str, Array], tmp_path: Path) -> None:
@@ -240,6 +261,35 @@ def test_a_format_that_is_not_kept_is_an_error(dataset: Dataset, boxes: dict[str
         ProposalFileError, match=r"look like .* from pixel 0, far edge inclusive; give --first-pixel 0 "
     ):
         import_proposals(tmp_path / "x.mat", dataset, tmp_path / "other")
+
+
+def test_images_that_cannot_be_read(dataset: Dataset, boxes: dict[str, Array], tmp_path: Path) -> None:
+    save_csv(tmp_path / "b.csv", boxes, "xyxy", Convention(0, 0))
+    gone = [replace(one, path=tmp_path / f"{one.image_id}.png") for one in dataset.records[:2]]
+    for count, more in ((1, ""), (2, ", nor can 1 more")):
+        part = replace(dataset, records=(*gone[:count], *dataset.records[count:]))
+        with pytest.raises(ImageError, match=f"val0.png: cannot be read{more}; a store knows"):
+            import_proposals(tmp_path / "b.csv", part, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_sizes_that_no_annotation_states_are_read(dataset: Dataset, boxes: dict[str, Array], tmp_path: Path) -> None:
+    save_csv(tmp_path / "b.csv", boxes, "yxyx", Convention(1, 1))
+    part = replace(dataset, records=tuple(replace(one, width=0, height=0) for one in dataset.records))
+    import_proposals(tmp_path / "b.csv", part, tmp_path / "store")
+    same(tmp_path / "store", dataset, boxes)
+
+
+def test_wrong_usage(tool: Callable[[str], Main], capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["--output", "x"], "name one file"),
+        (["a.csv", "b.csv", "--output", "x"], "name one file"),
+        (["a.csv"], "name the store to write"),
+        (["a.csv", "--output", "x", "--columns", "xywh", "--far-edge", "inclusive"], "--far-edge is for corners"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            tool("import_proposals")(words)
+        assert message in capsys.readouterr().err
 
 
 def test_boxes_are_cut_and_empty_ones_dropped(dataset: Dataset, tmp_path: Path) -> None:

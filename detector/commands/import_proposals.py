@@ -9,6 +9,7 @@ from pathlib import Path
 from detector.commands.arguments import add_config, command_parser, start
 
 NOTES = (
+    "The printed store is compared with eval_proposals stores.NAME=DIR, and used as proposals.own of a detector. "
     "Files: R-CNN's selective-search .mat, a folder of detection-proposals' .mat files, .npz, COCO results as .json, "
     ".csv. What the four numbers of a box mean is known by the format, or found by the images' borders and by the "
     "objects, and is printed; the options state it where neither tells."
@@ -17,7 +18,6 @@ EXAMPLES = """
 import_proposals voc_2007_test.mat data.kind=voc data.root=VOC2007 data.split=test --output runs/theirs
 import_proposals edge_boxes/ data.kind=voc data.root=VOC2007 data.split=test --output runs/edge_boxes
 import_proposals boxes.csv data.root=photos --columns xyxy --first-pixel 0 --far-edge exclusive --output runs/mine
-eval_proposals data.kind=voc data.root=VOC2007 data.split=test stores.theirs=runs/theirs
 """
 
 
@@ -43,6 +43,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("name one file of proposals, or one folder of .mat files")
     if not options.output:
         parser.error("name the store to write with --output DIR")
+    if options.columns == "xywh" and options.far_edge:
+        parser.error("--far-edge is for corners; x y width height have none")
 
 
 def _work(options: argparse.Namespace) -> int:

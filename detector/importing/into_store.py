@@ -32,6 +32,9 @@ from proposals.result import Proposals
 from proposals.store import digest
 from proposals.store_writer import StoreWriter
 
+ROUNDING = 0.01
+"""Least part of a box outside its image that is counted, px; single precision and x + width add less."""
+
 
 @dataclass(frozen=True)
 class ImportConfig:
@@ -70,7 +73,7 @@ def import_proposals(
     Raises:
         ProposalFileError: the file cannot be read, has none of the images, or its boxes or scores are not what they
             should be.
-        ImageError: no image of the data set can be read.
+        ImageError: an image of the data set cannot be read.
         StoreError: the folder has another store.
     """
     given = read_proposals(path)
@@ -99,7 +102,7 @@ def import_proposals(
         rows = slice(*given.starts[place : place + 2])
         inside = clip(boxes[rows], *size) if size.all() else boxes[rows]
         whole = np.asarray((inside[:, 2:] > inside[:, :2]).all(axis=1))
-        cut += int((inside != boxes[rows])[whole].any(axis=1).sum())
+        cut += int((np.abs(inside - boxes[rows]) > ROUNDING)[whole].any(axis=1).sum())
         flat += int((~whole).sum())
         ranked, scores = _ranked(None if given.scores is None else given.scores[rows], len(inside), best)
         kept = ranked[whole[ranked]]
@@ -110,7 +113,8 @@ def import_proposals(
         lines.append(f"{path}: {cut:,} boxes reach outside their image and are cut at its border")
     if flat:
         lines.append(f"{path}: {flat:,} boxes have no area inside their image and are left out")
-    return lines + _write(path, dataset, folder, found, layout, best)
+    _write(path, dataset, folder, found, layout, best)
+    return lines
 
 
 def _matched(given: Given, dataset: Dataset) -> tuple[NDArray[np.int64], list[str]]:
@@ -183,13 +187,13 @@ def _ranked(
     return np.argsort(-scores, kind="stable"), scores
 
 
-def _write(
-    path: Path, dataset: Dataset, folder: Path, found: dict[str, Proposals], layout: Layout, best: Best
-) -> list[str]:
-    """Write the store; return a line for images that cannot be read, which it leaves out."""
+def _write(path: Path, dataset: Dataset, folder: Path, found: dict[str, Proposals], layout: Layout, best: Best) -> None:
+    """Write the store."""
     digests = digests_of([record.path for record in dataset.records])
-    if not any(digests):
-        raise ImageError(f"{dataset.records[0].path}: cannot be read, nor any other image of {dataset.name}")
+    unread = [record.path for record, sha256 in zip(dataset.records, digests, strict=True) if not sha256]
+    if unread:
+        more = f", nor can {len(unread) - 1:,} more" if unread[1:] else ""
+        raise ImageError(f"{unread[0]}: cannot be read{more}; a store knows its images by the content of their files")
     settings = {
         "imported": path.name,
         "sha256": _content(path),
@@ -201,16 +205,12 @@ def _write(
     nothing = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.uint8))
     names = [record.image_id for record in dataset.records]
     check_folder(folder, (1, 1))
-    unread = []
     with StoreWriter(folder, settings, names, sources=(path.stem,)) as writer:
         todo = set(writer.todo)
         for record, sha256 in zip(dataset.records, digests, strict=True):
-            if not sha256:
-                unread.append(record.path)
-            elif record.image_id in todo:
+            if record.image_id in todo:
                 writer.append(record.image_id, sha256, _size(record), found.get(record.image_id, nothing))
         writer.finish()
-    return [f"{unread[0]}: cannot be read, and {len(unread) - 1} more; left out of the store"] if unread else []
 
 
 def _content(path: Path) -> str:

@@ -22,6 +22,7 @@ COLUMNS = {"xyxy": "x1 y1 x2 y2", "yxyx": "y1 x1 y2 x2", "xywh": "x y width heig
 
 BEYOND = 1  # px by which a box of the right order may leave its image: the conventions differ by that
 STRAY = 0.01  # greatest share of boxes that leave their image, or end before they begin, under the right order
+MOST = 0.5  # greatest share of them where the format states the order, and no order fits: methods may not cut boxes
 TOUCHING = 0.001  # share of boxes that the borders are read from, so that a few strays decide nothing
 OBJECTS = 1_000  # objects that decide between two orders
 ERRORS = 4.0  # standard errors by which the mean best overlap of the right order must be better
@@ -109,12 +110,13 @@ def _columns(given: Given, sizes: NDArray[np.float64], objects: list[Boxes], wan
     if wanted:
         return wanted, "as you state"
     if not fitting:
-        if stated:
+        if stated and strays[stated] <= MOST:
             return stated, "of this format"
         least = min(strays, key=strays.__getitem__)
         raise ProposalFileError(
             f"{given.path}: {strays[least]:.0%} of the boxes leave their image or end before they begin even as "
-            f"{COLUMNS[least]}, the best of all orders; see whether the images are these, then give --columns"
+            f"{COLUMNS[least]}, the best of all orders; see whether they belong to these images in their own size, "
+            "then give --columns"
         )
     if len(fitting) == 1:
         return fitting[0], "of this format" if stated else "found by the images' borders"
