@@ -137,7 +137,7 @@ def test_the_rule_by_hand(sure: float) -> None:
         expected = clearly_reversed(turned(given), objects)
         outcomes.append(expected)
         if expected:
-            with pytest.raises(ProposalFileError, match="give --best low, or --best high if you are sure"):
+            with pytest.raises(ProposalFileError, match="give --best low or first, or --best high if you are sure"):
                 check_best_first(turned(given), objects)
         else:
             check_best_first(turned(given), objects)

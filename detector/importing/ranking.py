@@ -53,6 +53,6 @@ def check_best_first(given: Given, objects: Sequence[Boxes]) -> None:
     if difference.mean() > ERRORS * difference.std() / np.sqrt(count):
         raise ProposalFileError(
             f"{given.path}: boxes with the lowest scores cover the objects clearly better than those with the highest "
-            f"(mean best IoU {lowest.mean():.2f} and {highest.mean():.2f}); give --best low, or --best high if you are "
-            "sure"
+            f"(mean best IoU {lowest.mean():.2f} and {highest.mean():.2f}); give --best low or first, or --best high "
+            "if you are sure"
         )
