@@ -18,7 +18,7 @@ def test_evaluators_side_by_side(tool, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "60 images, 200 classes, 2,000 detections"
     rows = {re.split(r"\s{2,}", line)[0]: line.split() for line in lines[1:] if line.startswith("ours")}
-    assert len(rows) == 6
+    assert len(rows) == 5
     for row in rows.values():
         seconds, low, high, busy, peak, loaded = map(float, row[-7:-1])
         assert 0 <= low == seconds == high

@@ -35,7 +35,7 @@ class Evaluator(NamedTuple):
 
     Attributes:
         group: What it computes; values within a group are comparable.
-        package: Name of its distribution, "" for ours.
+        package: Name of the distribution of others that it needs, "" for none.
         prepare: Makes the function that is timed.
     """
 
@@ -199,7 +199,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "object-detection-metrics": Evaluator(AT_HALF, "object-detection-metrics", _podm),
     "mean-average-precision": Evaluator(AT_HALF, "mean-average-precision", _mean_average_precision),
     "ours, COCO by hotcoco": Evaluator(TWELVE, "hotcoco", partial(_ours_coco, "hotcoco")),
-    "ours, COCO by pycocotools": Evaluator(TWELVE, "", partial(_ours_coco, "pycocotools")),
+    "ours, COCO by pycocotools": Evaluator(TWELVE, "pycocotools", partial(_ours_coco, "pycocotools")),
     "hotcoco, all": Evaluator(TWELVE, "hotcoco", partial(_coco, "hotcoco", False)),
     "faster-coco-eval, all": Evaluator(TWELVE, "faster-coco-eval", partial(_coco, "faster-coco-eval", False)),
     "pycocotools, all": Evaluator(TWELVE, "pycocotools", partial(_coco, "pycocotools", False)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +28,7 @@ from detector.table import columns
 
 EXAMPLES = """examples:
   python tools/benchmarks/scoring_speed.py --repetitions 5
-  python tools/benchmarks/scoring_speed.py --images 1000 --detections 100000 --repetitions 5
+  python tools/benchmarks/scoring_speed.py --images 1000 --detections 100000 --only "ours, VOC area" hotcoco
 """
 
 
@@ -104,7 +104,7 @@ def make_case(images: int, detections: int, seed: int = 0) -> tuple[Truth, Detec
 
 
 def run_scoring_benchmark(
-    images: int, detections: int, repetitions: int, peers: bool, limit: float
+    images: int, detections: int, repetitions: int, limit: float, wanted: Collection[str]
 ) -> dict[str, list[Cost] | str]:
     """Time the evaluators in turns, each time in a fresh process; one that fails or is slow has one turn.
 
@@ -112,7 +112,9 @@ def run_scoring_benchmark(
         the costs of each, or why there are none; those that are not installed are left out.
     """
     result: dict[str, list[Cost] | str] = {
-        name: [] for name, evaluator in EVALUATORS.items() if not evaluator.package or (peers and installed(evaluator))
+        name: []
+        for name, evaluator in EVALUATORS.items()
+        if name in wanted and (not evaluator.package or installed(evaluator))
     }
     for _ in range(repetitions):
         for name, costs in result.items():
@@ -178,15 +180,19 @@ def main(arguments: list[str] | None = None) -> int:
         "--limit",
         type=at_least(1),
         default=600,
-        help="seconds after which an evaluator is given up (default: %(default)s)",
+        help=LIMIT,
     )
-    parser.add_argument("--no-peers", action="store_true", help="leave the others out")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--no-peers", action="store_true", help="leave out what needs the packages of others")
+    only.add_argument("--only", nargs="+", choices=EVALUATORS, metavar="NAME", help=f"of: {'; '.join(EVALUATORS)}")
     return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
 def _work(options: argparse.Namespace) -> None:
     images, detections = options.images, options.detections
-    rows = run_scoring_benchmark(images, detections, options.repetitions, not options.no_peers, options.limit)
+    alone = [name for name, evaluator in EVALUATORS.items() if not evaluator.package]
+    wanted = options.only or (alone if options.no_peers else EVALUATORS)
+    rows = run_scoring_benchmark(images, detections, options.repetitions, options.limit, wanted)
     print(format_scoring(images, detections, rows))
 
 
