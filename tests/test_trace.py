@@ -46,12 +46,13 @@ def replayed(found: ImageTrace) -> RegionScores:
     first = looks.pop(0)
     scores = scores.updated(first.rows, first.scores)
     if votes.scored is not None:
-        more = [look for look in looks if np.array_equal(look.rows, votes.scored)]
-        of_first = Look(first.member, False, votes.scored, scores[votes.scored])
+        more = [look for look in looks if look.phase == 1]
+        assert all(np.array_equal(look.rows, votes.scored) for look in more)
+        of_first = Look(first.member, False, 0, votes.scored, scores[votes.scored])
         scores = scores.updated(votes.scored, mean_of([of_first, *more]))
         nothing = RegionScores.background(len(votes.copies), len(classes), offsets=True)
         scores = scores.updated(votes.copies, nothing)
-    second = [look for look in looks if len(votes.second) and look.rows[0] >= len(found.proposals.boxes)]
+    second = [look for look in looks if look.phase == 2]
     return scores.updated(second[0].rows, mean_of(second)) if second else scores
 
 

