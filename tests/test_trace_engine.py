@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_trace import CONFIG, IMAGE, make
 
 from detector.evaluation.average import average_precision
+from detector.pipeline import Detector
 from detector.regions.offsets import apply_offsets
 from detector.scores import RegionScores
 from detector.scoring import passes
 from detector.settings import CascadeConfig, SuppressionConfig
 from detector.suppression import suppress
-from detector.trace.data import packed, unpacked
+from detector.trace.data import packed, page_data, unpacked
+from detector.trace.tracing import trace
 
-ENGINE = Path(__file__).parent.parent / "detector/trace/engine.js"
+SCRIPTS = Path(__file__).parent.parent / "detector/trace"
 CASES = 1000
 SIDE = 100
 
@@ -29,7 +33,8 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node
 def in_node(function: str, cases: list[Any]) -> list[Any]:
     """Results of an arrow function of the engine and one case, for each case."""
     code = (
-        f"const Engine = require({json.dumps(str(ENGINE))});"
+        f"globalThis.Engine = require({json.dumps(str(SCRIPTS / 'engine.js'))});"
+        f"globalThis.State = require({json.dumps(str(SCRIPTS / 'state.js'))});"
         "const cases = JSON.parse(require('fs').readFileSync(0));"
         f"const work = {function};"
         "console.log(JSON.stringify(cases.map((one) => work(Engine, one))));"
@@ -166,3 +171,64 @@ def test_arrays() -> None:
         assert np.array_equal(unpacked(content), array)
     with pytest.raises(ValueError, match="no arrays of int64"):
         packed(np.zeros(3, np.int64))
+
+
+# ---- the whole run
+
+
+RUN = """(Engine, [data, changes]) => {
+    const trace = State.read(data), chosen = { ...State.settings(trace), ...changes };
+    const result = State.compute(trace, chosen);
+    return {
+        boxes: result.detections.map((d) => d.box), scores: result.detections.map((d) => d.score),
+        labels: result.detections.map((d) => d.label), scored: result.passing.scored, copies: result.passing.copies,
+        rows: result.rows, seconds: result.seconds, lowest: trace.lowest,
+    };
+}"""
+
+
+def equal(found: Any, wanted: Any) -> None:
+    assert found["labels"] == wanted.labels.tolist()
+    np.testing.assert_allclose(np.array(found["boxes"]).reshape(-1, 4), wanted.boxes, atol=0.01)
+    np.testing.assert_allclose(found["scores"], wanted.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "cascade", [CascadeConfig(), CascadeConfig(0.991, near=0.75), CascadeConfig(0.991, mirror=True, second_pass=True)]
+)
+def test_the_page_finds_what_the_detector_found(cascade: CascadeConfig) -> None:
+    found = trace(make(replace(CONFIG, cascade=cascade)), IMAGE)
+    (result,) = in_node(RUN, [[page_data(found), {}]])
+    equal(result, found.detections)
+    assert len(result["labels"])
+    if found.votes.scored is not None:
+        assert result["scored"] == found.votes.scored.tolist()
+        assert result["copies"] == found.votes.copies.tolist()
+    assert result["seconds"] == pytest.approx(sum(found.scored.seconds.values()))
+
+
+def test_another_threshold_finds_what_the_detector_finds_with_it() -> None:
+    """A lower threshold of the cascade, a member alone, hard suppression: each against a detector with that setting."""
+    found = trace(make(), IMAGE)
+    data = page_data(found)
+    lower = replace(CONFIG, cascade=replace(CONFIG.cascade, threshold=0.985))
+    hard = replace(CONFIG, suppression=replace(CONFIG.suppression, soft_sigma=0.0, max_iou=0.4))
+    changes = [{"cascade": 0.985}, {"softSigma": 0, "maxIou": 0.4}]
+    results = in_node(RUN, [[data, change] for change in changes])
+    assert results[0]["lowest"]["cascade"] < 0.985
+    assert len(results[0]["scored"]) > len(found.votes.scored)  # type: ignore[arg-type]
+    for result, config in zip(results, (lower, hard), strict=True):
+        equal(result, make(config)(IMAGE))
+
+
+def test_the_shipped_detector_again() -> None:
+    detector = Detector.load("default", device="cpu")
+    found = trace(detector, "examples/astronaut.jpg")
+    data = page_data(found)
+    threshold = found.votes.threshold / 1.5
+    same, looser = in_node(RUN, [[data, {}], [data, {"rejection": threshold}]])
+    equal(same, found.detections)
+    assert same["lowest"]["rejection"] < threshold
+    other = Detector.load("default", device="cpu", overrides=[f"rejection.threshold={threshold}", "operating_points="])
+    wanted = other.score("examples/astronaut.jpg", found.proposals.boxes)
+    assert len(looser["rows"]) == wanted.counts["regions_cut"]
