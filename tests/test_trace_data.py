@@ -13,9 +13,11 @@ import PIL.Image
 import pytest
 from test_trace import IMAGE, make
 
-from detector.data.ground_truth import Record
+from detector.data.ground_truth import ClassTable, DataError
+from detector.evaluation.truth import VOC, Truth
 from detector.trace import data
 from detector.trace.data import page_data, unpacked
+from detector.trace.objects import objects_of
 from detector.trace.tracing import ImageTrace, trace
 
 
@@ -81,24 +83,30 @@ def test_tiles_are_regions_as_the_network_sees_them(found: ImageTrace, content: 
     assert content["cuts"][1]["levels"] is None
 
 
-def test_objects(found: ImageTrace) -> None:
-    boxes = np.array([[10.0, 10, 50, 60], [0, 0, 20, 20], [5, 5, 9, 9]])
-    record = Record(
-        "a",
-        Path("a.jpg"),
-        120,
-        90,
-        boxes,
-        np.array([1, 0, -1]),
-        np.array([False, True, False]),
-        np.zeros(3, np.bool_),
-        np.zeros(3),
+def test_objects_meet_the_detectors_classes_by_name(found: ImageTrace) -> None:
+    """VOC's pixels count from 1; the table of the truth has another order, and a class that the detector lacks."""
+    truth = Truth(
+        name="own",
+        classes=ClassTable(("disc", "ring", "square"), (None,) * 3, (1, 2, 3)),
+        image_ids=("a", "b"),
+        paths=(Path("photos/a.jpg"), Path("photos/b.jpg")),
+        sizes=np.array([[120, 90], [120, 90]]),
+        numbers=None,
+        image_index=np.array([0, 1, 1, 1]),
+        labels=np.array([0, 0, 1, 2]),
+        boxes=np.array([[1.0, 1, 5, 5], [11, 11, 50, 60], [1, 1, 20, 20], [6, 6, 9, 9]]),
+        difficult=np.array([False, False, False, True]),
+        crowd=np.zeros(4, np.bool_),
+        areas=np.zeros(4),
+        convention=VOC,
     )
-    truth = page_data(found, record)["truth"]
-    assert truth == {
-        "boxes": boxes.tolist(),
-        "labels": [1, 0, -1],
-        "names": ["disc", "square", ""],
-        "ignored": [False, True, False],
+    objects = objects_of(truth, Path("elsewhere/b.jpg"), found.detector.classes)
+    assert json.loads(json.dumps(page_data(found, objects)["truth"])) == {
+        "boxes": [[10, 10, 50, 60], [0, 0, 20, 20], [5, 5, 9, 9]],
+        "labels": [1, -1, 0],
+        "names": ["disc", "ring", "square"],
+        "ignored": [False, False, True],
     }
     assert page_data(found)["truth"] is None
+    with pytest.raises(DataError, match=r"unknown image 'c\.jpg', not in own"):
+        objects_of(truth, Path("c.jpg"), found.detector.classes)

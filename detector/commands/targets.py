@@ -15,6 +15,7 @@ from proposals.errors import UserError
 BEGINNINGS: dict[str, bytes] = {
     "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco)"',
     "a page": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: mean AP ",
+    "a trace": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: inside an R-CNN</title>",
     "proposal coverage": rb'\{\n  "data": .{1,300}?,\n  "images": ',
     "a checkup": rb'\{\n  "doctor": 1,',
     "a benchmark": rb'\{\n  "data": .{1,300}?,\n  "contestants": ',

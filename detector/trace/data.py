@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from detector.checkpoint import RegionClassifier
 from detector.config import config_to_dict
-from detector.data.ground_truth import Record
 from detector.data.image import Image
 from detector.regions.maps import choose_level
 from detector.regions.warp import context_windows, warp
+from detector.trace.objects import Objects
 from detector.trace.tracing import ImageTrace
 from detector.trace.votes import Look
 from proposals.result import Found
@@ -33,12 +33,12 @@ LONGEST = 1600  # px, longest side of the picture in the page; boxes keep the im
 QUALITY, TILE_QUALITY = 85, 80  # of JPEG
 
 
-def page_data(found: ImageTrace, truth: Record | None = None) -> dict[str, Any]:
+def page_data(found: ImageTrace, truth: Objects | None = None) -> dict[str, Any]:
     """Collect what the page shows.
 
     Args:
         found: The trace.
-        truth: The image with its objects, labelled in the detector's classes, -1 for those of other classes.
+        truth: The objects of the image, where they are known.
     """
     detector, scored = found.detector, found.scored
     config = detector.config
@@ -77,7 +77,14 @@ def page_data(found: ImageTrace, truth: Record | None = None) -> dict[str, Any]:
         "tiles": _tiles(found),
         "cuts": [_cuts(one, found) for one in detector.members],
         "search": None if found.search is None else _search(found, found.search),
-        "truth": None if truth is None else _truth(found, truth),
+        "truth": None
+        if truth is None
+        else {
+            "boxes": truth.boxes.tolist(),
+            "labels": truth.labels.tolist(),
+            "names": list(truth.names),
+            "ignored": truth.ignored.tolist(),
+        },
     }
 
 
@@ -233,20 +240,6 @@ def _hierarchy(one: Hierarchy, search: SearchTrace) -> dict[str, Any]:
         "parts": packed(tree.parts),
         "values": packed(np.rint(tree.similarities.clip(0, 1) * 255).astype(np.uint8)),
         "ranks": packed(search.ranks(np.concatenate([superpixels, tree.boxes])).astype(np.int32)),
-    }
-
-
-# ---- objects
-
-
-def _truth(found: ImageTrace, record: Record) -> dict[str, Any]:
-    names = found.detector.classes.names
-    labels = record.labels.tolist()
-    return {
-        "boxes": record.boxes.tolist(),
-        "labels": labels,
-        "names": [names[label] if label >= 0 else "" for label in labels],
-        "ignored": (record.difficult | record.crowd).tolist(),
     }
 
 

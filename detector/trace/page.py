@@ -12,8 +12,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from detector.data.ground_truth import Record
 from detector.trace.data import page_data
+from detector.trace.objects import Objects
 from detector.trace.stages import counted, stages_of
 from detector.trace.tracing import ImageTrace
 from proposals.files import write_whole
@@ -22,13 +22,13 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("engine", "state", "picture", "controls", "stages_boxes", "stages_scores", "main")
 
 
-def write_page(path: Path, found: ImageTrace, truth: Record | None = None) -> None:
+def write_page(path: Path, found: ImageTrace, truth: Objects | None = None) -> None:
     """Write the page of a trace.
 
     Args:
         path: The file; its folder is created if needed.
         found: The trace.
-        truth: The image with its objects, labelled in the detector's classes, -1 for those of other classes.
+        truth: The objects of the image, where they are known.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,0 +1,66 @@
+// Moves every control of the page, stage by stage, and writes into it what happened; test_trace_page.py runs it.
+(async () => {
+  const done = { stages: [], moved: 0, errors: window.errors, texts: {} };
+  const wait = () => new Promise((next) => setTimeout(next, 30));
+  const every = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+
+  async function move(control) {
+    const fire = (kind) => control.dispatchEvent(new Event(kind, { bubbles: true }));
+    if (control.tagName === "BUTTON") control.click();
+    else if (control.tagName === "SELECT") {
+      for (const option of [...control.options].slice(0, 4)) {
+        control.value = option.value;
+        fire("change");
+        await wait();
+        if (!control.isConnected) break;
+      }
+    } else if (control.type === "range") {
+      for (const value of [control.min, control.max, (Number(control.min) + Number(control.max)) / 2]) {
+        control.value = value;
+        fire("input");
+        await wait();
+      }
+    } else if (control.type === "checkbox") {
+      control.click();
+      await wait();
+      control.click();
+    } else if (control.type === "number") {
+      control.value = 5 + 20 * done.moved;
+      fire("input");
+    }
+    done.moved++;
+    await wait();
+  }
+
+  for (const link of every("#stages a")) {
+    link.click();
+    await wait();
+    const section = document.querySelector(".stage:not([hidden])");
+    done.stages.push(section.id);
+    done.texts[section.id] = section.innerText;
+    every("details", section).forEach((one) => { one.open = true; });
+    const seen = new Set();
+    for (let round = 0; round < 60; round++) {
+      const all = every("input, select, button", section).filter((one) => !one.disabled);
+      const key = (one) => one.id || [one.textContent, one.className, one.type, all.indexOf(one)].join();
+      const next = all.find((one) => !seen.has(key(one)));
+      if (!next || section.hidden) break;
+      seen.add(key(next));
+      await move(next);
+    }
+    page.stop();
+  }
+  page.reset();
+  const fetched = performance.getEntriesByType("resource").map((one) => one.name);
+  done.fetched = fetched.filter((name) => !name.startsWith("data:"));
+  const isSmall = (one) => one.offsetParent && one.offsetHeight < 24 && !one.classList.contains("link");
+  done.small = every("button, select").filter(isSmall).length;
+  done.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const isNamed = (one) => (one.labels && one.labels.length) || one.getAttribute("aria-label") || one.textContent || one.alt
+    || one.querySelector("img[alt]");
+  done.nameless = every("input, select, button, canvas[role], img").filter((one) => !isNamed(one)).length;
+  const report = document.createElement("pre");
+  report.id = "driven";
+  report.textContent = JSON.stringify(done);
+  document.body.append(report);
+})();
