@@ -14,6 +14,7 @@ import pytest
 from test_trace import CONFIG, IMAGE, make
 
 from detector.evaluation.average import average_precision
+from detector.experiments.stages import Trace, fates
 from detector.pipeline import Detector
 from detector.regions.offsets import apply_offsets
 from detector.scores import RegionScores
@@ -232,3 +233,27 @@ def test_the_shipped_detector_again() -> None:
     other = Detector.load("default", device="cpu", overrides=[f"rejection.threshold={threshold}", "operating_points="])
     wanted = other.score("examples/astronaut.jpg", found.proposals.boxes)
     assert len(looser["rows"]) == wanted.counts["regions_cut"]
+
+
+def test_why_uses_the_words_of_the_evaluation() -> None:
+    """Objects drawn at random, near boxes and elsewhere, one at a time: the stage that `fates` names."""
+    generator = np.random.default_rng(4)
+    found = trace(make(replace(CONFIG, suppression=SuppressionConfig(min_score=0.3, max_iou=0.3))), IMAGE)
+    scored = found.scored
+    boxes = np.concatenate([scored.boxes[generator.integers(0, len(scored.boxes), 60)], random_boxes(generator, 60)])
+    boxes = (boxes + generator.normal(0, 3, boxes.shape)).clip(0, [120, 90, 120, 90])
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 2)
+    labels = generator.integers(0, 2, len(boxes))
+    stages = Trace(scored.boxes, scored.scores.probabilities, scored.class_boxes, scored.suppression, 0.3)
+    expected = [
+        fates(stages, box[None], np.array([label]), 0.5)[0].stage
+        for box, label in zip(boxes, labels.tolist(), strict=True)
+    ]
+    work = """(Engine, [data, objects]) => {
+        const trace = State.read(data), chosen = State.settings(trace), result = State.compute(trace, chosen);
+        return objects.map(([box, label]) => State.fate(trace, result, chosen, box, label).stage);
+    }"""
+    objects = [[box, label] for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)]
+    (stages_found,) = in_node(work, [[page_data(found), objects]])
+    assert stages_found == expected
+    assert len(set(expected)) >= 4
