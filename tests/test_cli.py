@@ -361,12 +361,7 @@ def test_garbage_is_told_in_lines(
             code: object = main([text.replace("@", word) for text in arguments.split()])
         except SystemExit as stop:
             code = stop.code
-        # A folder of annotations needs a list of images.
-        wrong_usage = word == "folder" and "--annotations @" in arguments and "--image-list" not in arguments
-        assert code == (2 if wrong_usage else 1), word
-        if wrong_usage:
-            capsys.readouterr()
-            continue
+        assert code == 1, word
         captured = capsys.readouterr()
         assert captured.out == "", word
         assert captured.err, word
@@ -640,7 +635,7 @@ def test_a_file_scored_explained_compared_and_converted(
         (["--annotations", "x"], "--annotations are for scoring a file: give --detections too"),
         (["--config", "voc_test", "--annotations", "x"], "--annotations are for scoring a file: give --detections too"),
         (["--detections", "x", "--annotations", "x"], "--annotations need --protocol, which says what they are"),
-        (["--detections", "x", "--annotations", ".", "--protocol", "voc"], "give --image-list, the images that count"),
+        (["--boxes", "xyxy", "data.root=x"], "--boxes is for the files of --detections"),
     ],
 )
 def test_eval_map_says_what_else_it_needs(

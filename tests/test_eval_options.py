@@ -19,7 +19,8 @@ from detector.evaluation import DetectionTable, ResultsError, evaluate_ilsvrc, r
 from detector.evaluation.names import UNKNOWN, UNLISTED, Names
 from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_table
 from detector.evaluation.truth import ILSVRC, Truth
-from detector.evaluation.truth_files import listed_part, open_truth, read_coco_truth, read_truth
+from detector.evaluation.truth_files import listed_part, read_coco_truth, read_truth
+from detector.evaluation.truth_paths import open_truth
 from detector.experiments.evaluation_run import EvaluationConfig, analyse, detector_warnings
 from detector.experiments.stages import FOUND, Fate
 from detector.report.text import write_report
@@ -155,8 +156,7 @@ def test_options_that_do_not_apply_to_a_coco_file(
         ["--classes", "cat", "data.kind=coco", "data.root=."],
         ["--image-list", "list.txt", "data.kind=coco", "data.root=."],
         ["--protocol", "coco", "--annotations", "truth.json", "data.root=."],
-        ["--protocol", "voc", "--annotations", "."],
-        ["--protocol", "coco", "--annotations", "."],
+        ["--truth-boxes", "xyxy", "data.kind=coco", "data.root=."],
     ],
 )
 def test_options_that_exclude_each_other(tool: Callable[[str], Main], coco: Path, arguments: list[str]) -> None:

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from detector.data.ground_truth import ClassTable, DataError
-from detector.evaluation import DetectionTable, ResultsError, Truth, evaluate_coco, evaluate_voc, read_results
+from detector.evaluation import (
+    DetectionTable,
+    ResultsError,
+    Truth,
+    checking,
+    evaluate_coco,
+    evaluate_voc,
+    read_results,
+    text_results,
+)
 from detector.evaluation.matching import match
 from detector.evaluation.truth import HALF_OPEN, ILSVRC, VOC
 from detector.evaluation.truth_files import read_coco_truth, read_voc_truth
@@ -414,3 +423,55 @@ def test_detections_of_classes_without_objects_are_named(tmp_path: Path) -> None
     assert warning.endswith(
         "40 of 120 detections are of classes without any object in toy val (first: ant) and do not affect the score"
     )
+
+
+# ---- the fast way of reading plain texts
+
+
+@pytest.mark.parametrize("form", ["{} {}\n", "{}  {}\n", "{}\t{}\n", "{} {}\r\n", " {} {}\n", "{} {}\n\n"])
+@pytest.mark.parametrize("block", [30, 2**24])
+def test_texts_in_any_form_have_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, block: int
+) -> None:
+    """NumPy's loadtxt and Python's float are the oracles; a block ends within a line."""
+    monkeypatch.setattr(text_results, "BLOCK", block)
+    generator = np.random.default_rng(0)
+    numbers = generator.normal(0, 1, (50, 5)) * 10.0 ** generator.integers(-20, 20, (50, 5))
+    rest = [" ".join(map(repr, row)) for row in numbers.tolist()]
+    rest[7] = rest[7].replace(rest[7].split()[0], "5.")  # no number of JSON
+    text = "".join(form.format(f"{101 + row % 40} {1 + row % 3}", words) for row, words in enumerate(rest))
+    (tmp_path / "all.txt").write_bytes(text.encode())
+    plain = "".join(form.format(f"{101 + row % 40} {1 + row % 3}", words) for row, words in enumerate(rest) if row != 7)
+    (tmp_path / "plain.txt").write_bytes(plain.removesuffix("\n").encode())
+    for name in ("all.txt", "plain.txt"):
+        wanted = np.loadtxt(tmp_path / name, ndmin=2)
+        assert (text_results._columns(tmp_path / name) == wanted).all()
+        lines = [form.format(f"2008_{row:06}", words).removesuffix("\n") for row, words in enumerate(rest)]
+        if name == "plain.txt":
+            del lines[7]
+        (tmp_path / "comp4_det_val_ant.txt").write_bytes("\n".join([*lines, ""]).encode())
+        lines = (tmp_path / "comp4_det_val_ant.txt").read_text().split("\n")
+        images, places, columns = text_results._plain_lines(lines) or text_results._any_lines(lines, tmp_path)
+        assert columns.tolist() == [[float(word) for word in words.split()[1:]] for words in lines if words.strip()]
+        assert [image.strip() for image in images] == [words.split()[0] for words in lines if words.strip()]
+        assert places.tolist() == [number for number, words in enumerate(lines, 1) if words.strip()]
+
+
+def test_a_short_line_and_a_long_one_are_no_two_lines(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "found.txt", make_truth(numbers=True), "101 1 0.5 1 2 30\n40 101 1 0.5 1 2 30 40\n")
+    assert message.startswith("line 1: expected 7 numbers")
+    assert text_results._plain_numbers(b"1 2 3\n4 5\n6 7 8 9\n", 3) is None
+    assert text_results._plain_numbers(b"1 2 3\n4 5 6\n", 3) is not None
+
+
+@pytest.mark.parametrize("word", ["nan", "+1", "1_0", "0x1", '"1"', "null", "true", "[1]", "1,1", "", "١"])
+def test_what_is_no_plain_number_is_left_to_the_slow_way(word: str) -> None:
+    assert text_results._plain_numbers(f"1 2\n3 {word}\n".encode(), 2) is None
+
+
+def test_the_best_scores_without_sorting_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "SAMPLE", 10)
+    for seed in range(50):
+        generator = np.random.default_rng(seed)
+        scores = generator.integers(0, 6, int(generator.integers(0, 40))) / 6  # many ties
+        assert checking._best(scores).tolist() == np.argsort(-scores, kind="stable")[:10].tolist()

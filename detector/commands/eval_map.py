@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
 NOTES = """Without --config and --detections it evaluates on ILSVRC detection's val2, in data/ILSVRC: the model of
 train_classifier where there is one, else the shipped detector on the 19 classes that it shares with ILSVRC's 200.
-Detections are COCO results JSON, lines of JSON, ILSVRC's text, or a folder of VOC's comp4_det_* files."""
+Ground truth and detections may each be COCO's or labelme's JSON, CSV, ILSVRC's or VOC's files, or folders of text with
+one file an image, as YOLO's tools and other mAP scripts use them; the layout of boxes is found by looking."""
 EXAMPLES = """
 eval_map
 eval_map data.root=DIR
@@ -40,9 +40,12 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("--protocol", choices=("ilsvrc", "voc", "voc07", "coco"), help="rules of the score (default: voc)")
     add("--detections", type=Path, metavar="FILE", help="score this instead of running a detector")
-    add("--annotations", type=Path, metavar="PATH", help="ground truth: XML folder, or COCO's JSON")
-    add("--image-list", type=Path, metavar="FILE", help="images to score on: needed for XML, a part of COCO's")
-    add("--classes", metavar="A,B,...", help="class names, if the XML are not of VOC's 20")
+    add("--annotations", type=Path, metavar="PATH", help="ground truth: a folder or file of any format")
+    add("--image-list", type=Path, metavar="FILE", help="images to score on (default: all)")
+    for name in ("boxes", "truth-boxes"):
+        whose = "detections'" if name == "boxes" else "ground truth's"
+        add(f"--{name}", metavar="LAYOUT", default="", help=f"{whose} boxes in text: xyxy, xywh or cxcywh[,relative]")
+    add("--classes", metavar="A,B,...", help="class names, if the files name none or others")
     add("--blacklist", metavar="FILE", help='pairs that do not count, or "ilsvrc2014" for the contest\'s')
     add("--compare", type=Path, metavar="FILE", help="test the difference from other detections")
     add("--diagnose", action="store_true", help="print errors by kind and the stages that lost objects")
@@ -66,9 +69,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--annotations are for scoring a file: give --detections too")
     if options.annotations and not options.protocol:
         parser.error("--annotations need --protocol, which says what they are")
-    if options.annotations and os.path.isdir(options.annotations) and not options.image_list:
-        parser.error("give --image-list, the images that count")
-    for name in ("image_list", "classes"):
+    if options.boxes and not options.detections:
+        parser.error("--boxes is for the files of --detections")
+    for name in ("image_list", "classes", "truth_boxes"):
         if getattr(options, name) and not options.annotations:
             shown = name.replace("_", "-")
             parser.error(f"--{shown} is for --annotations; name the data by data.kind=... and its keys")
@@ -85,7 +88,8 @@ def _work(options: argparse.Namespace) -> int:
     from detector.data.dataset import resolved_sources
     from detector.evaluation.names import labels_of_groups
     from detector.evaluation.reading import read_results
-    from detector.evaluation.truth_files import open_truth, read_truth
+    from detector.evaluation.truth_files import read_truth
+    from detector.evaluation.truth_paths import open_truth
     from detector.evaluation.writing import check_format, write_results
     from detector.experiments import evaluation_run as experiment
     from detector.report.text import format_report, write_report
@@ -104,7 +108,7 @@ def _work(options: argparse.Namespace) -> int:
     _check_targets(options, config.folder)
     if options.annotations:
         classes = [name.strip() for name in options.classes.split(",")] if options.classes else []
-        truth = open_truth(options.annotations, options.image_list, config, classes)
+        truth = open_truth(options.annotations, options.image_list, config, classes, options.truth_boxes)
     elif config.data:
         truth = read_truth(config.data, config.blacklist)
     else:
@@ -124,7 +128,7 @@ def _work(options: argparse.Namespace) -> int:
 
             run = run_detector(config, options.device, unread)
             detections = run.journal
-    table, warnings = read_results(detections, truth)
+    table, warnings = read_results(detections, truth, options.boxes)
     warn("eval_map", warnings)
     if runs_detector:
         say("eval_map", f"wrote {experiment.save_detections(config, truth, table)}")
@@ -135,7 +139,7 @@ def _work(options: argparse.Namespace) -> int:
         return say_unread("eval_map", unread, "they have no detections")
     other = None
     if options.compare:
-        other, others_warnings = read_results(options.compare, truth)
+        other, others_warnings = read_results(options.compare, truth, options.boxes)
         warn("eval_map", others_warnings)
     of_a_run = detections == config.journal
     report = experiment.analyse(

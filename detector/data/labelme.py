@@ -57,11 +57,13 @@ class Shape:
         label: Name of its class.
         box: Corners x1, y1, x2, y2 of the box around it, px.
         difficult: The flag of that name.
+        score: The shape's score or the number in its description, as detectors write them; None for neither.
     """
 
     label: str
     box: tuple[float, float, float, float]
     difficult: bool
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,9 @@ def _shape(shape: Any, where: str, kinds: Counter[str]) -> Shape | None:  # JSON
     difficult = [flag(value) for value in stated]
     if None in difficult:
         raise DataError(f"{where} ({name}) has a flag 'difficult' that is neither true nor false")
-    return Shape(name, (float(low[0]), float(low[1]), float(high[0]), float(high[1])), any(difficult))
+    scores = [number(shape.get(key)) for key in ("score", "description")]
+    score = next(filter(math.isfinite, scores), None)
+    return Shape(name, (float(low[0]), float(low[1]), float(high[0]), float(high[1])), any(difficult), score)
 
 
 def _points(value: Any, where: str) -> NDArray[np.float64]:  # JSON's value, of any kind

@@ -16,7 +16,7 @@ from detector.evaluation.protocols import Protocol, ScoringConfig, evaluate_tabl
 from detector.evaluation.reading import read_results
 from detector.evaluation.results import DetectionTable, Evaluation, ResultsError
 from detector.evaluation.truth import Truth
-from detector.evaluation.truth_files import open_truth
+from detector.evaluation.truth_paths import open_truth
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,20 +30,25 @@ def evaluate(
     classes: Sequence[str] = (),
     min_iou: float = 0.5,
     blacklist: str = "",
+    boxes: str = "",
+    truth_boxes: str = "",
 ) -> Evaluation:
     """Compute the average precision of detections, from this package or any other program.
 
     Oddities of the files are logged as warnings.
 
     Args:
-        truth: Ground truth: a COCO annotation file, a folder of VOC's or ILSVRC's XML, or a Truth.
-        detections: A results file in COCO's, VOC's or ILSVRC's format, a folder of VOC's, the Detections of each image
-            by its id or file name, or a table. Images that are not named have no detections.
+        truth: Ground truth: a file or folder of any format (docs/evaluation.md, "Formats"), or a Truth.
+        detections: A file or folder of any format, the Detections of each image by its id or file name, or a table.
+            Images that are not named have no detections.
         protocol: "voc" (VOC 2010 and later), "voc07" (11 points), "ilsvrc" or "coco". Their numbers do not compare.
-        image_list: List of the images to score; required with a folder of XML.
-        classes: The K class names, for XML in VOC's form with other classes than VOC's 20.
+        image_list: List of the images to score; None for all.
+        classes: The K class names, where the files name other ones or none.
         min_iou: IoU from which a detection matches an object, in (0, 1]; coco has its own ten.
         blacklist: File of the pairs of image and class that ILSVRC leaves out, or "ilsvrc2014".
+        boxes: Layout of the detections' boxes in a text folder or a table, such as "xywh" or "cxcywh,relative"; empty
+            to find it.
+        truth_boxes: The same of the ground truth's.
 
     Raises:
         DataError: The ground truth cannot be read.
@@ -57,10 +62,10 @@ def evaluate(
         raise ValueError(f"protocol must be one of {', '.join(Protocol.__members__)}, not {protocol!r}")
     config = ScoringConfig(protocol=Protocol[protocol], min_iou=min_iou, blacklist=blacklist)
     if not isinstance(truth, Truth):
-        truth = open_truth(Path(truth), Path(image_list) if image_list else None, config, classes)
+        truth = open_truth(Path(truth), Path(image_list) if image_list else None, config, classes, truth_boxes)
     warnings = truth.warnings
     if isinstance(detections, str | Path):
-        table, more = read_results(Path(detections), truth)
+        table, more = read_results(Path(detections), truth, boxes)
         warnings += more
     elif isinstance(detections, Mapping):
         table = _table(truth, detections)

@@ -41,12 +41,12 @@ class Names:
     def images(self, names: Sequence[Name]) -> NDArray[np.int64]:
         """Find the index of each image, as `image` does."""
         index = {name: self.image(name) for name in set(names)}
-        return np.array([index[name] for name in names], np.int64)
+        return np.fromiter(map(index.__getitem__, names), np.int64, len(names))
 
     def labels(self, names: Sequence[Name], *, number: bool) -> NDArray[np.int64]:
         """Find the label of each class, as `label` does."""
         label = {name: self.label(name, number=number) for name in set(names)}
-        return np.array([label[name] for name in names], np.int64)
+        return np.fromiter(map(label.__getitem__, names), np.int64, len(names))
 
     def image(self, name: Name) -> int:
         """Find an image by its id, number, file name with or without ending, or the end of its path.
@@ -61,6 +61,19 @@ class Names:
         if index != UNKNOWN and self._truth.whole is not None:
             index = self._truth.index_of.get(self._truth.whole.image_ids[index], UNLISTED)
         return index
+
+    def images_at(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """Find the index of each image, as `image` does, by its path on any machine: the longest end of it that fits.
+
+        Args:
+            paths: Names, with folders or without.
+        """
+        return np.array([self._image_at(path) for path in paths], np.int64)
+
+    def _image_at(self, path: str) -> int:
+        parts = path.replace("\\", "/").split("/")
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((index for end in (path, *ends) if (index := self.image(end)) != UNKNOWN), UNKNOWN)
 
     def label(self, name: Name, *, number: bool) -> int:
         """Find a class by its name, its name in COCO or PASCAL VOC, its WordNet id or its number.

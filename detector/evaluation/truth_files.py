@@ -1,4 +1,4 @@
-"""Files of ground truth -> Truth: PASCAL VOC's and ILSVRC's XML, COCO's and labelme's JSON, YOLO's text.
+"""A data set that a config names, XML with a list of images, or COCO's JSON -> Truth. Other paths: truth_paths.py.
 
 Boxes keep the coordinates that the files state, in the format's own pixels. Images need not exist, except YOLO's, whose
 sizes scale its boxes.
@@ -45,7 +45,6 @@ from detector.data.yolo import read_yolo
 from detector.evaluation.checking import unknown_image
 from detector.evaluation.joining import joined_truth
 from detector.evaluation.names import Names
-from detector.evaluation.protocols import Protocol, ScoringConfig
 from detector.evaluation.truth import ILSVRC, VOC, Convention, Truth
 
 UNANNOTATED = Annotation(Path(), (0, 0), (), np.zeros((0, 4)), np.zeros(0, np.bool_))
@@ -112,40 +111,6 @@ def _read_one(config: DataConfig, blacklist: str) -> Truth:
 def _checked(truth: Truth, mode: SizeMismatch) -> Truth:
     """Bring boxes into the frames of existing images, and distrust sizes that do not hold their own objects."""
     return truth.in_frames(mode).with_trusted_sizes()
-
-
-def open_truth(
-    annotations: Path, image_list: Path | None, config: ScoringConfig, class_names: Sequence[str] = ()
-) -> Truth:
-    """Read ground truth that a command names by its files: an XML folder with a list of images, or a COCO file.
-
-    Args:
-        annotations: Folder of XML, read as ILSVRC's or VOC's by the config's protocol, or a COCO file.
-        image_list: List of the images to score. Required for XML; without it all images of a COCO file count.
-        config: The protocol, and ILSVRC's blacklist.
-        class_names: The K classes, for XML in VOC's form; empty for VOC's 20, or where the files have other names for
-            all of those, sorted.
-
-    Raises:
-        DataError: a file cannot be read; an option that the files or the protocol do not have; a list that names an
-            image which the COCO file does not have, or one twice.
-    """
-    if not annotations.exists():
-        raise DataError(f"{annotations}: no such folder of XML or COCO file")
-    is_xml = annotations.is_dir()
-    if class_names and (not is_xml or config.protocol is Protocol.ilsvrc):
-        owner = "ILSVRC DET has its own 200" if is_xml else f"{annotations} names its own"
-        raise DataError(f"class names are for XML of VOC's form, and {owner}; leave them out")
-    if config.blacklist and not is_xml:
-        raise DataError(f"a blacklist is for ILSVRC's XML, and {annotations} is a COCO file; leave it out")
-    if not is_xml:
-        truth = read_coco_truth(annotations)
-        return truth if image_list is None else listed_part(truth, image_list)
-    if image_list is None:
-        raise DataError(f"{annotations} is a folder of XML, which needs a list of the images to score")
-    if config.protocol is Protocol.ilsvrc:
-        return read_ilsvrc_truth(annotations, image_list, config.blacklist)
-    return read_voc_truth(annotations, image_list, tuple(class_names))
 
 
 def listed_part(truth: Truth, image_list: Path) -> Truth:
@@ -223,7 +188,7 @@ def read_voc_truth(
     tree = VocTree(annotations, images or annotations.parent / "JPEGImages")
     lines = read_list(image_list) if isinstance(image_list, Path) else image_list
     source = image_list.name if isinstance(image_list, Path) else name
-    name = name or _name_of(image_list)
+    name = _name_of(image_list) if isinstance(image_list, Path) else name
     listed = f"the list of {name} has"
     names = tree.names(lines, source, repairs)
     entries = [Entry(one, tree.annotation(one, listed), tree.image(one)) for one in names]
