@@ -5,8 +5,8 @@
 >>> model("examples/chelsea.jpg")[0].name
 'cat'
 
-`evaluate` scores any program's detections against ground truth, without torch. Names are imported when first used,
-because torch takes seconds to import.
+`evaluate` and `Evaluator` score any program's detections against ground truth, without torch. Names are imported when
+first used, because torch takes seconds to import.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from detector.data.image import read_image
     from detector.detections import Detection, Detections
     from detector.evaluation.entry import evaluate
-    from detector.evaluation.results import Evaluation
+    from detector.evaluation.evaluator import Evaluator
+    from detector.evaluation.outcome import Evaluation
     from detector.pipeline import Detector, ScoredImage
     from detector.settings import DetectorConfig
 
@@ -27,7 +28,8 @@ _MODULES = {
     "Detections": "detections",
     "Detector": "pipeline",
     "DetectorConfig": "settings",
-    "Evaluation": "evaluation.results",
+    "Evaluation": "evaluation.outcome",
+    "Evaluator": "evaluation.evaluator",
     "ScoredImage": "pipeline",
     "evaluate": "evaluation.entry",
     "read_image": "data.image",
@@ -39,6 +41,7 @@ __all__ = [
     "Detector",
     "DetectorConfig",
     "Evaluation",
+    "Evaluator",
     "ScoredImage",
     "evaluate",
     "read_image",

@@ -72,6 +72,15 @@ def iou(first: Boxes, second: Boxes) -> Boxes:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
+def inside(first: Boxes, second: Boxes) -> Boxes:
+    """Compute the share of each first box inside each second one; [N, 4], [M, 4] px -> [N, M] in [0, 1].
+
+    The share of an empty box is 0.
+    """
+    shared, own = intersection(first, second), area(first)[:, None]
+    return np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
+
+
 def clip(boxes: Boxes, width: float, height: float) -> Boxes:
     """Cut boxes at the image's border; [N, 4] px -> [N, 4] px."""
     boxes = floating(boxes)

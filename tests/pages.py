@@ -32,12 +32,15 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text.append(data)
 
 
-def read(path: Path) -> Reader:
-    """The page, checked: balanced, ids once each, and nothing that a browser would fetch."""
+def read(path: Path, scripts: int = 0) -> Reader:
+    """The page, checked: balanced, ids once each, and nothing that a browser would fetch.
+
+    Its scripts are as many as expected, all of them inline.
+    """
     content = path.read_text(encoding="utf-8")
     reader = Reader()
     reader.feed(content)
@@ -46,12 +49,15 @@ def read(path: Path) -> Reader:
     ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for tag, attributes in reader.elements:
-        assert tag not in ("script", "link", "iframe", "object", "embed", "base"), tag
+        assert tag not in ("link", "iframe", "object", "embed", "base"), tag
         assert not any(name.startswith("on") for name in attributes), attributes
         for name in ("src", "href", "xlink:href", "srcset", "action"):
             assert re.match(r"#|data:image/jpeg;base64,", attributes.get(name, "#")), attributes[name]
         for target in (attributes.get("href", "#"), attributes.get("xlink:href", "#")):
-            assert target == "#" or target[1:] in ids
+            assert target == "#" or target.startswith("data:") or target[1:] in ids, target[:80]
+    inline = [attributes for tag, attributes in reader.elements if tag == "script"]
+    assert len(inline) == content.lower().count("<script") == scripts
+    assert all("src" not in attributes for attributes in inline)
     for target in re.findall(r"url\(([^)]*)\)", content):
         assert target.lstrip("#") in ids
     assert "@import" not in content

@@ -12,6 +12,7 @@ from proposals.boxes import (
     clip,
     from_inclusive,
     from_xywh,
+    inside,
     intersection,
     iou,
     mirrored,
@@ -36,12 +37,13 @@ def pixels(box):
 @pytest.mark.parametrize("seed", range(3))
 def test_areas_and_overlaps_count_pixels(seed):
     first, second = random_boxes(20, seed), random_boxes(15, seed + 100)
-    shared, overlap = intersection(first, second), iou(first, second)
+    shared, overlap, share = intersection(first, second), iou(first, second), inside(first, second)
     assert area(first).tolist() == [len(pixels(box)) for box in first]
     for i, a in enumerate(map(pixels, first)):
         for j, b in enumerate(map(pixels, second)):
             assert shared[i, j] == len(a & b)
             assert overlap[i, j] == (len(a & b) / len(a | b) if a | b else 0)
+            assert share[i, j] == (len(a & b) / len(a) if a else 0)
 
 
 def test_overlap_by_hand():
@@ -65,7 +67,7 @@ def test_no_boxes(function):
 
 def test_no_boxes_of_two():
     some = random_boxes(3, 0)
-    assert iou(EMPTY, some).shape == (0, 3)
+    assert iou(EMPTY, some).shape == inside(EMPTY, some).shape == (0, 3)
     assert iou(some, EMPTY).shape == (3, 0)
     assert clip(EMPTY, 5, 5).shape == scale(EMPTY, 2, 2).shape == from_inclusive(EMPTY, 1).shape == (0, 4)
 

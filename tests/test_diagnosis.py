@@ -17,7 +17,7 @@ from detector.evaluation.average import (
     ELEVEN_POINTS,
     average_precisions,
 )
-from detector.evaluation.bootstrap import _weights, bootstrap, compare
+from detector.evaluation.bootstrap import bootstrap, compare, image_weights
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.matching import match
 from detector.experiments.oracles import perfect_classifier, perfect_proposals, perfect_suppression
@@ -147,7 +147,7 @@ def test_the_interval_is_that_of_plain_resampling(measure: str) -> None:
     truth, table = random_case(0)
     interval = bootstrap(truth, match(truth, table, "voc"), table, points=POINTS[measure], resamples=40, seed=3)
     means = []
-    for weights in _weights(len(truth), 40, 3)[1:]:
+    for weights in image_weights(len(truth), 40, 3)[1:]:
         drawn = np.repeat(np.arange(len(truth)), weights)
         images, rows = [], []
         for place, image in enumerate(drawn.tolist()):

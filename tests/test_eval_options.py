@@ -23,7 +23,7 @@ from detector.evaluation.truth_files import listed_part, read_coco_truth, read_t
 from detector.evaluation.truth_paths import open_truth
 from detector.experiments.evaluation_run import EvaluationConfig, analyse, detector_warnings
 from detector.experiments.stages import FOUND, Fate
-from detector.report.text import write_report
+from detector.report.plain import write_report
 
 Main = Callable[[list[str]], int]
 
@@ -244,13 +244,15 @@ def test_an_evaluation_is_not_written_into(monkeypatch: pytest.MonkeyPatch) -> N
 def test_differences_of_classes_have_their_names(tmp_path: Path, protocol: Protocol) -> None:
     truth = ilsvrc_truth()
     config = EvaluationConfig(protocol=protocol, resamples=10)
-    report = analyse(config, truth, table_of(truth, [0, 3, 1]), other=table_of(truth, [0, 1, 4, 5]), other_name="o")
-    write_report(tmp_path / "report.json", report)
+    mine, others = table_of(truth, [0, 3, 1]), table_of(truth, [0, 1, 4, 5])
+    report = analyse(config, truth, mine, others={"mine": mine, "others": others})
+    write_report(tmp_path / "report.json", truth, report)
     content = json.loads((tmp_path / "report.json").read_text())
-    differences = {key: value for key, value in content["comparison"]["by_class"].items() if value is not None}
+    (pair,) = content["comparison"]["pairs"]
+    differences = {key: one["value"] for key, one in pair["by_class"].items() if one is not None}
     keys = ["n02672831", "n02691156", "n02219486"] if protocol is Protocol.ilsvrc else ["accordion", "airplane", "ant"]
     assert differences == pytest.approx(dict(zip(keys, [-0.5, 0.5, 0.5], strict=True)), abs=0.06)
-    assert content["comparison"]["by_class"].keys() == content["ap"].keys()
+    assert pair["by_class"].keys() == content["ap"].keys()
 
 
 def test_blacklisted_objects_have_no_fate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

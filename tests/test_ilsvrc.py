@@ -1,23 +1,22 @@
-"""ILSVRC's and VOC's scoring against slow transcriptions of their rules, on hundreds of random cases and on files."""
+"""ILSVRC's scoring by hand and on the devkit's files; on random cases: test_parity.py."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from other_evaluators import ap_of, slow_ilsvrc
 
 from detector.data.ground_truth import DataError
 from detector.data.ilsvrc import det_classes, rcnn_split, read_blacklist
-from detector.evaluation import evaluate_coco, evaluate_ilsvrc, evaluate_voc, read_results, write_ilsvrc, write_voc
-from detector.evaluation.average import COCO_POINTS, average_precisions
+from detector.evaluation import evaluate_ilsvrc, read_results, write_ilsvrc, write_voc
 from detector.evaluation.matching import match, relaxed_thresholds
 from detector.evaluation.results import DetectionTable
-from detector.evaluation.truth import ILSVRC, VOC, Truth
+from detector.evaluation.truth import ILSVRC, Truth
 from detector.evaluation.truth_files import read_ilsvrc_truth
 
 Main = Callable[[list[str]], int]
@@ -99,160 +98,6 @@ def random_case(seed: int, convention: Any = ILSVRC) -> tuple[Truth, DetectionTa
     return truth, table
 
 
-def overlap_of(first: list[float], second: list[float]) -> float:
-    """Inclusive pixels."""
-    width = min(first[2], second[2]) - max(first[0], second[0]) + 1
-    height = min(first[3], second[3]) - max(first[1], second[1]) + 1
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (first, second)]
-    return width * height / (sum(areas) - width * height)
-
-
-def area_under(recalls: list[float], precisions: list[float]) -> float:
-    recalls, precisions = [0, *recalls, 1], [0, *precisions, 0]
-    for place in range(len(precisions) - 2, -1, -1):
-        precisions[place] = max(precisions[place], precisions[place + 1])
-    return sum((recalls[k] - recalls[k - 1]) * precisions[k] for k in range(1, len(recalls)))
-
-
-def slow_ilsvrc(truth: Truth, table: DetectionTable, label: int, *, relaxed: bool) -> float | None:
-    """Image by image, in the order of their numbers, one detection and one object at a time."""
-    positives = 0
-    outcome: list[tuple[float, bool]] = []
-    by_number = sorted(range(len(truth)), key=lambda index: truth.numbers[index])  # type: ignore[index]
-    for image in by_number:
-        objects = [
-            truth.boxes[row].tolist()
-            for row in range(len(truth.boxes))
-            if truth.image_index[row] == image and truth.labels[row] == label
-        ]
-        if (image, label) in truth.blacklist:
-            continue
-        positives += len(objects)
-        rows = [row for row in range(len(table)) if table.image_index[row] == image and table.labels[row] == label]
-        taken = [False] * len(objects)
-        for row in sorted(rows, key=lambda row: -table.scores[row]):
-            best, best_overlap = -1, -1.0
-            for place, (x1, y1, x2, y2) in enumerate(objects):
-                width, height = x2 - x1 + 1, y2 - y1 + 1
-                threshold = min(0.5, width * height / ((width + 10) * (height + 10))) if relaxed else 0.5
-                overlap = overlap_of(table.boxes[row].tolist(), objects[place])
-                if not taken[place] and overlap >= threshold and overlap > best_overlap:
-                    best, best_overlap = place, overlap
-            if best >= 0:
-                taken[best] = True
-            outcome.append((table.scores[row], best >= 0))
-    if positives == 0:
-        return None
-    hits = [hit for _, hit in sorted(outcome, key=lambda item: -item[0])]
-    recalls = [sum(hits[: count + 1]) / positives for count in range(len(hits))]
-    precisions = [sum(hits[: count + 1]) / (count + 1) for count in range(len(hits))]
-    return area_under(recalls, precisions)
-
-
-def slow_voc(truth: Truth, table: DetectionTable, label: int, *, eleven: bool) -> float | None:
-    """Detections of all images by score, each held against the object that it overlaps most."""
-    mine = [row for row in range(len(truth.boxes)) if truth.labels[row] == label]
-    positives = sum(not truth.difficult[row] for row in mine)
-    if positives == 0:
-        return None
-    taken: set[int] = set()
-    hits = []
-    rows = [row for row in range(len(table)) if table.labels[row] == label]
-    for row in sorted(rows, key=lambda row: -table.scores[row]):
-        best, best_overlap = -1, 0.0
-        for place in mine:
-            if truth.image_index[place] == table.image_index[row]:
-                overlap = overlap_of(table.boxes[row].tolist(), truth.boxes[place].tolist())
-                if overlap > best_overlap:
-                    best, best_overlap = place, overlap
-        if best < 0 or best_overlap < 0.5:
-            hits.append(False)
-        elif not truth.difficult[best]:
-            hits.append(best not in taken)
-            taken.add(best)
-    recalls = [sum(hits[: count + 1]) / positives for count in range(len(hits))]
-    precisions = [sum(hits[: count + 1]) / (count + 1) for count in range(len(hits))]
-    if not eleven:
-        return area_under(recalls, precisions)
-    reached = [
-        max([p for r, p in zip(recalls, precisions, strict=True) if r >= point / 10 - 1e-9], default=0)
-        for point in range(11)
-    ]
-    return sum(reached) / 11
-
-
-def test_random_cases_by_ilsvrcs_rules() -> None:
-    compared = 0
-    for seed in range(300):
-        truth, table = random_case(seed)
-        if not (~truth.is_blacklisted(truth.image_index, truth.labels)).any():
-            continue
-        evaluation = evaluate_ilsvrc(truth, table)
-        assert evaluation.plain_ap is not None
-        for label, wnid in enumerate(truth.classes.wnids):
-            for relaxed, found in ((True, evaluation.ap[str(wnid)]), (False, evaluation.plain_ap[str(wnid)])):
-                expected = slow_ilsvrc(truth, table, label, relaxed=relaxed)
-                assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), (seed, label)
-                compared += expected is not None
-    assert compared > 1200
-
-
-def test_random_cases_by_vocs_rules() -> None:
-    compared = 0
-    for seed in range(300):
-        truth, table = random_case(seed, VOC)
-        if truth.difficult.all():
-            continue
-        for eleven in (False, True):
-            evaluation = evaluate_voc(truth, table, eleven_point=eleven)
-            for label, name in enumerate(truth.classes.names):
-                expected = slow_voc(truth, table, label, eleven=eleven)
-                found = evaluation.ap[name]
-                assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), (seed, label)
-                compared += expected is not None
-    assert compared > 1200
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_our_matching_by_cocos_rules_is_cocos(seed: int) -> None:
-    """The interval of mean AP rests on it; the number itself is pycocotools' own. Crowds and difficult boxes too."""
-    truth, table = random_case(seed, VOC)
-    crowd = (np.random.default_rng(seed).random(len(truth.boxes)) < 0.15) & ~truth.difficult
-    truth = make_truth(
-        list(zip(truth.image_index.tolist(), truth.labels.tolist(), truth.boxes.tolist(), strict=True)),
-        len(truth),
-        convention=VOC,
-        difficult=truth.difficult.tolist(),
-        crowd=crowd.tolist(),
-    )
-    if truth.ignored.all():
-        return
-    boxes = table.boxes.copy()
-    turned = np.random.default_rng(seed).random((len(table), 2)) < 0.1
-    for side in (0, 1):  # ends before it begins, in one direction or both
-        boxes[turned[:, side], side], boxes[turned[:, side], side + 2] = (
-            table.boxes[turned[:, side], side + 2] + 2,
-            table.boxes[turned[:, side], side],
-        )
-    table = replace(table, boxes=boxes)
-    official = evaluate_coco(truth, table)
-    ours = average_precisions(match(truth, table, "coco"), table, COCO_POINTS)
-    for name, value in zip(official.ap.values(), ours, strict=True):
-        assert value == (None if name is None else pytest.approx(name, abs=1e-12))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_hotcoco_has_the_same_digits(seed: int) -> None:
-    pytest.importorskip("hotcoco", reason="hotcoco is not installed")
-    truth, table = random_case(seed, VOC)
-    reference, fast = evaluate_coco(truth, table), evaluate_coco(truth, table, backend="hotcoco")
-    assert fast.ap == {name: None if v is None else pytest.approx(v, abs=1e-12) for name, v in reference.ap.items()}
-    for name, value in reference.summary.items():
-        assert fast.summary[name] == (None if value is None else pytest.approx(value, abs=1e-12))
-
-
 @pytest.mark.parametrize(("side", "threshold"), [(10, 0.25), (20, 0.4444), (24, 0.4983), (25, 0.5102), (100, 0.8264)])
 def test_thresholds(side: int, threshold: float) -> None:
     box = np.array([[5.0, 7, 5 + side - 1, 7 + side - 1]])
@@ -326,9 +171,9 @@ def test_the_command_on_the_devkits_files(seed: int, tool: Callable[[str], Main]
     assert len(content["ap"]) == 200
     known = []
     for label, wnid in enumerate(truth.classes.wnids):
-        expected = slow_ilsvrc(truth, table, label, relaxed=True)
+        expected = ap_of(slow_ilsvrc(truth, table, label, relaxed=True))
         assert content["ap"][wnid] == (None if expected is None else pytest.approx(expected, abs=1e-9))
-        plain = slow_ilsvrc(truth, table, label, relaxed=False)
+        plain = ap_of(slow_ilsvrc(truth, table, label, relaxed=False))
         assert content["plain_ap"][wnid] == (None if plain is None else pytest.approx(plain, abs=1e-9))
         known += [] if expected is None else [expected]
     assert content["mean_ap"] == pytest.approx(np.mean(known), abs=1e-9)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from other_evaluators import ap_of, devkit_overlap
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -67,25 +67,6 @@ def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def devkit_overlap(bb: NDArray[np.float64], bbgt: NDArray[np.float64]) -> float:
-    """The lines of eval_detection.m and VOCevaldet.m; 0 where they compute nothing."""
-    bi = [max(bb[0], bbgt[0]), max(bb[1], bbgt[1]), min(bb[2], bbgt[2]), min(bb[3], bbgt[3])]
-    iw, ih = bi[2] - bi[0] + 1, bi[3] - bi[1] + 1
-    if not (iw > 0 and ih > 0):
-        return 0.0
-    ua = (bb[2] - bb[0] + 1) * (bb[3] - bb[1] + 1) + (bbgt[2] - bbgt[0] + 1) * (bbgt[3] - bbgt[1] + 1) - iw * ih
-    return float(iw * ih / ua)
-
-
-def area_under(hits: list[bool], positives: int) -> float:
-    """VOCap.m of the devkits."""
-    recall = [0.0, *(np.cumsum(hits) / positives).tolist(), 1.0]
-    precision = [0.0, *(np.cumsum(hits) / np.arange(1, len(hits) + 1)).tolist(), 0.0]
-    for place in range(len(precision) - 2, -1, -1):
-        precision[place] = max(precision[place], precision[place + 1])
-    return sum((recall[k] - recall[k - 1]) * precision[k] for k in range(1, len(recall)))
-
-
 def devkit_mean_ap(folder: Path) -> float:
     """eval_detection.m, from the files, one image, one detection and one object at a time."""
     truth = read_ilsvrc_truth(folder / "xml", folder / "val.txt")
@@ -103,7 +84,7 @@ def devkit_mean_ap(folder: Path) -> float:
             for place in range(len(boxes)):
                 if labels[place] != row[1] - 1 or taken[place]:
                     continue
-                overlap = devkit_overlap(row[3:], boxes[place])
+                overlap = devkit_overlap(row[3:].tolist(), boxes[place].tolist())
                 if overlap >= threshold[place] and overlap > most:
                     best, most = place, overlap
             if best >= 0:
@@ -113,7 +94,7 @@ def devkit_mean_ap(folder: Path) -> float:
     return float(
         np.mean(
             [
-                area_under([hit for _, hit in sorted(hits[label], key=lambda item: -item[0])], int(positives[label]))
+                ap_of(([hit for _, hit in sorted(hits[label], key=lambda item: -item[0])], int(positives[label])))
                 for label in np.flatnonzero(positives).tolist()
             ]
         )

@@ -16,9 +16,18 @@ from narrow import CLASSES, picture, shared_classifier
 from detector import Detector, DetectorConfig, evaluate
 from detector.checkpoint import RegionClassifier, save_checkpoint
 from detector.data.ground_truth import ClassTable
-from detector.evaluation import DetectionTable, OperatingPoint, OperatingPoints, Truth, best_f1_points
+from detector.evaluation import (
+    DetectionTable,
+    OperatingPoint,
+    OperatingPoints,
+    ScoringConfig,
+    Truth,
+    best_f1_points,
+    read_results,
+    read_voc_truth,
+)
 from detector.evaluation.matching import HIT, IGNORED, match
-from detector.evaluation.operating_points import ENOUGH, FEW, SHOWN, best_f1_point, shown_scores
+from detector.evaluation.operating_points import ENOUGH, FEW, SHOWN, best_f1, score_curve, shortfalls, shown_scores
 from detector.evaluation.truth import HALF_OPEN
 from detector.model_files import SHIPPED
 from detector.operating_points import (
@@ -28,7 +37,8 @@ from detector.operating_points import (
     write_points,
 )
 from detector.regions.maps import SharedConfig
-from detector.report.text import Report, format_report
+from detector.report.contents import Report
+from detector.report.text import format_report
 from detector.settings import CascadeConfig, SuppressionConfig
 from detector.suppression import suppress
 from proposals.settings import ProposalConfig
@@ -128,15 +138,13 @@ def test_ignored_detections_change_nothing() -> None:
         ([0.9, 0.8, 0.7], [0, 1, 1], 2, (0.7, 2 / 3, 1.0)),  # an envelope would have precision 2/3 at recall 1/2 too
         ([0.4], [1], 1, (0.4, 1.0, 1.0)),
         ([0.4], [0], 1, None),
-        ([0.4], [0], 0, None),
         ([], [], 3, None),
-        ([], [], 0, None),
     ],
 )
 def test_worked_cases(
     scores: list[float], hits: list[int], positives: int, expected: tuple[float, float, float] | None
 ) -> None:
-    point = best_f1_point(np.array(scores), np.array(hits, np.bool_), positives)
+    point = best_f1(score_curve(np.array(scores), np.array(hits, np.bool_), positives))
     assert (point and (point.score, point.precision, point.recall)) == expected
 
 
@@ -170,7 +178,7 @@ def test_an_evaluation_has_them(protocol: str) -> None:
     (missed,) = [line.split() for line in text.splitlines() if line.startswith(list(result.ap)[3])]
     assert missed[-2:] == ["-", "-"]
     assert points.pooled is not None
-    assert f"by one threshold: {points.pooled.f1:.4f} from score {points.pooled.score:.4f}" in text
+    assert f"Threshold: {points.pooled.score:.4f} for all classes (F1 {points.pooled.f1:.4f}, " in text
 
 
 # ---- suppression and detections
@@ -422,6 +430,101 @@ def test_an_evaluation_keeps_all_and_writes_them(
         assert record["min_scores"] == {key: round(score, 6) for key, score in expected.items()}
         assert all(one["score"] >= record["min_scores"][one["label"]] for one in record["detections"])
         assert record["detections"]
+
+
+def test_an_evaluation_chooses_them_for_a_precision_or_a_recall(
+    tool: Callable[[str], Main],
+    shapes: Path,
+    config: DetectorConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The way of a user, on one run: the scores that detect shows from are those that reach the goal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detector.evaluation.operating_points.FEW", 1)
+    monkeypatch.setattr("detector.evaluation.operating_points.ENOUGH", 1)
+    detector = ["models=[net.safetensors]", "suppression.min_score=null", "suppression.soft_sigma=0.3"]
+    detector += ["proposals={width: 0, min_width: 8, max_boxes: 30}", "precision=float32"]
+    data = ["data.kind=voc", f"data.root={shapes}", "data.split=val", "data.classes=[square,disc]"]
+    Path("eval.yaml").write_text("name: toy\n")
+    Path("toy.yaml").write_text("models: [net.safetensors]\n")
+    command = ["--config", "eval.yaml", *data, *(f"detector.{one}" for one in detector), "--device", "cpu"]
+    file, photo = Path("runs/toy/operating_points.json"), str(shapes / "JPEGImages/val0.png")
+    assert tool("eval_map")([*command, "resamples=0"]) == 0
+    best = json.loads(file.read_text())
+    truth = read_voc_truth(shapes / "Annotations", shapes / "ImageSets/Main/val.txt", ["square", "disc"])
+    table = read_results(Path("runs/toy/detections.json"), truth).table
+    labels = {label: points for label in range(2) if (points := tried(truth, table, {label}))}
+    for goal in ("precision", "recall"):
+        # Every class and all together reach what the least of them reaches at best.
+        reached = [max(getattr(point, goal) for point in points) for points in (*labels.values(), tried(truth, table))]
+        wanted = min(one for one in reached if one > 0) * 0.9
+        assert tool("eval_map")([*command, "resamples=0", f"threshold_{goal}={wanted}"]) == 0
+        written = json.loads(file.read_text())
+        assert written["data"].endswith(f"3 images, for {goal} {wanted:g}")
+        pooled = chosen(tried(truth, table), goal, wanted)
+        for label, name in enumerate(("square", "disc")):
+            point = chosen(labels[label], goal, wanted) if label in labels else None
+            assert written["scores"][name] == (point or pooled).score  # type: ignore[union-attr]
+        assert written["scores"] != best["scores"]
+        arguments = [
+            photo,
+            "--config",
+            "toy.yaml",
+            "--output",
+            goal,
+            "--device",
+            "cpu",
+            *detector,
+            f"operating_points={file}",
+        ]
+        assert tool("detect")(arguments) == 0
+        record = json.loads(Path(goal, "val0.json").read_text())
+        assert record["min_scores"] == {key: round(score, 6) for key, score in written["scores"].items()}
+        capsys.readouterr()
+    assert tool("eval_map")([*command, "resamples=0", "threshold_precision=1"]) == 0
+    assert "no score of all classes together reaches precision 1, so there are no" in capsys.readouterr().err
+    assert not file.exists()  # that of the last goal would be taken for this one's
+
+
+def tried(truth: Truth, table: DetectionTable, labels: set[int] | None = None) -> list[OperatingPoint]:
+    """What each score of some classes is worth as a threshold, by VOC's rules, the highest first."""
+    labels = labels or {0, 1}
+    result = []
+    for score in sorted(set(table.scores[np.isin(table.labels, list(labels))].tolist()), reverse=True):
+        hits, false, objects = counted(truth, table[table.scores >= score], "voc", labels)
+        result.append(OperatingPoint(score, hits / (hits + false), hits / objects, 0.0))
+    return result
+
+
+def chosen(points: list[OperatingPoint], goal: str, wanted: float) -> OperatingPoint | None:
+    good = [point for point in points if getattr(point, goal) >= wanted]
+    best = min if goal == "precision" else max
+    return best(good, key=lambda point: point.score, default=None)
+
+
+def test_a_goal_that_is_missed_is_said() -> None:
+    point, pooled = OperatingPoint(0.3, 1.0, 1.0, 1.0), OperatingPoint(0.6, 0.5, 0.5, 0.5)
+    keys, enough = list("abc"), [ENOUGH, ENOUGH, ENOUGH - 1]
+    assert shortfalls(OperatingPoints((point, point, None), pooled), enough, keys, "recall 0.9") == []
+    (line,) = shortfalls(OperatingPoints((point, None, None), pooled), enough, keys, "recall 0.9")
+    assert line == "no score reaches recall 0.9 of b: shown from 0.6, the score of all"
+    (line,) = shortfalls(OperatingPoints((point, point, None), pooled), [FEW - 1, 0, 0], keys, "recall 0.9")
+    assert line == f"{FEW - 1} objects are too few to choose for recall 0.9: every class is shown from 0.5"
+    (line,) = shortfalls(OperatingPoints((point, None, None), None), enough, keys, "precision 0.9")
+    assert line == "no score of all classes together reaches precision 0.9, so there are no operating points"
+
+
+@pytest.mark.parametrize("name", ["threshold_precision", "threshold_recall"])
+def test_a_goal_is_checked(name: str) -> None:
+    for wrong in (0.0, 1.5, -0.1):
+        with pytest.raises(ValueError, match=rf"{name} must be in \(0, 1\]"):
+            ScoringConfig(**{name: wrong})
+    assert ScoringConfig(**{name: 0.25}).threshold_goal == f"{name.removeprefix('threshold_')} 0.25"
+    assert ScoringConfig().threshold_goal == ""
+    with pytest.raises(ValueError, match="give one of them"):
+        ScoringConfig(threshold_precision=0.5, threshold_recall=0.5)
 
 
 @pytest.mark.parametrize("preset", ["fast", "default"])

@@ -12,11 +12,25 @@ from pathlib import Path
 
 from proposals.errors import UserError
 
+TABLES = {
+    "classes": b"class,name,ap,",
+    "thresholds": b"class,score,low,",
+    "errors": b"error,number,gain",
+    "causes": b"class,score,objects,",
+    "confusion": b"object,detected_as,",
+    "sizes": b"size,low_px,",
+    "slices": b"column,value,images,",
+    "calibration": b"class,low_score,",
+    "label_errors": b"kind,image,class,",
+    "comparison": b"first,second,class,",
+}
+"""Beginnings of the tables of an evaluation, by the stem of the file (detector.report.tables)."""
 BEGINNINGS: dict[str, bytes] = {
-    "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco)"',
+    "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco|all)"',
     "a page": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: mean AP ",
     "a trace": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: inside an R-CNN</title>",
     "proposal coverage": rb'\{\n  "data": .{1,300}?,\n  "images": ',
+    "a CSV table": b"|".join(TABLES.values()),
     "a checkup": rb'\{\n  "doctor": 1,',
     "a benchmark": rb'\{\n  "data": .{1,300}?,\n  "contestants": ',
     "a table": rb'\{\n  "config": \{|\d+ images, (voc|voc07|ilsvrc), IoU ',

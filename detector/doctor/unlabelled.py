@@ -11,17 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.analysis.label_errors import APART, INSIDE
 from detector.data.ground_truth import ClassTable, DataError, Record, listed
 from detector.doctor.findings import Finding, at, finding
 from detector.pipeline import Detector
 from detector.progress import progress
-from proposals.boxes import area, intersection, iou
+from proposals.boxes import inside, iou
 
 CONFIDENT = 0.8  # score
-APART = 0.1
-"""IoU with every label below which a detection is of no labelled object."""
-INSIDE = 0.5
-"""Share of a detection inside a label from which it is a part of that object, such as a face."""
 
 
 def open_detector(name: str) -> Detector:
@@ -65,8 +62,7 @@ def find_unlabelled(
             continue
         known = np.asarray(record.boxes, np.float64)
         apart = (iou(boxes, known) < APART).all(axis=1)
-        inside = intersection(boxes, known) / np.maximum(area(boxes), 1)[:, None]
-        free = apart & ~(inside >= INSIDE).any(axis=1)
+        free = apart & ~(inside(boxes, known) >= INSIDE).any(axis=1)
         for index in np.flatnonzero(free).tolist():
             label = int(labels[some.labels[index]])
             if label >= 0:

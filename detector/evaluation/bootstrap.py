@@ -95,9 +95,9 @@ def bootstrap(
     Raises:
         ValueError: fewer than one resample.
     """
-    weights = _weights(len(truth), resamples, seed)
+    weights = image_weights(len(truth), resamples, seed)
     value, means, _ = _mean_ap(truth, matches, detections, points, weights, classes)
-    return _interval(value, means)
+    return mean_interval(value, means)
 
 
 def compare(
@@ -110,23 +110,21 @@ def compare(
     classes: Sequence[int] | None = None,
 ) -> Comparison:
     """Compare two tables, each given with its matches, on the same resamples of the images; see bootstrap."""
-    weights = _weights(len(truth), resamples, seed)
+    weights = image_weights(len(truth), resamples, seed)
     (first, means, ap), (second, other_means, other_ap) = (
         _mean_ap(truth, *table, points, weights, classes) for table in tables
     )
     differences = other_means - means
-    around = np.abs(differences - np.nanmean(differences))
-    as_large = float((around >= abs(second - first) - 1e-12).mean())
     return Comparison(
-        first=_interval(first, means),
-        second=_interval(second, other_means),
-        difference=_difference_interval(second - first, differences),
-        p_value=max(as_large, 1 / resamples),
+        first=mean_interval(first, means),
+        second=mean_interval(second, other_means),
+        difference=difference_interval(second - first, differences),
+        p_value=p_value(second - first, differences),
         by_class=[None if np.isnan(value) else value for value in (other_ap - ap).tolist()],
     )
 
 
-def _weights(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
+def image_weights(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
     """Draw how often each resample contains each image, [1 + resamples, images]; the first row is the images once."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, not {resamples}")
@@ -137,20 +135,34 @@ def _weights(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
     return weights
 
 
-def _interval(value: float, means: Floats) -> Interval:
+def mean_interval(value: float, means: Floats) -> Interval:
     """Make the interval of a mean AP v in [0, 1] from that of 2 v - 1: atanh(2 v - 1) = log(v / (1 - v)) / 2."""
-    around = _difference_interval(2 * value - 1, 2 * means - 1)
+    around = difference_interval(2 * value - 1, 2 * means - 1)
     low, high = (around.low + 1) / 2, (around.high + 1) / 2
     return Interval(value, min(low, value), max(high, value), len(means))
 
 
-def _difference_interval(value: float, differences: Floats) -> Interval:
-    spread = float(np.nanstd(differences))
+def difference_interval(value: float, differences: Floats) -> Interval:
+    """Make the interval of a difference in [-1, 1] from that of each resample; NaN for a resample without one."""
+    known = differences[~np.isnan(differences)]
+    spread = float(known.std()) if len(known) else 0.0
     if not -1 < value < 1 or not spread > 0:
         return Interval(value, value, value, len(differences))
     reach = NORMAL_95 * spread / (1 - value**2)
     low, high = math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
     return Interval(value, min(low, value), max(high, value), len(differences))
+
+
+def p_value(value: float, differences: Floats) -> float:
+    """Compute the two-sided p-value of a difference from that of each resample, at least 1 / resamples.
+
+    Resamples without a difference, NaN, are left out; without any other the p-value is 1.
+    """
+    known = differences[~np.isnan(differences)]
+    if not len(known):
+        return 1.0
+    around = np.abs(known - known.mean())
+    return max(float((around >= abs(value) - 1e-12).mean()), 1 / len(differences))
 
 
 def _mean_ap(
@@ -162,14 +174,20 @@ def _mean_ap(
     classes: Sequence[int] | None,
 ) -> tuple[float, Floats, Floats]:
     """Compute the mean AP of the images themselves, of each resample, and the AP of each class; NaN without objects."""
-    by_class = _class_ap(truth, matches, detections, points, weights)
+    by_class = resampled_ap(truth, matches, detections, points, weights)
     ap = by_class if classes is None else by_class[:, list(classes)]
-    known = (~np.isnan(ap)).sum(axis=1)
-    means = np.divide(np.nansum(ap, axis=1), known, out=np.full(len(ap), np.nan), where=known > 0)
+    means = mean_over_classes(ap)
     return float(means[0]), means[1:], by_class[0]
 
 
-def _class_ap(
+def mean_over_classes(ap: Floats) -> Floats:
+    """Average the AP of each resample over its classes with objects, [resamples, K] -> [resamples]; NaN without any."""
+    known = (~np.isnan(ap)).sum(axis=1)
+    means: Floats = np.divide(np.nansum(ap, axis=1), known, out=np.full(len(ap), np.nan), where=known > 0)
+    return means
+
+
+def resampled_ap(
     truth: Truth, matches: Matches, detections: DetectionTable, points: Floats, weights: NDArray[np.int32]
 ) -> Floats:
     """Compute AP by resample and class, [resamples, K]; NaN where a resample has no object of the class."""
@@ -180,6 +198,21 @@ def _class_ap(
     with ThreadPoolExecutor(threads) as executor:
         parts = executor.map(partial(_weighted_ap, *ranked, *objects, points), np.array_split(weights, threads))
         return np.concatenate(list(parts))
+
+
+def resampled_recall(truth: Truth, matches: Matches, weights: NDArray[np.int32]) -> Floats:
+    """Compute the share of objects found by resample and class, [resamples, K]; NaN without objects of the class."""
+    classes = len(matches.positives)
+    counted = np.flatnonzero(matches.counted)
+    found = matches.objects[matches.status == HIT]
+    result = np.full((len(weights), classes), np.nan)
+    for row, weight in zip(result, weights, strict=True):
+        objects, hits = (
+            np.bincount(truth.labels[some], weights=weight[truth.image_index[some]], minlength=classes)
+            for some in (counted, found)
+        )
+        np.divide(hits, objects, out=row, where=objects > 0)
+    return result
 
 
 @compiled()

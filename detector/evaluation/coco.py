@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from detector.evaluation.matching import match
 from detector.evaluation.operating_points import best_f1_points
-from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of, image_ranks, signed_areas
+from detector.evaluation.outcome import Evaluation, evaluation_of
+from detector.evaluation.results import DetectionTable, MissingPackageError, image_ranks, signed_areas
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
 from proposals.boxes import Boxes, to_xywh
 from proposals.errors import UserError
@@ -37,10 +38,6 @@ BACKENDS = ("pycocotools", "hotcoco")
 """The reference, and a faster implementation in Rust with the same digits (pip install hotcoco)."""
 
 
-class BackendError(UserError, ImportError):
-    """A backend is not installed; the message says how to install it."""
-
-
 def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "pycocotools") -> Evaluation:
     """Compute AP50 of every class and COCO's twelve numbers from the 100 best detections per image and class.
 
@@ -51,7 +48,7 @@ def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "p
 
     Raises:
         ResultsError: there is no ground truth at all.
-        BackendError: the backend is not installed.
+        MissingPackageError: the backend is not installed.
         ValueError: the table was made for another split, or no such backend.
     """
     if backend not in BACKENDS:
@@ -72,9 +69,7 @@ def evaluate_coco(truth: Truth, detections: DetectionTable, *, backend: str = "p
     summary = {name: value if value >= 0 else None for name, value in stats}
     matches = match(truth, detections, "coco", 0.5)
     points = best_f1_points(matches, detections)
-    return evaluation_of(
-        "coco", 0.5, truth, detections, ap=ap, objects=matches.positives, points=points, summary=summary
-    )
+    return evaluation_of("coco", 0.5, truth, detections, ap=ap, points=points, matches=matches, summary=summary)
 
 
 def classes_of(name: str) -> tuple[Any, Any]:
@@ -83,7 +78,7 @@ def classes_of(name: str) -> tuple[Any, Any]:
         try:
             import hotcoco
         except ImportError as error:
-            raise BackendError(f"backend hotcoco is not installed ({error}): pip install hotcoco") from error
+            raise MissingPackageError(f"backend hotcoco is not installed ({error}): pip install hotcoco") from error
         return hotcoco.COCO, hotcoco.COCOeval
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

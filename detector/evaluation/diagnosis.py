@@ -72,21 +72,10 @@ def diagnose(
     """
     found = np.zeros(len(truth.boxes), np.bool_)
     found[matches.objects[matches.status == HIT]] = True
-    own, own_iou, other, other_iou = nearest_objects(truth, detections, matches.counted)
-    twin, twin_iou, _, _ = nearest_objects(truth, detections, found)
+    nearest = nearest_objects(truth, detections, matches.counted)
+    own, own_iou, other, other_iou = nearest
+    kinds = _kinds(truth, detections, matches, found, nearest)
     threshold = np.append(matches.thresholds, np.inf)  # infinite for "no object", -1
-
-    left = matches.status == MISS
-    kinds: dict[str, NDArray[np.bool_]] = {}
-    for kind, holds in (
-        ("localisation", (own_iou >= BACKGROUND_IOU) & (own_iou <= threshold[own])),
-        ("classification", other_iou >= threshold[other]),
-        ("duplicate", twin_iou >= threshold[twin]),
-        ("background", np.maximum(own_iou, other_iou) <= BACKGROUND_IOU),
-        ("both", np.ones(len(detections), np.bool_)),
-    ):
-        kinds[kind] = left & holds
-        left = left & ~holds
 
     fixable = kinds["localisation"] | kinds["classification"]
     target = np.where(kinds["localisation"], own, other)
@@ -114,6 +103,43 @@ def diagnose(
     return Diagnosis(
         {kind: counts[kind] for kind in ERRORS}, {kind: max(gains[kind], 0.0) for kind in ERRORS}, confused, score
     )
+
+
+def error_kinds(truth: Truth, detections: DetectionTable, matches: Matches) -> dict[str, NDArray[np.bool_]]:
+    """Tell the type of each false positive: [D] masks of the detections, keyed by the types of ERRORS but `missed`.
+
+    Args:
+        truth: The objects.
+        detections: The D detections.
+        matches: Their matches, by any protocol.
+    """
+    found = np.zeros(len(truth.boxes), np.bool_)
+    found[matches.objects[matches.status == HIT]] = True
+    return _kinds(truth, detections, matches, found, nearest_objects(truth, detections, matches.counted))
+
+
+def _kinds(
+    truth: Truth,
+    detections: DetectionTable,
+    matches: Matches,
+    found: NDArray[np.bool_],
+    nearest: tuple[NDArray[np.int64], Floats, NDArray[np.int64], Floats],
+) -> dict[str, NDArray[np.bool_]]:
+    own, own_iou, other, other_iou = nearest
+    twin, twin_iou, _, _ = nearest_objects(truth, detections, found)
+    threshold = np.append(matches.thresholds, np.inf)  # infinite for "no object", -1
+    left = matches.status == MISS
+    kinds: dict[str, NDArray[np.bool_]] = {}
+    for kind, holds in (
+        ("localisation", (own_iou >= BACKGROUND_IOU) & (own_iou <= threshold[own])),
+        ("classification", other_iou >= threshold[other]),
+        ("duplicate", twin_iou >= threshold[twin]),
+        ("background", np.maximum(own_iou, other_iou) <= BACKGROUND_IOU),
+        ("both", np.ones(len(detections), np.bool_)),
+    ):
+        kinds[kind] = left & holds
+        left = left & ~holds
+    return kinds
 
 
 def _mean_without(

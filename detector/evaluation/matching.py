@@ -15,12 +15,16 @@ I images, M objects, D detections, K classes.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.cores import usable_cores
+from detector.evaluation.ordering import best_first, grouped
 from detector.evaluation.results import DetectionTable, image_ranks, signed_areas
 from detector.evaluation.truth import Truth
 from proposals.compiling import compiled
@@ -32,6 +36,7 @@ RULES = {"ilsvrc": 0, "voc": 1, "coco": 2}
 PIXEL_TOLERANCE = 10  # ILSVRC's
 COCO_LIMIT = 100  # detections per image and class
 COCO_AREAS = (0.0, 1e5**2)  # px²
+PER_THREAD = 50_000  # detections, below which a thread costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,13 @@ class Matches:
 
 
 def match(
-    truth: Truth, detections: DetectionTable, protocol: str, min_iou: float = 0.5, *, relaxed: bool = True
+    truth: Truth,
+    detections: DetectionTable,
+    protocol: str,
+    min_iou: float = 0.5,
+    *,
+    relaxed: bool = True,
+    areas: tuple[float, float] | None = None,
 ) -> Matches:
     """Match detections to objects.
 
@@ -67,6 +78,8 @@ def match(
         min_iou: IoU from which an object is found, in (0, 1].
         relaxed: Whether ilsvrc lowers the threshold of an object of w x h px to w * h / ((w + 10) * (h + 10)) where
             that is less than min_iou.
+        areas: Least and greatest area, px², of the objects to find, both included. Other objects are ignored, and false
+            positives of another area. None for all; in coco for COCO_AREAS.
 
     Raises:
         ValueError: min_iou is out of range, or the table was made for another split.
@@ -84,28 +97,40 @@ def match(
 
     # The order of the images decides between equal scores: by number in ILSVRC, by id in pycocotools.
     if protocol == "voc":
-        order = np.argsort(-found.scores, kind="stable")
+        order = best_first(found.scores)
     else:
         ranks = image_ranks(truth) if protocol == "coco" else truth.numbers
-        by_image = np.argsort(found.image_index if ranks is None else ranks[found.image_index], kind="stable")
-        order = by_image[np.argsort(-found.scores[by_image], kind="stable")]
+        keys = found.image_index if ranks is None else np.unique(ranks, return_inverse=True)[1][found.image_index]
+        by_image, _ = grouped(keys, np.arange(len(found)), len(truth))
+        order = by_image[best_first(found.scores[by_image])]
     passed_over = np.zeros(len(found), np.bool_)
     counted = np.ones(len(truth.boxes), np.bool_)
     ignored = np.zeros(len(truth.boxes), np.bool_) if protocol == "ilsvrc" else truth.ignored
+    areas = COCO_AREAS if areas is None and protocol == "coco" else areas
+    if areas is not None:
+        ignored = ignored | _outside(truth.areas, areas)
+    crowd = truth.crowd if protocol == "coco" else np.zeros(len(truth.boxes), np.bool_)
     if truth.blacklist:
         passed_over = truth.is_blacklisted(found.image_index, found.labels)
         counted = ~truth.is_blacklisted(truth.image_index, truth.labels)
-    if protocol == "coco":
-        passed_over |= ~_best_of_each(found, order, COCO_LIMIT)
     counted &= ~ignored
+    status, objects = np.zeros(len(found), np.int8), np.full(len(found), -1, np.int64)
+    rows, found_starts = grouped(found.image_index, order, len(truth))
     starts = np.searchsorted(truth.image_index, np.arange(len(truth) + 1))
-    columns = truth.boxes, truth.labels, thresholds, ignored, truth.crowd
-    status, objects = _match(
-        (found.boxes, found.image_index, found.labels), columns, order, passed_over, starts, pixel, RULES[protocol]
+    match_images = partial(
+        _match,
+        (found.boxes, found.labels, passed_over, rows, found_starts),
+        (truth.boxes, truth.labels, thresholds, ignored, crowd, starts),
+        (status, objects, np.zeros(len(truth.boxes), np.bool_)),
+        (pixel, RULES[protocol], COCO_LIMIT if protocol == "coco" else len(found), len(truth.classes)),
     )
-    if protocol == "coco":
-        areas = signed_areas(detections)
-        status[(status == MISS) & ((areas < COCO_AREAS[0]) | (areas > COCO_AREAS[1]))] = IGNORED
+    # No image knows of another: each thread has some of them, with about as many detections as the others.
+    threads = _threads(len(found))
+    ends = np.searchsorted(found_starts, np.linspace(0, len(found), threads + 1)[1:-1]).tolist()
+    with ThreadPoolExecutor(threads) as executor:
+        list(executor.map(match_images, [0, *ends], [*ends, len(truth)]))
+    if areas is not None:
+        status[(status == MISS) & _outside(signed_areas(detections), areas)] = IGNORED
     positives = np.bincount(truth.labels[counted], minlength=len(truth.classes))
     return Matches(status, objects, order, counted, positives, thresholds)
 
@@ -139,24 +164,27 @@ def nearest_objects(
     found = detections.to(truth.convention)
     starts = np.searchsorted(truth.image_index, np.arange(len(truth) + 1))
     among = np.ones(len(truth.boxes), np.bool_) if among is None else among
-    columns, objects = (found.boxes, found.image_index, found.labels), (truth.boxes, truth.labels, among)
-    own, own_iou, other, other_iou = _nearest(columns, objects, starts, float(truth.convention.inclusive))
+    objects = truth.boxes, truth.labels, among, starts
+    pixel = float(truth.convention.inclusive)
+    threads = _threads(len(found))
+    with ThreadPoolExecutor(threads) as executor:
+        columns = (np.array_split(column, threads) for column in (found.boxes, found.image_index, found.labels))
+        parts = executor.map(partial(_nearest, objects, pixel), *columns)
+        own, own_iou, other, other_iou = (np.concatenate(column) for column in zip(*parts, strict=True))
     return own, own_iou, other, other_iou
 
 
-def _best_of_each(found: DetectionTable, order: NDArray[np.int64], limit: int) -> NDArray[np.bool_]:
-    """Tell which detections are among the `limit` best of their image and class, [D]."""
-    group = found.image_index[order] * (int(found.labels.max(initial=0)) + 1) + found.labels[order]
-    by_group = np.argsort(group, kind="stable")
-    ordered = group[by_group]
-    first = np.searchsorted(ordered, ordered, side="left")
-    best = np.zeros(len(found), np.bool_)
-    best[order[by_group]] = np.arange(len(ordered)) - first < limit
-    return best
+def _threads(detections: int) -> int:
+    return min(usable_cores(), 1 + detections // PER_THREAD)
+
+
+def _outside(values: NDArray[np.float64], limits: tuple[float, float]) -> NDArray[np.bool_]:
+    low, high = limits
+    return np.asarray((values < low) | (values > high))
 
 
 @compiled()
-def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
+def iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: bool) -> float:
     """Compute IoU to the devkits' last bit, or, with of_detection, the share of the detection inside the object."""
     width = min(boxes[d, 2], objects[k, 2]) - max(boxes[d, 0], objects[k, 0]) + pixel
     height = min(boxes[d, 3], objects[k, 3]) - max(boxes[d, 1], objects[k, 1]) + pixel
@@ -173,53 +201,56 @@ def _iou(boxes: Any, d: int, objects: Any, k: int, pixel: float, of_detection: b
 
 
 @compiled()
-def _match(found: Any, objects: Any, order: Any, passed_over: Any, starts: Any, pixel: float, rule: int) -> Any:
-    boxes, images, labels = found
-    object_boxes, object_labels, thresholds, ignored, crowd = objects
-    status = np.zeros(len(order), np.int8)
-    matched = np.full(len(order), -1, np.int64)
-    taken = np.zeros(len(object_boxes), np.bool_)
-    for d in order:
-        if passed_over[d]:
-            status[d] = -1
-            continue
-        best, best_iou, best_ignored, best_ignored_iou = -1, -1.0, -1, -1.0
-        for k in range(starts[images[d]], starts[images[d] + 1]):
-            if object_labels[k] != labels[d]:
+def _match(found: Any, objects: Any, result: Any, rules: Any, first_image: int, last_image: int) -> None:
+    boxes, labels, passed_over, rows, found_starts = found
+    object_boxes, object_labels, thresholds, ignored, crowd, starts = objects
+    status, matched, taken = result
+    pixel, rule, limit, classes = rules
+    seen = np.zeros(classes, np.int64)
+    for image in range(first_image, last_image):
+        own = rows[found_starts[image] : found_starts[image + 1]]
+        for d in own:
+            seen[labels[d]] = 0
+        for d in own:
+            seen[labels[d]] += 1
+            if passed_over[d] or seen[labels[d]] > limit:
+                status[d] = -1
                 continue
-            if rule == 1:
-                overlap = _iou(boxes, d, object_boxes, k, pixel, False)
-                if overlap > best_iou:
-                    best, best_iou = k, overlap
-            elif not (taken[k] and not crowd[k]):
-                overlap = _iou(boxes, d, object_boxes, k, pixel, rule == 2 and crowd[k])
-                if overlap < thresholds[k] or overlap <= 0:
+            best, best_iou, best_ignored, best_ignored_iou = -1, -1.0, -1, -1.0
+            for k in range(starts[image], starts[image + 1]):
+                if object_labels[k] != labels[d]:
                     continue
-                if ignored[k]:
-                    if overlap >= best_ignored_iou:
-                        best_ignored, best_ignored_iou = k, overlap
-                elif overlap > best_iou or (rule == 2 and overlap == best_iou):
-                    best, best_iou = k, overlap
-        if rule == 1 and (best < 0 or best_iou < thresholds[best] or best_iou <= 0):
-            continue
-        if rule == 1 and ignored[best]:
-            best, best_ignored = -1, best
-        if best >= 0:
-            matched[d] = best
-            if not taken[best]:
-                status[d] = 1
-            taken[best] = True
-        elif best_ignored >= 0:
-            matched[d] = best_ignored
-            status[d] = -1
-            taken[best_ignored] = True
-    return status, matched
+                if rule == 1:
+                    overlap = iou(boxes, d, object_boxes, k, pixel, False)
+                    if overlap > best_iou:
+                        best, best_iou = k, overlap
+                elif not (taken[k] and not crowd[k]):
+                    overlap = iou(boxes, d, object_boxes, k, pixel, rule == 2 and crowd[k])
+                    if overlap < thresholds[k] or overlap <= 0:
+                        continue
+                    if ignored[k]:
+                        if overlap >= best_ignored_iou:
+                            best_ignored, best_ignored_iou = k, overlap
+                    elif overlap > best_iou or (rule == 2 and overlap == best_iou):
+                        best, best_iou = k, overlap
+            if rule == 1 and (best < 0 or best_iou < thresholds[best] or best_iou <= 0):
+                continue
+            if rule == 1 and ignored[best]:
+                best, best_ignored = -1, best
+            if best >= 0:
+                matched[d] = best
+                if not taken[best]:
+                    status[d] = 1
+                taken[best] = True
+            elif best_ignored >= 0:
+                matched[d] = best_ignored
+                status[d] = -1
+                taken[best_ignored] = True
 
 
 @compiled()
-def _nearest(found: Any, objects: Any, starts: Any, pixel: float) -> Any:
-    boxes, images, labels = found
-    object_boxes, object_labels, among = objects
+def _nearest(objects: Any, pixel: float, boxes: Any, images: Any, labels: Any) -> Any:
+    object_boxes, object_labels, among, starts = objects
     count = len(boxes)
     own, other = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
     own_iou, other_iou = np.zeros(count), np.zeros(count)
@@ -227,7 +258,7 @@ def _nearest(found: Any, objects: Any, starts: Any, pixel: float) -> Any:
         for k in range(starts[images[d]], starts[images[d] + 1]):
             if not among[k]:
                 continue
-            overlap = _iou(boxes, d, object_boxes, k, pixel, False)
+            overlap = iou(boxes, d, object_boxes, k, pixel, False)
             if object_labels[k] == labels[d]:
                 if overlap > own_iou[d]:
                     own[d], own_iou[d] = k, overlap

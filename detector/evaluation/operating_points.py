@@ -1,4 +1,4 @@
-"""The score from which a class's detections are best shown: the greatest F1 of its raw precision-recall curve.
+"""The score from which a class's detections are shown: by the greatest F1 of its raw curve, a precision or a recall.
 
 In: detections and their matches, by any protocol.  Out: an OperatingPoint of each class, and one of all together.
 Detections with a score of at least the point's are shown. Only a score that occurs is a threshold, and equal scores are
@@ -11,12 +11,13 @@ that do not count are left out, as in average precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.ground_truth import listed
 from detector.evaluation.average import ranked_by_class
 from detector.evaluation.matching import HIT, IGNORED, Matches
 from detector.evaluation.results import DetectionTable
@@ -48,12 +49,38 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
+class ScoreCurve:
+    """Precision, recall and F1 of N thresholds: the scores that occur, the highest first. Not interpolated.
+
+    Attributes:
+        scores: [N] the thresholds, falling and distinct.
+        precision: [N] share of the detections from there on that are right, in [0, 1].
+        recall: [N] share of the objects that they find, in [0, 1], rising.
+        f1: [N] harmonic mean of the two, in [0, 1].
+    """
+
+    scores: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def point(self, index: int) -> OperatingPoint:
+        """Return the threshold at a position, with what it is worth."""
+        columns = (self.scores, self.precision, self.recall, self.f1)
+        return OperatingPoint(*(float(column[index]) for column in columns))
+
+
+@dataclass(frozen=True)
 class OperatingPoints:
     """The operating points of a table of detections.
 
     Attributes:
-        by_class: Of each of K classes; None for a class without objects, without detections or without a hit.
-        pooled: Of all detections of classes with objects, by one threshold; None without a hit.
+        by_class: Of each of K classes; None for a class without objects, without detections or without a hit, or that
+            misses the wanted precision or recall.
+        pooled: Of all detections of classes with objects, by one threshold; None without a hit, or where they miss it.
     """
 
     by_class: tuple[OperatingPoint | None, ...]
@@ -67,42 +94,106 @@ def best_f1_points(matches: Matches, detections: DetectionTable) -> OperatingPoi
         matches: Matches of the detections, by any protocol.
         detections: The detections.
     """
+    return wanted_points(matches, detections)
+
+
+def wanted_points(
+    matches: Matches, detections: DetectionTable, *, precision: float | None = None, recall: float | None = None
+) -> OperatingPoints:
+    """Find the threshold of each class and of all together that reaches a precision or a recall.
+
+    Args:
+        matches: Matches of the detections, by any protocol.
+        detections: The detections.
+        precision: Precision that each class, and all together, shall have, in (0, 1].
+        recall: Recall that they shall have, in (0, 1]; without both the thresholds of the greatest F1 are found.
+
+    Returns:
+        the points; None where a class does not reach it.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if precision is not None and recall is not None:
+        raise ValueError("give a precision or a recall, not both")
+    curves = _each_curve(matches, detections)
+    *points, last = (None if curve is None else _chosen(curve, precision, recall) for curve in curves)
+    return OperatingPoints(tuple(points), last)
+
+
+def score_curves(matches: Matches, detections: DetectionTable) -> tuple[list[ScoreCurve | None], ScoreCurve | None]:
+    """Compute the curve of each of K classes and of all together; None for what has no objects.
+
+    Detections of classes without objects are in no curve.
+    """
+    *by_class, pooled = _each_curve(matches, detections)
+    return by_class, pooled
+
+
+def _each_curve(matches: Matches, detections: DetectionTable) -> Iterator[ScoreCurve | None]:
+    """Compute the curve of one class after the other, at last that of all together: they are large."""
+    rows, bounds = ranked_with_pooled(matches, detections)
+    positives = [*matches.positives.tolist(), int(matches.positives.sum())]
+    for start, end, count in zip(bounds[:-1].tolist(), bounds[1:].tolist(), positives, strict=True):
+        own = rows[start:end]
+        yield score_curve(detections.scores[own], matches.status[own] == HIT, count) if count else None
+
+
+def ranked_with_pooled(matches: Matches, detections: DetectionTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sort the detections that count by class, best first, and behind them once more those of all classes with objects.
+
+    Returns:
+        positions in the table, and [K + 2] the start of each of the K classes, of all together, and the end.
+    """
     rows, bounds = ranked_by_class(matches, detections)
-    positives = matches.positives.tolist()
-    of_class = [rows[bounds[label] : bounds[label + 1]] for label in range(len(positives))]
-    by_class = [
-        best_f1_point(detections.scores[some], matches.status[some] == HIT, count)
-        for some, count in zip(of_class, positives, strict=True)
-    ]
     counted = matches.order[matches.status[matches.order] != IGNORED]
     counted = counted[matches.positives[detections.labels[counted]] > 0]
-    pooled = best_f1_point(detections.scores[counted], matches.status[counted] == HIT, sum(positives))
-    return OperatingPoints(tuple(by_class), pooled)
+    return np.concatenate([rows, counted]), np.append(bounds, len(rows) + len(counted))
 
 
-def best_f1_point(scores: NDArray[np.float64], hits: NDArray[np.bool_], positives: int) -> OperatingPoint | None:
-    """Find the threshold with the greatest F1 of D detections, sorted best first; None without objects or hits.
+def score_curve(scores: NDArray[np.float64], hits: NDArray[np.bool_], positives: int) -> ScoreCurve:
+    """Compute the curve of D detections, sorted best first.
 
     Args:
         scores: [D], falling.
         hits: [D] True for true positives, False for false positives.
-        positives: Number of objects to find.
+        positives: Number of objects to find, at least 1.
 
-    >>> best_f1_point(np.array([0.9, 0.8, 0.8, 0.3]), np.array([True, False, True, False]), 2)
+    >>> score_curve(np.array([0.9, 0.8, 0.8, 0.3]), np.array([True, False, True, False]), 2).precision.round(2)
+    array([1.  , 0.67, 0.5 ])
+    """
+    ends = run_ends(scores)  # of each run of equal scores: a threshold shows all of them
+    found, shown = np.cumsum(hits)[ends], np.flatnonzero(ends) + 1
+    return ScoreCurve(scores[ends], found / shown, found / positives, 2 * found / (shown + positives))
+
+
+def run_ends(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell of each of D sorted scores whether it is the last of its value, [D]."""
+    return np.append(scores[1:] != scores[:-1], True)[: len(scores)]
+
+
+def best_f1(curve: ScoreCurve) -> OperatingPoint | None:
+    """Find the threshold with the greatest F1, the highest of equals; None without a hit.
+
+    >>> best_f1(score_curve(np.array([0.9, 0.8, 0.8, 0.3]), np.array([True, False, True, False]), 2))
     OperatingPoint(score=0.8, precision=0.6666666666666666, recall=1.0, f1=0.8)
     """
-    if positives < 1 or not hits.any():
-        return None
-    last = np.append(scores[1:] != scores[:-1], True)  # of each run of equal scores: a threshold shows all of them
-    found, shown = np.cumsum(hits)[last], np.flatnonzero(last) + 1
-    f1 = 2 * found / (shown + positives)
-    best = int(f1.argmax())  # of equals the first, which has the highest score
-    return OperatingPoint(
-        float(scores[last][best]),
-        float(found[best] / shown[best]),
-        float(found[best] / positives),
-        float(f1[best]),
-    )
+    return curve.point(int(curve.f1.argmax())) if curve.f1.any() else None
+
+
+def at_precision(curve: ScoreCurve, wanted: float) -> OperatingPoint | None:
+    """Find the lowest threshold with at least the wanted precision, which has the greatest recall; None without one.
+
+    Precision does not fall steadily: a higher threshold may have less of it.
+    """
+    reached = np.flatnonzero(curve.precision >= wanted)
+    return curve.point(int(reached[-1])) if len(reached) else None
+
+
+def at_recall(curve: ScoreCurve, wanted: float) -> OperatingPoint | None:
+    """Find the highest threshold with at least the wanted recall; None without one."""
+    reached = np.flatnonzero(curve.recall >= wanted)
+    return curve.point(int(reached[0])) if len(reached) else None
 
 
 def shown_scores(points: OperatingPoints, objects: Sequence[int]) -> list[float] | None:
@@ -122,6 +213,28 @@ def shown_scores(points: OperatingPoints, objects: Sequence[int]) -> list[float]
         point.score if point and count >= ENOUGH else pooled
         for point, count in zip(points.by_class, objects, strict=True)
     ]
+
+
+def shortfalls(points: OperatingPoints, objects: Sequence[int], keys: Sequence[str], goal: str) -> list[str]:
+    """Say where points that were chosen for a goal miss it, by the rules of shown_scores; one line a reason.
+
+    Args:
+        points: The K points and the pooled one.
+        objects: [K] number of objects of each class.
+        keys: K names of the classes.
+        goal: The goal, such as "precision 0.9".
+    """
+    if points.pooled is None:
+        return [f"no score of all classes together reaches {goal}, so there are no operating points"]
+    if sum(objects) < FEW:
+        return [f"{sum(objects)} objects are too few to choose for {goal}: every class is shown from {SHOWN:g}"]
+    missing = [
+        key
+        for key, point, count in zip(keys, points.by_class, objects, strict=True)
+        if point is None and count >= ENOUGH
+    ]
+    line = f"no score reaches {goal} of {listed(missing, 5)}: shown from {points.pooled.score:.3g}, the score of all"
+    return [line] if missing else []
 
 
 def points_at(
@@ -150,3 +263,9 @@ def points_at(
             scores, found.tolist(), shown.tolist(), matches.positives.tolist(), strict=True
         )
     )
+
+
+def _chosen(curve: ScoreCurve, precision: float | None, recall: float | None) -> OperatingPoint | None:
+    if precision is not None:
+        return at_precision(curve, precision)
+    return best_f1(curve) if recall is None else at_recall(curve, recall)

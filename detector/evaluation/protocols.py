@@ -16,8 +16,10 @@ from detector.evaluation.coco import BACKENDS, evaluate_coco
 from detector.evaluation.matching import match
 from detector.evaluation.names import labels_of_groups
 from detector.evaluation.operating_points import best_f1_points
-from detector.evaluation.results import DetectionTable, Evaluation, evaluation_of
+from detector.evaluation.outcome import Evaluation, evaluation_of
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import Truth
+from proposals.errors import UserError
 
 
 class Protocol(Enum):
@@ -27,6 +29,17 @@ class Protocol(Enum):
     voc = "voc"
     voc07 = "voc07"
     coco = "coco"
+
+
+def protocol_named(name: str) -> Protocol:
+    """Find a protocol by its name.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in Protocol.__members__:
+        raise UserError(f"protocol must be one of {', '.join(Protocol.__members__)}, not {name!r}")
+    return Protocol[name]
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,9 @@ class ScoringConfig:
         resamples: Bootstrap resamples of the images for the confidence interval of mean AP. 0 disables the interval.
         score: Minimum score, in [0, 1], of the detections that are shown on images, counted as confusions between
             classes, and required for an object to count as found by the detector's stages. AP uses all scores.
+        threshold_precision: Precision, in (0, 1], that the operating points of a run shall have: the lowest score from
+            which it is reached. null leaves them at the best F1.
+        threshold_recall: Recall, in (0, 1], that they shall have instead: the highest score from which it is reached.
     """
 
     protocol: Protocol = Protocol.voc
@@ -55,6 +71,8 @@ class ScoringConfig:
     backend: str = "pycocotools"
     resamples: int = 1000
     score: float = 0.5
+    threshold_precision: float | None = None
+    threshold_recall: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.min_iou <= 1:
@@ -65,12 +83,24 @@ class ScoringConfig:
             raise ValueError(f"resamples must not be negative, but is {self.resamples}")
         if not 0 <= self.score <= 1:
             raise ValueError(f"score must be in [0, 1], not {self.score}")
+        for name in ("threshold_precision", "threshold_recall"):
+            wanted = getattr(self, name)
+            if wanted is not None and not 0 < wanted <= 1:
+                raise ValueError(f"{name} must be in (0, 1], not {wanted}")
+        if self.threshold_precision is not None and self.threshold_recall is not None:
+            raise ValueError("threshold_precision and threshold_recall choose the same scores; give one of them")
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
         if self.backend != BACKENDS[0] and self.protocol is not Protocol.coco:
             raise ValueError(f"backend={self.backend} is for protocol coco; leave it out with {self.protocol.value}")
         if self.blacklist and self.protocol is not Protocol.ilsvrc:
             raise ValueError(f"blacklist is for protocol ilsvrc; leave it out with {self.protocol.value}")
+
+    @property
+    def threshold_goal(self) -> str:
+        """What operating points are chosen for, such as "precision 0.9"; "" for the best F1."""
+        goals = {"precision": self.threshold_precision, "recall": self.threshold_recall}
+        return next((f"{name} {value:g}" for name, value in goals.items() if value is not None), "")
 
 
 RULES: dict[Protocol, tuple[str, Floats]] = {
@@ -87,7 +117,7 @@ def evaluate_table(truth: Truth, table: DetectionTable, config: ScoringConfig) -
 
     Raises:
         ResultsError: a group names a class that the truth does not have, or there is no ground truth at all.
-        BackendError: the backend is not installed.
+        MissingPackageError: the backend is not installed.
         ValueError: the table was made for another split.
     """
     groups = labels_of_groups(config.groups, truth)
@@ -127,7 +157,7 @@ def evaluate_voc(
     ap = average_precisions(matches, detections, ELEVEN_POINTS if eleven_point else AREA)
     protocol = "voc07" if eleven_point else "voc"
     points = best_f1_points(matches, detections)
-    return evaluation_of(protocol, min_iou, truth, detections, ap=ap, objects=matches.positives, points=points)
+    return evaluation_of(protocol, min_iou, truth, detections, ap=ap, points=points, matches=matches)
 
 
 def evaluate_ilsvrc(truth: Truth, detections: DetectionTable, *, min_iou: float = 0.5) -> Evaluation:
@@ -160,8 +190,8 @@ def evaluate_ilsvrc(truth: Truth, detections: DetectionTable, *, min_iou: float 
         truth,
         detections,
         ap=ap,
-        objects=relaxed.positives,
         points=best_f1_points(relaxed, detections),
+        matches=relaxed,
         summary=summary,
         plain_ap=plain,
     )

@@ -1,15 +1,15 @@
-"""Detections of a whole split as one table, and the numbers that an evaluation returns.
+"""Detections of a whole split as one table.
 
 In: a detector's Detections per image (files of detections: reading.py).  Out: a DetectionTable, which every protocol
-scores, and the Evaluation that each returns.
+scores.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,13 @@ from detector.detections import Detections
 from detector.evaluation.truth import HALF_OPEN, Convention, Truth, convert
 from proposals.errors import UserError
 
-if TYPE_CHECKING:
-    from detector.evaluation.operating_points import OperatingPoint, OperatingPoints
-
 
 class ResultsError(UserError):
     """A file of detections cannot be used; each line of the message names the file, the line and the reason."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that is no dependency is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -112,91 +113,6 @@ class DetectionTable:
             raise ValueError(f"detections name class {self.labels.max()}, {truth.name} has {len(truth.classes)}")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The numbers of one protocol for one table of detections.
-
-    Attributes:
-        protocol: "ilsvrc", "voc" (area under the curve), "voc07" (11 points) or "coco". Values of different protocols
-            are not comparable.
-        min_iou: IoU from which a detection matches an object, in [0, 1]; ilsvrc lowers it for small objects.
-        ap: Average precision in [0, 1], keyed by class (see class_keys; ilsvrc: by wnid); None for a class without
-            ground truth.
-        mean_ap: Mean AP over the classes with ground truth.
-        median_ap: Median AP over the classes with ground truth.
-        objects: Number of ground-truth objects that count, keyed by class.
-        detections: Number of detections scored, keyed by class.
-        counts: Numbers of images, objects, detections, classes and classes_without_ground_truth.
-        summary: Further numbers of the protocol, such as COCO's AP75; None where no ground truth defines one.
-        names: Display names, keyed by class.
-        plain_ap: AP with min_iou for small objects too, keyed by class; protocol ilsvrc only.
-        operating_points: Score threshold with the greatest F1 at min_iou, with its precision, recall and F1, keyed by
-            class; None for a class without objects or without a hit.
-        pooled_point: The same of all classes together, by one threshold.
-    """
-
-    protocol: str
-    min_iou: float
-    ap: dict[str, float | None]
-    mean_ap: float
-    median_ap: float
-    objects: dict[str, int]
-    detections: dict[str, int]
-    counts: dict[str, int]
-    summary: dict[str, float | None]
-    names: dict[str, str] = field(default_factory=dict)
-    plain_ap: dict[str, float | None] | None = None
-    operating_points: dict[str, OperatingPoint | None] = field(default_factory=dict)
-    pooled_point: OperatingPoint | None = None
-
-
-def evaluation_of(
-    protocol: str,
-    min_iou: float,
-    truth: Truth,
-    table: DetectionTable,
-    *,
-    ap: Sequence[float | None],
-    objects: NDArray[np.int64],
-    points: OperatingPoints,
-    summary: Mapping[str, float | None] | None = None,
-    plain_ap: Sequence[float | None] | None = None,
-) -> Evaluation:
-    """Make an Evaluation from the K values of AP, numbers of objects that count, and operating points, in label order.
-
-    Raises:
-        ResultsError: no class has ground truth.
-    """
-    known = [value for value in ap if value is not None]
-    if not known:
-        raise ResultsError(f"{truth.name}: no ground truth in {len(truth)} images, nothing to evaluate against")
-    keys = class_keys(truth.classes)
-    if protocol == "ilsvrc":
-        keys = [wnid or key for wnid, key in zip(truth.classes.wnids, keys, strict=True)]
-    detections = np.bincount(table.labels, minlength=len(keys))
-    return Evaluation(
-        protocol=protocol,
-        min_iou=min_iou,
-        ap=dict(zip(keys, ap, strict=True)),
-        mean_ap=float(np.mean(known)),
-        median_ap=float(np.median(known)),
-        objects=dict(zip(keys, objects.tolist(), strict=True)),
-        detections=dict(zip(keys, detections.tolist(), strict=True)),
-        counts={
-            "images": len(truth),
-            "objects": int(objects.sum()),
-            "detections": len(table),
-            "classes": len(keys),
-            "classes_without_ground_truth": len(ap) - len(known),
-        },
-        summary=dict(summary or {}),
-        names=dict(zip(keys, truth.classes.names, strict=True)),
-        plain_ap=None if plain_ap is None else dict(zip(keys, plain_ap, strict=True)),
-        operating_points=dict(zip(keys, points.by_class, strict=True)),
-        pooled_point=points.pooled,
-    )
-
-
 def class_keys(classes: ClassTable) -> list[str]:
     """Name the K classes uniquely: by name, or by wnid (else name and id) where two classes share a name."""
     return [
@@ -214,7 +130,12 @@ def signed_areas(table: DetectionTable) -> NDArray[np.float64]:
 
 def image_ranks(truth: Truth) -> NDArray[np.int64]:
     """Rank the images as pycocotools sorts them, [I] 0..I-1: by id, numerically where all ids are numbers."""
-    ids: Sequence[int] | Sequence[str] = numeric_ids(truth) or truth.image_ids
+    return id_ranks(truth.image_ids)
+
+
+def id_ranks(image_ids: Sequence[str]) -> NDArray[np.int64]:
+    """Rank I image ids, [I] 0..I-1, numerically where all are numbers."""
+    ids: Sequence[int] | Sequence[str] = _as_numbers(image_ids) or image_ids
     ranks = np.empty(len(ids), np.int64)
     ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
     return ranks
@@ -222,6 +143,9 @@ def image_ranks(truth: Truth) -> NDArray[np.int64]:
 
 def numeric_ids(truth: Truth) -> list[int] | None:
     """Return the image ids as numbers if all are numbers without leading zeros, as COCO's are, else None."""
-    ids = truth.image_ids
+    return _as_numbers(truth.image_ids)
+
+
+def _as_numbers(ids: Sequence[str]) -> list[int] | None:
     numeric = all(re.fullmatch(r"0|-?[1-9][0-9]{0,999}", text) for text in ids)
     return [int(text) for text in ids] if numeric else None

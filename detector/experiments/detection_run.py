@@ -26,9 +26,9 @@ from detector.data.image import Image
 from detector.detections import Detections
 from detector.device import keep_freed_memory
 from detector.evaluation.matching import match
-from detector.evaluation.operating_points import OperatingPoints, best_f1_points
+from detector.evaluation.operating_points import OperatingPoints, shortfalls, wanted_points
 from detector.evaluation.protocols import RULES
-from detector.evaluation.results import DetectionTable
+from detector.evaluation.results import DetectionTable, class_keys
 from detector.evaluation.truth import Truth
 from detector.experiments.evaluation_run import LOW_SCORE, EvaluationConfig
 from detector.experiments.journal import Journal, check_journals
@@ -132,27 +132,35 @@ def run_detector(config: EvaluationConfig, device: str, unread: list[str] | None
 def save_points(config: EvaluationConfig, truth: Truth, table: DetectionTable, run: DetectionRun) -> Path | None:
     """Write the operating points of a run to its folder, from which `detect` shows its classes.
 
+    Where they miss the config's threshold_precision or threshold_recall, that is logged.
+
     Returns:
-        the file; None where no object was found, or where the run dropped scores above 0.05, so that a threshold below
-        is unknown.
+        the file; None where no object was found or all classes together miss that goal, or where the run dropped scores
+        above 0.05, so that a threshold below is unknown. There is none of an earlier goal then.
     """
+    path, goal = config.folder / "operating_points.json", config.threshold_goal
+    path.unlink(missing_ok=True)
     if config.detector.suppression.lowest > LOW_SCORE:
+        if goal:
+            _LOG.warning("a score for %s cannot be chosen, as lower scores are dropped: no operating points", goal)
         return None
     matches = match(truth, table, RULES[config.protocol][0], config.min_iou)
     labels = run.classes.labels_in(truth.classes)  # [K], -1 where the data has no such class
     known = np.isin(np.arange(len(truth.classes)), labels)
     matches = replace(matches, positives=np.where(known, matches.positives, 0))
-    points, objects = best_f1_points(matches, table), matches.positives.tolist()
+    wanted = {"precision": config.threshold_precision, "recall": config.threshold_recall}
+    points, objects = wanted_points(matches, table, **wanted), matches.positives.tolist()
     own = [(points.by_class[label], objects[label]) if label >= 0 else (None, 0) for label in labels.tolist()]
     by_class, counts = zip(*own, strict=True)
+    points = OperatingPoints(by_class, points.pooled)
+    for line in shortfalls(points, counts, class_keys(run.classes), goal) if goal else ():
+        _LOG.warning("%s", line)
     about = {
-        "data": f"{truth.name}, {len(truth)} images",
+        "data": f"{truth.name}, {len(truth)} images" + (f", for {goal}" if goal else ""),
         "protocol": config.protocol.value,
         "min_iou": config.min_iou,
     }
-    path = config.folder / "operating_points.json"
-    written = write_points(path, run.detector, run.classes, OperatingPoints(by_class, points.pooled), counts, about)
-    return path if written else None
+    return path if write_points(path, run.detector, run.classes, points, counts, about) else None
 
 
 def _decisive(detector: Detector, dataset: Dataset, digests: Sequence[str]) -> dict[str, object]:

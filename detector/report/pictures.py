@@ -1,4 +1,4 @@
-"""The worst and the best images of a report, or those with the worst mistakes, as thumbnails with boxes.
+"""Images as thumbnails with boxes: those that are asked for, or those with the worst mistakes.
 
 In: the ground truth, the detections and their matches.  Out: Pictures, which macros.html.jinja draws. Only the images
 that are shown are read.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import PIL.Image
@@ -37,12 +37,32 @@ class Frame:
         text: Name of the class, and the score of a detection.
         box: x, y, width, height.
         label: x, y and width of the text; None where it would cover another text.
+        tags: Tags of the detection or the object.
     """
 
     kind: str
     text: str
     box: tuple[float, ...]
     label: tuple[float, float, float] | None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Tags of detections and objects, by their positions: what of a report each of them stands behind."""
+
+    detections: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    objects: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A box to draw, in px of the image; the other attributes are a Frame's."""
+
+    kind: str
+    text: str
+    box: NDArray[np.float64]
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,8 @@ class Picture:
         frames: Boxes in the order of drawing.
         problem: Reason why the image cannot be read.
         absent: Whether the reason is that the file does not exist.
+        index: Position of the image.
+        scale: Size of the thumbnail over that of the image.
     """
 
     image_id: str
@@ -71,12 +93,14 @@ class Picture:
     frames: tuple[Frame, ...] = ()
     problem: str = ""
     absent: bool = False
+    index: int = 0
+    scale: float = 1.0
 
 
-def worst_and_best(
-    truth: Truth, table: DetectionTable, matches: Matches, score: float
-) -> tuple[list[Picture], list[Picture]]:
+def worst_and_best(truth: Truth, table: DetectionTable, matches: Matches, score: float) -> tuple[list[int], list[int]]:
     """Find the images with the lowest F1, equal ones by more errors, and with the highest F1, equal ones by more hits.
+
+    Returns the positions of the images.
 
     Images with neither objects that count nor detections above the score have no F1 and are left out.
 
@@ -93,7 +117,7 @@ def worst_and_best(
     worst = [index for index in ranked[np.lexsort((-errors[ranked], f1[ranked]))].tolist() if errors[index]][:WORST]
     best = [index for index in ranked[np.lexsort((-hits[ranked], -f1[ranked]))].tolist() if hits[index]]
     best = [index for index in best if index not in worst][:BEST]
-    return _pictures(truth, table, matches, shown, worst), _pictures(truth, table, matches, shown, best)
+    return worst, best
 
 
 def missed_and_false(
@@ -119,7 +143,7 @@ def missed_and_false(
     chosen = set(most.tolist())
     confident = [index for index in dict.fromkeys(wrong.tolist()) if index not in chosen][:count]
     parts = (most.tolist(), confident)
-    first, second = (_pictures(truth, table, matches, shown, part, side, KINDS[:2]) for part in parts)
+    first, second = (draw_pictures(truth, table, matches, shown, part, side, KINDS[:2]) for part in parts)
     return first, second
 
 
@@ -139,7 +163,7 @@ def _f1(hits: NDArray[np.int64], false: NDArray[np.int64], missed: NDArray[np.in
     return result
 
 
-def _pictures(
+def draw_pictures(
     truth: Truth,
     table: DetectionTable,
     matches: Matches,
@@ -147,15 +171,27 @@ def _pictures(
     indices: Sequence[int],
     side: int = SIDE,
     labelled: Sequence[str] = KINDS[:3],
+    tags: Tags | None = None,
 ) -> list[Picture]:
-    """Draw images, given by their positions; the kinds of frames in `labelled` get labels."""
+    """Draw images with the objects and the detections that are shown.
+
+    Args:
+        truth: The objects.
+        table: The D detections.
+        matches: Their matches.
+        shown: [D] mask of the detections that are drawn.
+        indices: Positions of the images.
+        side: Longest side of a thumbnail, px.
+        labelled: Kinds of frames that get labels.
+        tags: Tags of the frames; None for none.
+    """
     hits, false, missed = _counts(truth, table, matches, shown)
     f1 = _f1(hits, false, missed)
 
     def picture(index: int) -> Picture:
         path = truth.paths[index]
         numbers = int(hits[index]), int(false[index]), int(missed[index])
-        plain = Picture(truth.image_ids[index], float(f1[index]), *numbers)
+        plain = Picture(truth.image_ids[index], float(f1[index]), *numbers, index=index)
         try:
             image = read_image(path)
         except ImageError as error:
@@ -167,40 +203,44 @@ def _pictures(
         thumbnail.thumbnail((side, side))
         buffer = io.BytesIO()
         thumbnail.save(buffer, "JPEG", quality=82)
-        frames = _frames(truth, table, matches, index, np.flatnonzero(shown & (table.image_index == index)))
+        rows = np.flatnonzero(shown & (table.image_index == index))
+        frames = _frames(truth, table, matches, index, rows, tags or Tags())
         return replace(
             plain,
             source="data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
             width=round(width * scale, 1),
             height=round(height * scale, 1),
             frames=_placed(frames, scale, width * scale, height * scale, labelled),
+            scale=scale,
         )
 
     return [picture(index) for index in indices]
 
 
 def _frames(
-    truth: Truth, table: DetectionTable, matches: Matches, index: int, rows: NDArray[np.int64]
-) -> list[tuple[str, str, NDArray[np.float64]]]:
-    """Collect (kind, text, box in px of the image) of the objects and the detections in rows, by KINDS."""
+    truth: Truth, table: DetectionTable, matches: Matches, index: int, rows: NDArray[np.int64], tags: Tags
+) -> list[Drawn]:
+    """Collect the boxes of the objects and of the detections in rows, by KINDS."""
     names = truth.classes.names
     found = set(matches.objects[rows[matches.status[rows] == HIT]].tolist())
-    groups: dict[str, list[tuple[str, NDArray[np.float64]]]] = {kind: [] for kind in KINDS}
+    groups: dict[str, list[Drawn]] = {kind: [] for kind in KINDS}
     objects = truth.objects_of(index)
     boxes = np.asarray(convert(truth.boxes[objects], truth.convention, HALF_OPEN), np.float64)
     for number, box in zip(range(objects.start, objects.stop), boxes, strict=True):
         kind = ("truth" if number in found else "missed") if matches.counted[number] else "ignored"
-        groups[kind].append(("missed " * (kind == "missed") + names[truth.labels[number]], box))
+        text = "missed " * (kind == "missed") + names[truth.labels[number]]
+        groups[kind].append(Drawn(kind, text, box, tuple(tags.objects.get(number, ()))))
     kinds = {HIT: "hit", MISS: "false", IGNORED: "ignored"}
     rows = rows[np.argsort(-table.scores[rows], kind="stable")]
     for row, box in zip(rows.tolist(), table[rows].to(HALF_OPEN).boxes, strict=True):
-        groups[kinds[int(matches.status[row])]].append((f"{names[table.labels[row]]} {table.scores[row]:.2f}", box))
+        kind, text = kinds[int(matches.status[row])], f"{names[table.labels[row]]} {table.scores[row]:.2f}"
+        groups[kind].append(Drawn(kind, text, box, tuple(tags.detections.get(row, ()))))
     del groups["false"][FALSE_DRAWN:]
-    return [(kind, text, box) for kind, group in groups.items() for text, box in group]
+    return [frame for group in groups.values() for frame in group]
 
 
 def _placed(
-    frames: Sequence[tuple[str, str, NDArray[np.float64]]],
+    frames: Sequence[Drawn],
     scale: float,
     width: float,
     height: float,
@@ -209,7 +249,8 @@ def _placed(
     """Scale frames to a thumbnail of width x height px; the first ones are on top and get their labels first."""
     taken: list[tuple[float, float, float]] = []
     placed = []
-    for kind, text, box in frames:
+    for frame in frames:
+        box, text = frame.box, frame.text
         # Half a line inside, so that a box at the border is visible.
         left, right = np.clip(box[[0, 2]] * scale, 1, width - 1).round(1).tolist()
         top, bottom = np.clip(box[[1, 3]] * scale, 1, height - 1).round(1).tolist()
@@ -217,7 +258,7 @@ def _placed(
             text = text[:12] + "…" + text[-15:]
         size = min(len(text) * LETTER + 8, width)
         label = None
-        if kind in labelled:
+        if frame.kind in labelled:
             positions = (
                 (round(max(0.0, min(x, width - size)), 1), round(max(0.0, min(y, height - LABEL_HEIGHT)), 1), size)
                 for x in (left, right - size)
@@ -225,7 +266,8 @@ def _placed(
             )
             label = next((one for one in positions if not any(_overlap(one, other) for other in taken)), None)
             taken += [label] if label else []
-        placed.append(Frame(kind, text, (left, top, round(right - left, 1), round(bottom - top, 1)), label))
+        corner = left, top, round(right - left, 1), round(bottom - top, 1)
+        placed.append(Frame(frame.kind, text, corner, label, frame.tags))
     return tuple(reversed(placed))
 
 

@@ -1,21 +1,25 @@
-"""Pages of HTML from templates: no network, no script, no second file; and how the program was started."""
+"""Pages of HTML from templates: no network, no second file; and how the program was started."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import platform
 import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
+from detector.evaluation.shown import number
+from detector.report.phrases import sides, signed, span, verdict, without_objects
 from detector.report.pictures import LABEL_HEIGHT
-from detector.report.text import number, signed, span, verdict, without_objects
 from proposals.files import write_whole
 
 
@@ -38,11 +42,36 @@ def write_rendered(path: Path, template: str, **variables: Any) -> None:
         lstrip_blocks=True,
     )
     environment.globals |= {"number": partial(number, absent="–"), "without_objects": without_objects}
-    environment.globals |= {"signed": signed, "span": span, "verdict": verdict, "label_height": LABEL_HEIGHT}
+    environment.globals |= {
+        "signed": signed,
+        "span": span,
+        "sides": sides,
+        "verdict": verdict,
+        "label_height": LABEL_HEIGHT,
+    }
     page = environment.get_template(template).render(**variables)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as part:
         part.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names need not be valid text
+
+
+class Script(NamedTuple):
+    """A script of a page, and its hash, by which the page allows it and no other."""
+
+    text: Markup
+    hash: str
+
+
+def inline_script(name: str) -> Script:
+    """Read a script of this folder to stand in a page."""
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Script(Markup(text), f"sha256-{digest}")
+
+
+def inline_style(name: str) -> Markup:
+    """Read a style sheet of this folder to stand in a page."""
+    return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
 def command_line() -> str:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.evaluation.operating_points import OperatingPoint
-from detector.evaluation.results import Evaluation
+from detector.evaluation.outcome import Evaluation
+from detector.report.contents import TITLES
 from detector.report.curves import Row, columns_of, curves
 from detector.report.pictures import FALSE_DRAWN, Picture
 from detector.report.rendering import without_folders, write_rendered
-from detector.report.text import TITLES
 from detector.table import duration
 
 CLASS_AP = "val_ap/"

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.analysis.label_errors import INSIDE
 from detector.config import check_range
 from detector.data.ground_truth import Dataset, Record
 from detector.suppression import class_nms
 from detector.training.windows import BACKGROUND, Windows
-from proposals.boxes import Boxes, area, intersection, iou
+from proposals.boxes import Boxes, inside, iou
 from proposals.files import write_whole
 
 COPY_IOU = 0.3  # R-CNN's suppression: of overlapping windows on one place the list has the best
-INSIDE = 0.5  # share of a window inside an object of its class from which it shows a part of that object
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,7 @@ def mine(
 def _explained(boxes: Boxes, record: Record, classes: int, least: float) -> NDArray[np.bool_]:
     """Which windows [N] show, in each class, an object that is marked or a part of one: [N, K]."""
     result = np.zeros((len(boxes), classes), np.bool_)
-    shows = iou(boxes, record.boxes) >= least
-    shows |= intersection(boxes, record.boxes) >= INSIDE * area(boxes)[:, None]
+    shows = (iou(boxes, record.boxes) >= least) | (inside(boxes, record.boxes) >= INSIDE)
     for label in np.unique(record.labels[record.labels >= 0]):  # others are of no class of the training
         result[:, label] = shows[:, record.labels == label].any(axis=1)
     return result

@@ -21,12 +21,12 @@ from detector.evaluation.matching import match
 from detector.evaluation.operating_points import SHOWN, OperatingPoints, points_at, shown_scores
 from detector.evaluation.protocols import RULES, ScoringConfig, evaluate_table
 from detector.evaluation.results import class_keys
+from detector.evaluation.shown import number
 from detector.evaluation.truth import Truth
 from detector.experiments.evaluation_run import EvaluationConfig
 from detector.operating_points import identity_of, write_points
 from detector.pipeline import Detector
 from detector.report.pictures import missed_and_false
-from detector.report.text import number
 from detector.report.training_page import Outcome
 from detector.settings import LOWEST, CascadeConfig, DetectorConfig
 from detector.table import columns

@@ -1,34 +1,28 @@
-"""Time evaluators on a synthetic data set of any size: ours by each protocol, pycocotools, hotcoco; seconds and memory.
+"""Time evaluators on a synthetic data set of any size, ours beside those of others: seconds and memory.
 
-Each runs in a fresh process on the same detections, one after the other, so that its peak memory is its own.
+Each runs in a fresh process on the same detections, so that its peak memory is its own; they take turns. Others take
+part where they are installed: pip install hotcoco faster-coco-eval torchmetrics supervision object-detection-metrics
+mean-average-precision
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-from turns import STOPPED, benchmark_parser, in_fresh_process
+from evaluators import EVALUATORS, Evaluator, silently
+from turns import STOPPED, benchmark_parser, in_fresh_process_within  # first: chooses how threads wait
 
 from detector.data.ground_truth import ClassTable
 from detector.data.ilsvrc import det_classes
-from detector.evaluation import coco
-from detector.evaluation.bootstrap import bootstrap
-from detector.evaluation.matching import match
-from detector.evaluation.protocols import evaluate_ilsvrc, evaluate_voc
-from detector.evaluation.reading import read_results
-from detector.evaluation.results import DetectionTable, Evaluation
+from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import ILSVRC, Truth
-from detector.evaluation.writing import write_results
 from detector.measuring import peak_memory
 from detector.table import columns
 
@@ -38,18 +32,24 @@ EXAMPLES = """examples:
 """
 
 
+LIMIT = "seconds a turn may take, loading included; what takes a tenth of them has one turn (default: %(default)s)"
+ONCE = 0.1  # share of the limit: what takes longer is timed once
+
+
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and memory of an evaluator, and its result.
+    """Seconds and memory of one turn of an evaluator, and its result.
 
     Attributes:
-        seconds: Median of the repetitions, after loading.
+        seconds: After loading.
+        busy: Seconds of processor time of all its threads, which other programs on the machine change less.
         memory: Peak memory of its process, MB.
         loaded: Peak memory before it began, with the data in memory, MB.
         value: Its mean AP; None where it only reads.
     """
 
     seconds: float
+    busy: float
     memory: float
     loaded: float
     value: float | None
@@ -103,94 +103,68 @@ def make_case(images: int, detections: int, seed: int = 0) -> tuple[Truth, Detec
     return truth, table
 
 
-def run_scoring_benchmark(images: int, detections: int, repetitions: int, peers: bool) -> dict[str, Cost]:
-    """Time each evaluator; peers that are not installed are left out."""
-    contestants: dict[str, Callable[..., Cost]] = {
-        "ours, ILSVRC (relaxed and plain)": partial(_evaluate, evaluate_ilsvrc),
-        "ours, VOC area": partial(_evaluate, evaluate_voc),
-        "ours, interval of 1,000 resamples": _interval,
-        "ours, reading ILSVRC's text": partial(_read, "found.txt"),
-        "ours, reading COCO's JSON": partial(_read, "found.json"),
+def run_scoring_benchmark(
+    images: int, detections: int, repetitions: int, peers: bool, limit: float
+) -> dict[str, list[Cost] | str]:
+    """Time the evaluators in turns, each time in a fresh process; one that fails or is slow has one turn.
+
+    Returns:
+        the costs of each, or why there are none; those that are not installed are left out.
+    """
+    result: dict[str, list[Cost] | str] = {
+        name: [] for name, evaluator in EVALUATORS.items() if not evaluator.package or (peers and installed(evaluator))
     }
-    if peers:
-        contestants["hotcoco, IoU 0.5"] = partial(_peer, "hotcoco")
-        contestants["pycocotools, IoU 0.5"] = partial(_peer, "pycocotools")
-    result = {}
-    for name, contestant in contestants.items():
-        turns = 1 if name.startswith("pycocotools") else repetitions
-        with contextlib.suppress(ImportError):
-            result[name] = in_fresh_process(contestant, images, detections, turns)
+    for _ in range(repetitions):
+        for name, costs in result.items():
+            if isinstance(costs, str) or (costs and costs[-1].seconds > limit * ONCE):
+                continue
+            try:
+                costs.append(in_fresh_process_within(limit, _cost, name, images, detections))
+            except TimeoutError:
+                result[name] = f"over {limit:g}"
+            except (EOFError, MemoryError):
+                result[name] = "no memory"
     return result
 
 
-def format_scoring(images: int, detections: int, rows: dict[str, Cost]) -> str:
-    """Format a line per evaluator."""
-    lines = [("evaluator", "seconds", "peak MB", "MB with the data loaded", "mean AP")]
-    for name, cost in rows.items():
-        value = "-" if cost.value is None else f"{cost.value:.6f}"
-        lines.append((name, f"{cost.seconds:.2f}", f"{cost.memory:.0f}", f"{cost.loaded:.0f}", value))
-    return "\n".join([f"{images:,} images, 200 classes, {detections:,} detections", *columns(lines)])
+def installed(evaluator: Evaluator) -> str:
+    """Return the version of an evaluator's package, "" where it is not installed."""
+    try:
+        return version(evaluator.package) if evaluator.package else ""
+    except PackageNotFoundError:
+        return ""
 
 
-def _timed(action: Callable[[], float | None], repetitions: int) -> Cost:
+def format_scoring(images: int, detections: int, rows: Mapping[str, list[Cost] | str]) -> str:
+    """Format a table of each group: medians of seconds and memory, the quickest and the slowest turn."""
+    lines = [f"{images:,} images, 200 classes, {detections:,} detections"]
+    for group in dict.fromkeys(EVALUATORS[name].group for name in rows):
+        table = [(group, "seconds", "from", "to", "CPU s", "peak MB", "loaded MB", "mean AP")]
+        for name, costs in rows.items():
+            if EVALUATORS[name].group != group:
+                continue
+            title = f"{name.removesuffix(', all')} {installed(EVALUATORS[name])}".strip()
+            if isinstance(costs, str):
+                table.append((title, costs, "-", "-", "-", "-", "-", "-"))
+                continue
+            names = ("seconds", "busy", "memory", "loaded")
+            seconds, busy, memory, loaded = (np.array([getattr(cost, name) for cost in costs]) for name in names)
+            middle, low, high = (f"{value:.2f}" for value in (np.median(seconds), seconds.min(), seconds.max()))
+            value = "-" if costs[0].value is None else f"{costs[0].value:.6f}"
+            used = f"{np.median(busy):.2f}", f"{np.median(memory):.0f}", f"{np.median(loaded):.0f}"
+            table.append((title, middle, low, high, *used, value))
+        lines += ["", *columns(table)]
+    return "\n".join(lines)
+
+
+def _cost(name: str, images: int, detections: int) -> Cost:
+    prepare = EVALUATORS[name].prepare
+    silently(prepare(*make_case(20, 100)))  # its compiled code and its libraries are loaded
+    score = prepare(*make_case(images, detections))
     loaded = peak_memory()
-    seconds, value = [], None
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        value = action()
-        seconds.append(time.perf_counter() - started)
-    return Cost(float(np.median(seconds)), peak_memory(), loaded, value)
-
-
-def _evaluate(
-    evaluator: Callable[[Truth, DetectionTable], Evaluation], images: int, detections: int, repetitions: int
-) -> Cost:
-    evaluator(*make_case(20, 100))  # its compiled code is loaded
-    case = make_case(images, detections)
-    return _timed(lambda: evaluator(*case).mean_ap, repetitions)
-
-
-def _interval(images: int, detections: int, repetitions: int) -> Cost:
-    truth, table = make_case(20, 100)
-    bootstrap(truth, match(truth, table, "voc"), table, resamples=2)
-    truth, table = make_case(images, detections)
-    matches = match(truth, table, "voc")
-    return _timed(lambda: bootstrap(truth, matches, table).value, repetitions)
-
-
-def _read(name: str, images: int, detections: int, repetitions: int) -> Cost:
-    truth, table = make_case(images, detections)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        write_results(path, truth, table)
-        del table
-
-        def read() -> None:
-            read_results(path, truth)
-
-        return _timed(read, repetitions)
-
-
-def _peer(backend: str, images: int, detections: int, repetitions: int) -> Cost:
-    """Time COCO's evaluation at one IoU and one range of areas."""
-    truth, table = make_case(images, detections)
-    coco_class, evaluator_class = coco.classes_of(backend)
-    with contextlib.redirect_stdout(io.StringIO()):
-        real, found = coco.in_memory(coco_class, truth, table)
-        del table
-
-        def evaluate() -> float:
-            evaluator = evaluator_class(real, found, "bbox")
-            evaluator.params.iouThrs = np.array([0.5])
-            evaluator.params.areaRng = [[0, 1e10]]
-            evaluator.params.areaRngLbl = ["all"]
-            evaluator.params.maxDets = [100]
-            evaluator.evaluate()
-            evaluator.accumulate()
-            precision = np.asarray(evaluator.eval["precision"])
-            return float(precision[precision > -1].mean())
-
-        return _timed(evaluate, repetitions)
+    started, busy = time.perf_counter(), time.process_time()
+    value = silently(score)
+    return Cost(time.perf_counter() - started, time.process_time() - busy, peak_memory(), loaded, value)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -200,13 +174,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = benchmark_parser("scoring_speed", __doc__, EXAMPLES)
     for name, default in (("--images", 10_000), ("--detections", 1_000_000), ("--repetitions", 3)):
         parser.add_argument(name, type=at_least(1), default=default, help="(default: %(default)s)")
-    parser.add_argument("--no-peers", action="store_true", help="leave pycocotools and hotcoco out")
+    parser.add_argument(
+        "--limit",
+        type=at_least(1),
+        default=600,
+        help="seconds after which an evaluator is given up (default: %(default)s)",
+    )
+    parser.add_argument("--no-peers", action="store_true", help="leave the others out")
     return start(parser, arguments, _work, stopped=STOPPED, printed_only=True)
 
 
 def _work(options: argparse.Namespace) -> None:
-    rows = run_scoring_benchmark(options.images, options.detections, options.repetitions, peers=not options.no_peers)
-    print(format_scoring(options.images, options.detections, rows))
+    images, detections = options.images, options.detections
+    rows = run_scoring_benchmark(images, detections, options.repetitions, not options.no_peers, options.limit)
+    print(format_scoring(images, detections, rows))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -58,6 +59,38 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     """Call a function in a process that has done nothing else, so that its peak memory is the function's own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         return executor.submit(function, *args, **kwargs).result()
+
+
+def in_fresh_process_within(limit: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a process that has done nothing else, and end that after `limit` seconds.
+
+    Raises:
+        TimeoutError: It took longer.
+        EOFError: The process was ended from outside, by the system for want of memory perhaps.
+    """
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, args, kwargs))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(limit):
+            raise TimeoutError
+        outcome: T | Exception = receiver.recv()
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _answer(sender: Connection, function: Callable[..., object], args: tuple[object, ...], kwargs: object) -> None:
+    assert isinstance(kwargs, dict)
+    try:
+        sender.send(function(*args, **kwargs))
+    except Exception as error:
+        sender.send(error)
 
 
 @contextmanager

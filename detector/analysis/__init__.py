@@ -1,0 +1,1 @@
+"""What an evaluation tells beyond average precision: thresholds, confusions, slices, comparisons. Without torch."""
