@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from test_trace import CONFIG, IMAGE, make
 
+from detector.data.ground_truth import ClassTable
 from detector.evaluation.average import average_precision
+from detector.evaluation.matching import match
+from detector.evaluation.results import DetectionTable
+from detector.evaluation.truth import Truth
 from detector.experiments.stages import Trace, fates
 from detector.pipeline import Detector
 from detector.regions.offsets import apply_offsets
@@ -235,25 +239,85 @@ def test_the_shipped_detector_again() -> None:
     assert len(looser["rows"]) == wanted.counts["regions_cut"]
 
 
-def test_why_uses_the_words_of_the_evaluation() -> None:
-    """Objects drawn at random, near boxes and elsewhere, one at a time: the stage that `fates` names."""
+def test_matching_is_that_of_pascal_voc() -> None:
+    """Random detections and objects of two classes, some of which do not count, one image at a time."""
+    generator = np.random.default_rng(5)
+    cases, expected = [], []
+    for _ in range(CASES):
+        objects, detections = int(generator.integers(0, 5)), int(generator.integers(1, 12))
+        boxes, labels = random_boxes(generator, objects).astype(np.float64), generator.integers(0, 2, objects)
+        ignored = generator.random(objects) < 0.3
+        near = boxes[generator.integers(0, objects, detections)] if objects else random_boxes(generator, detections)
+        found = (near + generator.normal(0, 6, near.shape)).clip(0, SIDE)
+        found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
+        scores, own = np.sort(generator.random(detections))[::-1], generator.integers(0, 2, detections)
+        truth = Truth(
+            name="random",
+            classes=ClassTable(("a", "b"), (None, None), (1, 2)),
+            image_ids=("1",),
+            paths=(Path("1.jpg"),),
+            sizes=np.array([[SIDE, SIDE]]),
+            numbers=None,
+            image_index=np.zeros(objects, np.int64),
+            labels=labels,
+            boxes=boxes,
+            difficult=ignored,
+            crowd=np.zeros(objects, np.bool_),
+            areas=np.ones(objects),
+        )
+        table = DetectionTable(np.zeros(detections, np.int64), own, scores, found)
+        status = match(truth, table, "voc").status
+        expected.append(status.tolist())
+        cases.append([
+            [{"box": box, "label": label} for box, label in zip(found.tolist(), own.tolist(), strict=True)],
+            [
+                {"box": box, "label": label, "ignored": bool(one)}
+                for box, label, one in zip(boxes.tolist(), labels.tolist(), ignored, strict=True)
+            ],
+        ])
+    assert in_node("(Engine, [found, objects]) => Engine.match(found, objects).map((m) => m.status)", cases) == expected
+    assert {-1, 0, 1} == {status for one in expected for status in one}
+
+
+@pytest.mark.parametrize(
+    ("together", "limit", "wanted"),
+    [(False, 200, "found"), (True, 200, "one box for two objects"), (True, 6, "beyond the limit per image")],
+)
+def test_why_uses_the_words_of_the_evaluation(together: bool, limit: int, wanted: str) -> None:
+    """Objects drawn at random, near boxes and elsewhere, one at a time or all in one image: the stage of `fates`."""
     generator = np.random.default_rng(4)
-    found = trace(make(replace(CONFIG, suppression=SuppressionConfig(min_score=0.3, max_iou=0.3))), IMAGE)
+    found = trace(make(replace(CONFIG, suppression=SuppressionConfig(min_score=0.3, max_iou=0.3, limit=limit))), IMAGE)
     scored = found.scored
     boxes = np.concatenate([scored.boxes[generator.integers(0, len(scored.boxes), 60)], random_boxes(generator, 60)])
     boxes = (boxes + generator.normal(0, 3, boxes.shape)).clip(0, [120, 90, 120, 90])
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 2)
     labels = generator.integers(0, 2, len(boxes))
+    twice = np.arange(6) % 3  # two objects in one place
+    boxes = np.concatenate([boxes, found.detections.boxes[twice]])
+    labels = np.concatenate([labels, found.detections.labels[twice]])
     stages = Trace(scored.boxes, scored.scores.probabilities, scored.class_boxes, scored.suppression, 0.3)
-    expected = [
-        fates(stages, box[None], np.array([label]), 0.5)[0].stage
-        for box, label in zip(boxes, labels.tolist(), strict=True)
-    ]
-    work = """(Engine, [data, objects]) => {
+    groups = [np.arange(len(boxes))] if together else [np.array([index]) for index in range(len(boxes))]
+    expected = [one.stage for group in groups for one in fates(stages, boxes[group], labels[group], 0.5)]
+    work = """(Engine, [data, groups]) => {
         const trace = State.read(data), chosen = State.settings(trace), result = State.compute(trace, chosen);
-        return objects.map(([box, label]) => State.fate(trace, result, chosen, box, label).stage);
+        return groups.flatMap((objects) => State.fates(trace, result, chosen, objects).map((one) => one.stage));
     }"""
-    objects = [[box, label] for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)]
+    objects = [[{"box": boxes[at].tolist(), "label": int(labels[at])} for at in group] for group in groups]
     (stages_found,) = in_node(work, [[page_data(found), objects]])
     assert stages_found == expected
     assert len(set(expected)) >= 4
+    assert wanted in expected
+
+
+def test_who_suppressed_a_box() -> None:
+    """Three boxes of one class: the first lowers or drops the second, and the third is apart."""
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 8], [50, 50, 60, 60]]
+    work = """(Engine, [boxes, softSigma]) => {
+        const scores = [0.9, 0.8, 0.7], settings = { minScores: null, minScore: 0.01, maxIou: 0.3, softSigma, limit: 9 };
+        const found = Engine.detect([7, 8, 9], 1, (row) => scores[row - 7], (row) => boxes[row - 7], settings);
+        return [7, 8, 9].map((row) => State.suppressor({ ...found, all: [7, 8, 9] }, 0, row));
+    }"""
+    hard, soft = in_node(work, [[boxes, 0], [boxes, 0.5]])
+    assert hard == [None, {"row": 7, "iou": 0.8, "to": 0}, None]
+    assert (soft[0], soft[2]) == (None, None)
+    assert soft[1] == {"row": 7, "iou": 0.8, "to": pytest.approx(0.8 * np.exp(-0.64 / 0.5))}

@@ -25,6 +25,9 @@ const Engine = (() => {
     return common > 0 ? common / (area(a, i) + area(b, j) - common) : 0;
   }
 
+  /** IoU of two boxes [x1, y1, x2, y2]. */
+  const overlap = (a, b) => iou(a, 0, b, 0);
+
   /** Box i moved by four offsets and clipped to the image; where nothing would remain, box i itself. */
   function moved(boxes, i, offsets, at, width, height) {
     const [x1, y1, x2, y2] = boxes.subarray(4 * i, 4 * i + 4);
@@ -165,6 +168,27 @@ const Engine = (() => {
     return { detections: limited, beyond: shown.slice(settings.limit), playback };
   }
 
+  /**
+   * Match detections, best first, to objects [{box, label, ignored}] by PASCAL VOC's rule (evaluation/matching.py): each
+   * meets the object of its class that it overlaps most; that object is found once, and a second detection of it is wrong.
+   * Returns for each detection {status: 1 right, 0 wrong, -1 does not count; object: its position or -1}.
+   */
+  function match(detections, objects, minIou = 0.5) {
+    const taken = new Set();
+    return detections.map((one) => {
+      let best = -1, most = 0;
+      objects.forEach((object, at) => {
+        const own = object.label === one.label ? overlap(object.box, one.box) : 0;
+        if (own > most) [best, most] = [at, own];
+      });
+      if (best < 0 || most < minIou) return { status: 0, object: -1 };
+      if (objects[best].ignored) return { status: -1, object: best };
+      if (taken.has(best)) return { status: 0, object: best };
+      taken.add(best);
+      return { status: 1, object: best };
+    });
+  }
+
   /** Average precision as the area under the curve with its envelope (VOC 2010), of hits sorted best first. */
   function averagePrecision(hits, positives) {
     let found = 0;
@@ -182,7 +206,7 @@ const Engine = (() => {
     return positives ? total : null;
   }
 
-  return { unpack, area, iou, moved, ranked, suppress, soften, vote, passes, mean, detect, averagePrecision };
+  return { unpack, area, iou, overlap, moved, ranked, suppress, soften, vote, passes, mean, detect, match, averagePrecision };
 })();
 
 if (typeof module !== "undefined") module.exports = Engine;

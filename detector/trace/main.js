@@ -16,15 +16,17 @@ class Page {
     this.chosen = State.settings(this.trace);
     this.picture = new Picture(document.getElementById("picture"), data);
     this.objects = data.truth ? data.truth.boxes.map((box, at) => ({
-      box, label: data.truth.labels[at], name: data.truth.names[at] || "another class", ignored: data.truth.ignored[at] })) : [];
+      box, label: data.truth.labels[at], name: data.truth.names[at], ignored: data.truth.ignored[at] })) : [];
     this.asked = null;
     this.stages = Object.keys(BUILDERS);
     this.refreshers = {};
     this.timer = null;
     this.compute();
+    this.before = this.result.detections;
     this.region = this.result.detections.length ? this.result.detections[0].row : data.tiles.length ? data.tiles[0].row : null;
     window.addEventListener("hashchange", () => this.show(location.hash.slice(1)));
     document.addEventListener("keydown", (event) => this.key(event));
+    window.addEventListener("beforeprint", () => document.querySelectorAll(".stage:not([hidden]) details").forEach((one) => { one.open = true; }));
     document.querySelectorAll("[data-go]").forEach((button) => button.addEventListener("click", () => this.go(Number(button.dataset.go))));
     this.show(location.hash.slice(1));
   }
@@ -61,6 +63,7 @@ class Page {
 
   show(name) {
     this.stop();
+    const isMove = Boolean(this.stage);
     this.stage = this.stages.includes(name) ? name : this.stages[0];
     document.querySelectorAll(".stage").forEach((section) => { section.hidden = section.id !== `stage-${this.stage}`; });
     document.querySelectorAll("#stages a").forEach((link) => {
@@ -78,11 +81,29 @@ class Page {
       button.disabled = at < 0 || at >= this.stages.length;
     });
     this.render();
+    if (isMove) document.getElementById(`h-${this.stage}`).focus({ preventScroll: true }); // read aloud, and keys go on from there
   }
 
   render() {
     this.picture.clear();
     this.refreshers[this.stage]();
+    this.showChanges();
+  }
+
+  /** Say below the picture what differs from the run, and what that changed. */
+  showChanges() {
+    const run = State.settings(this.trace), names = { rejection: "rejection threshold", cascade: "cascade threshold", members: "members",
+      minScore: "lowest score", maxIou: "largest IoU", softSigma: "soft suppression" };
+    const changed = Object.keys(names).filter((name) => JSON.stringify(run[name]) !== JSON.stringify(this.chosen[name]));
+    const root = document.getElementById("changes");
+    root.hidden = !changed.length;
+    if (!changed.length) return;
+    const isSame = (one) => (other) => one.label === other.label && Engine.overlap(one.box, other.box) >= 0.5;
+    const without = (some, others) => some.filter((one) => !others.some(isSame(one))).map((one) => `${this.data.classes[one.label]} ${Controls.figure(one.score, 2)}`);
+    const now = this.result.detections, gained = without(now, this.before), lost = without(this.before, now);
+    const list = (title, some) => (some.length ? ` ${title}: ${some.slice(0, 4).join(", ")}${some.length > 4 ? ` and ${some.length - 4} more` : ""}.` : "");
+    root.replaceChildren(el("span", {}, `You changed: ${changed.map((name) => names[name]).join(", ")}. ${Controls.counted(now.length, "detection")}, ${this.before.length} in the run.`
+      + list("New", gained) + list("Lost", lost)), " ", Controls.button("Back to the run", () => this.reset()));
   }
 
   // ---- playing
@@ -121,41 +142,71 @@ class Page {
 
   isShown(one) { return one.score >= (this.chosen.minScores ? this.chosen.minScores[one.label] : Math.max(this.chosen.minScore, this.data.minScores ? 0 : 0.5)); }
 
-  drawDetections(opacity) {
-    this.ranked().filter((one) => this.isShown(one)).forEach((one) => this.picture.box(one.box, "kept", { opacity, title: this.data.classes[one.label] }));
+  drawDetections(opacity, isNamed = false) {
+    for (const one of this.ranked().filter((own) => this.isShown(own))) {
+      const name = this.data.classes[one.label];
+      this.picture.box(one.box, "kept", { opacity, title: name, label: isNamed ? `${name} ${Controls.figure(one.score, 2)}` : "" });
+    }
   }
 
-  /** Which detections find an object: each the best free object of its class, from IoU 0.5, best detection first. */
-  judge(detections) {
-    const free = new Set(this.objects.filter((object) => object.label >= 0)), found = new Map();
-    for (const one of detections) {
-      const own = Float64Array.from(one.box);
-      const best = [...free].filter((object) => object.label === one.label).map((object) => [Engine.iou(Float64Array.from(object.box), 0, own, 0), object]).sort((a, b) => b[0] - a[0])[0];
-      const isHit = Boolean(best && best[0] >= 0.5);
-      if (isHit) free.delete(best[1]);
-      found.set(one, isHit && !best[1].ignored);
+  /** Draw regions so that a click chooses one. */
+  regionButtons(rows) {
+    const large = (row) => -Engine.area(this.trace.boxes, row);
+    for (const row of rows.filter((one) => one !== this.region).sort((a, b) => large(a) - large(b))) {
+      this.picture.box(this.trace.boxes.subarray(4 * row, 4 * row + 4), "passed", { opacity: 0.45, title: describe(this, row), press: () => this.set({}, { region: row }) });
     }
-    return found;
+  }
+
+  memberName(at) { return `Member ${at + 1} (${this.data.members[at].name})`; }
+
+  nameOf(object) {
+    if (object.drawn) return "your box";
+    const same = this.objects.filter((one) => one.name === object.name);
+    const number = same.length > 1 ? ` ${same.indexOf(object) + 1}` : "";
+    return `${object.name || "object"}${number}${object.label < 0 ? ", a class unknown to the detector" : object.ignored ? ", not counted" : ""}`;
+  }
+
+  /** 1 for each detection that finds an object, 0 for a wrong one, -1 for one that does not count. */
+  judge(detections) {
+    const objects = this.objects.filter((object) => !object.drawn);
+    const matches = Engine.match(detections, objects);
+    return new Map(detections.map((one, at) => [one, matches[at].status]));
+  }
+
+  // ---- what became of objects
+
+  /** Objects that count, each with its fate. */
+  fates() {
+    if (this.fatesFor !== this.result) {
+      const objects = this.objects.filter((object) => object.label >= 0 && !object.ignored && !object.drawn);
+      const found = State.fates(this.trace, this.result, this.chosen, objects);
+      this.allFates = new Map(objects.map((object, at) => [object, found[at]]));
+      this.fatesFor = this.result;
+    }
+    return this.allFates;
+  }
+
+  /** The fate of an object as one of a class: among the others where it counts, else by itself. */
+  fateOf(object, label) {
+    const own = this.fates().get(object);
+    return own && object.label === label ? own : State.fates(this.trace, this.result, this.chosen, [{ box: object.box, label }])[0];
   }
 
   /** Add a box that the reader drew. */
   addObject(box) {
-    const object = { box, label: -1, name: "", ignored: true };
+    const object = { box, label: -1, name: "", ignored: true, drawn: true };
     object.label = this.guess(object);
-    object.name = "";
     this.objects.push(object);
     this.asked = { object };
-    if (this.stage === "why") this.render();
-    else if (this.stage === "proposals") this.render();
+    if (this.stage === "why" || this.stage === "proposals") this.render();
     else this.ask({ object });
   }
 
   /** The class that is most probable around a box. */
   guess(object) {
-    const own = Float64Array.from(object.box);
     let best = [0, 0];
     for (const [row, { probabilities }] of this.result.scores) {
-      const overlap = Engine.iou(own, 0, this.trace.boxes, row);
+      const overlap = Engine.iou(object.box, 0, this.trace.boxes, row);
       probabilities.forEach((value, at) => { if (at && overlap * value > best[0]) best = [overlap * value, at - 1]; });
     }
     return best[1];

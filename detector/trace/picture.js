@@ -5,7 +5,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** Make an element: el("p", {class: "quiet"}, "text", other). A function as a value listens to that event. */
 function el(name, attributes = {}, ...children) {
-  const node = ["svg", "rect", "line", "path", "g", "text", "title", "polyline", "circle"].includes(name)
+  const node = ["svg", "rect", "line", "path", "g", "text", "title", "polyline", "circle", "image"].includes(name)
     ? document.createElementNS(SVG, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(key, value);
@@ -25,7 +25,9 @@ class Picture {
     this.hovered = null;
     this.drawn = null;
     root.append(this.image, this.canvas, this.svg);
+    this.list = document.getElementById("key");
     this.svg.addEventListener("pointermove", (event) => this.hovered && this.hovered(...this.at(event)));
+    this.svg.addEventListener("click", (event) => this.pressed && !event.target.closest(".press") && this.pressed(...this.at(event)));
     this.svg.addEventListener("pointerdown", (event) => this.startBox(event));
   }
 
@@ -39,13 +41,26 @@ class Picture {
   /** Remove all that was drawn, and forget who listens. */
   clear() {
     this.svg.replaceChildren();
-    this.hovered = this.drawn = null;
+    this.hovered = this.pressed = this.drawn = null;
     this.canvas.width = this.canvas.height = 0;
-    this.image.classList.remove("faded");
+    this.kinds = new Set();
+    this.labels = [];
+    this.list.replaceChildren();
+  }
+
+  /** Say under the picture what its lines and colours mean: [[kind or #colour, text]]; kinds that are not drawn are left out. */
+  key(entries) {
+    for (const [kind, text] of entries.filter(([own]) => own.startsWith("#") || this.kinds.has(own))) {
+      const whole = { x: 2, y: 2, width: 24, height: 10 };
+      const sample = kind.startsWith("#") ? [el("rect", { ...whole, fill: kind })]
+        : [el("g", { class: `box ${kind}` }, el("rect", { ...whole, class: "under" }), el("rect", { ...whole, class: "line" }))];
+      this.list.append(el("li", {}, el("svg", { viewBox: "0 0 28 14", "aria-hidden": "true" }, ...sample), text));
+    }
   }
 
   /** Draw a box [x1, y1, x2, y2]. kind: a class of style.css; label: text at its corner; press: what a click does. */
   box([x1, y1, x2, y2], kind, { title = "", label = "", press = null, opacity = 1 } = {}) {
+    this.kinds.add(kind);
     const place = { x: x1, y: y1, width: Math.max(x2 - x1, 0.5), height: Math.max(y2 - y1, 0.5) };
     const group = el("g", { class: `box ${kind}`, opacity },
       title ? el("title", {}, title) : null, el("rect", { ...place, class: "under" }), el("rect", { ...place, class: "line" }));
@@ -58,15 +73,22 @@ class Picture {
       group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); press(event); } });
     }
     this.svg.append(group);
-    if (label) this.label(label, x1, y1, kind);
+    if (label) this.label(label, [x1, y1, x2, y2], kind);
   }
 
-  label(text, x, y, kind) {
-    const size = Math.max(this.data.width, this.data.height) / 34;
-    const width = (text.length + 1) * size * 0.56;
-    const left = Math.min(Math.max(x, 0), Math.max(this.data.width - width, 0)), top = Math.max(y - size * 1.3, 0);
+  /** Write at a corner of a box where no other label is; where all are taken, nothing: its title says the same. */
+  label(text, [x1, y1, x2, y2], kind) {
+    const size = Math.max(this.data.width, this.data.height) / 34, height = size * 1.3;
+    const width = (text.length + 1) * size * 0.62;
+    const corners = [[x1, y1 - height], [x1, y1], [x2 - width, y1], [x1, y2 - height], [x2 - width, y2 - height]];
+    const inside = corners.map(([x, y]) => [Math.min(Math.max(x, 0), Math.max(this.data.width - width, 0)), Math.min(Math.max(y, 0), this.data.height - height)]);
+    const isFree = ([x, y]) => this.labels.every((one) => x >= one[0] + one[2] || x + width <= one[0] || y >= one[1] + height || y + height <= one[1]);
+    const place = inside.find(isFree);
+    if (!place) return;
+    const [left, top] = place;
+    this.labels.push([left, top, width]);
     this.svg.append(el("g", { class: `tag ${kind}`, "aria-hidden": "true" },
-      el("rect", { x: left, y: top, width, height: size * 1.3 }),
+      el("rect", { x: left, y: top, width, height }),
       el("text", { x: left + size * 0.3, y: top + size, "font-size": size }, text)));
   }
 

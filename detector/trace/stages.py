@@ -22,15 +22,15 @@ class Stage:
     Attributes:
         id: Its address on the page.
         title: Its name in the bar.
-        count: What it left in this run, in a few words.
+        count: What it left in this run, and its time, in a few words.
         heading: Its heading.
         text: What it does, paragraph by paragraph.
         question: A question for a student.
         answer: The answer.
         paper: Where the paper has it.
         source: The file that does it.
-        seconds: The time that it took; empty where it took none of its own.
-        settings: The settings in force; empty where there are none.
+        seconds: The time that it took, or what includes it; empty where it took none worth noting.
+        settings: The settings in force, each as key=value.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Stage:
     paper: str
     source: str
     seconds: str
-    settings: str
+    settings: tuple[str, ...]
 
 
 def stages_of(data: dict[str, Any]) -> list[Stage]:
@@ -53,9 +53,9 @@ def stages_of(data: dict[str, Any]) -> list[Stage]:
         Stage(
             **{key: words[key] for key in ("id", "title", "heading", "question", "answer", "paper", "source")},
             text=tuple(words["text"]),
-            count=counts[words["id"]],
-            seconds=_time(data["seconds"], words.get("seconds", [])),
-            settings=", ".join(_setting(data["settings"], key) for key in words.get("settings", [])),
+            count=", ".join(filter(None, (counts[words["id"]], _time(data["seconds"], words.get("seconds", []))))),
+            seconds=_time(data["seconds"], words.get("seconds", [])) or words.get("note", ""),
+            settings=tuple(_setting(data["settings"], key) for key in words.get("settings", [])),
         )
         for words in yaml.safe_load(WORDS.read_text(encoding="utf-8"))
     ]

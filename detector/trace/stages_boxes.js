@@ -1,222 +1,145 @@
-// The stages that make boxes: superpixels, merging, proposals, regions. Each function fills its part of the panel once and
-// returns what is to be done whenever the page changes.
+// The stages between boxes and networks: proposals, regions.
 "use strict";
-
-const LETTERS = { C: "colour", T: "texture", S: "size", F: "fill" };
-const SPACES = { hsv: "HSV", lab: "Lab", rgi: "rgI", h: "hue", i: "intensity" };
-
-/** Scale boxes of the searched image to the image's own pixels. */
-function toImage(page, box) {
-  const { search, width, height } = page.data;
-  const factors = [width / search.width, height / search.height];
-  return [...box].map((value, at) => value * factors[at % 2]);
-}
-
-function superpixelsStage(panel, page) {
-  const { search } = page.data;
-  if (!search) return absent(panel, page, "This detector uses no selective search of its own, so there are no superpixels.");
-  let scale = search.scale, at = 0;
-  const info = el("p", { class: "readout", "aria-live": "polite" });
-  const names = { 1: "1× (R-CNN)", 2: "2× (this paper)" };
-  const scales = Object.keys(search.scales).map((key) => [key, names[key] || `${key}×`]);
-  const parts = search.scales[scale].map((one, index) => [index, `${SPACES[one.space] || one.space}, k = ${one.k}`]);
-  const compared = el("div", { class: "compare" });
-  panel.append(
-    Controls.choice("Colour space and threshold", parts, at, (value) => { at = Number(value); page.render(); }),
-    Controls.choice("Size of the superpixels", scales, scale, (value) => { scale = value; page.render(); }),
-    info, el("h3", {}, "Side by side"), compared);
-  return () => {
-    const segmentation = search.scales[scale][at];
-    info.textContent = `${segmentation.boxes.shape[0]} superpixels of at least ${segmentation.minSize} pixels. Point at one to see it.`;
-    compared.replaceChildren(...["1", "2"].filter((key) => search.scales[key]).map((key) => {
-      const one = search.scales[key][at];
-      const canvas = el("canvas", { role: "img", "aria-label": `${one.boxes.shape[0]} superpixels at ${key}×` });
-      readMap(one).then((map) => paintSmall(canvas, map, page.picture.image));
-      return el("figure", {}, canvas, el("figcaption", {}, `${names[key]}: ${one.boxes.shape[0]} superpixels`));
-    }));
-    readMap(segmentation).then((map) => {
-      if (page.stage !== "superpixels") return;
-      const paint = (shown) => page.picture.paint({ ...map, borders: true }, (number) => (number === shown ? [255, 220, 0, 190] : colourOf(number)));
-      paint(-1);
-      let last = -1;
-      page.picture.hovered = (x, y) => {
-        const column = Math.floor((x / page.data.width) * map.width), row = Math.floor((y / page.data.height) * map.height);
-        const number = map.numbers[row * map.width + column];
-        if (number === undefined || number === last) return;
-        last = number;
-        paint(number);
-        const size = map.numbers.reduce((count, one) => count + (one === number), 0);
-        info.textContent = `Superpixel ${number}: ${Controls.amount(size)} pixels.`;
-      };
-    });
-  };
-}
-
-/** A small picture of superpixels, with their borders on the image. */
-function paintSmall(canvas, map, image) {
-  canvas.width = map.width;
-  canvas.height = map.height;
-  const context = canvas.getContext("2d");
-  context.drawImage(image, 0, 0, map.width, map.height);
-  context.fillStyle = "#ffe600";
-  for (let at = 0; at < map.numbers.length; at++) {
-    const right = (at + 1) % map.width ? map.numbers[at + 1] : map.numbers[at];
-    const below = at + map.width < map.numbers.length ? map.numbers[at + map.width] : map.numbers[at];
-    if (right !== map.numbers[at] || below !== map.numbers[at]) context.fillRect(at % map.width, Math.floor(at / map.width), 1, 1);
-  }
-}
-
-function mergingStage(panel, page) {
-  const { search } = page.data;
-  if (!search) return absent(panel, page, "This detector uses no selective search of its own, so nothing was merged.");
-  let chosen = 0, step = Math.max(search.hierarchies[0].parts.shape[0] - 25, 0);
-  const own = search.scales[search.scale];
-  const options = search.hierarchies.map((one, index) => {
-    const { space, k } = own[one.segmentation];
-    return [index, `${SPACES[space] || space}, k = ${k}, by ${[...one.similarities].map((letter) => LETTERS[letter]).join(", ")}`];
-  });
-  const slot = el("div"), values = el("div"), info = el("p", { class: "readout", "aria-live": "polite" });
-  const steps = () => search.hierarchies[chosen].parts.shape[0];
-  const makeSlider = () => Controls.slider("Merges done", { min: 0, max: steps(), step: 1, value: step, change: (value) => { step = value; page.render(); } });
-  let slider = makeSlider();
-  const go = (to) => { step = Math.min(Math.max(to, 0), steps()); slider.set(step); page.render(); };
-  slot.append(slider);
-  panel.append(
-    Controls.choice("Hierarchy", options, chosen, (value) => {
-      chosen = Number(value);
-      step = Math.min(step, steps());
-      slider = makeSlider();
-      slot.replaceChildren(slider);
-      page.render();
-    }),
-    slot,
-    el("p", { class: "buttons" }, Controls.button("One back", () => go(step - 1)), Controls.button("One further", () => go(step + 1)),
-      page.player(() => (step < steps() ? (go(step + 1), true) : false)), Controls.button("To the last", () => go(steps()))),
-    info, values);
-  return () => {
-    const hierarchy = search.hierarchies[chosen], leaves = own[hierarchy.segmentation].boxes;
-    const count = leaves.shape[0], parts = hierarchy.parts.data, ranks = hierarchy.ranks.data;
-    const boxes = boxesOf(hierarchy, leaves);
-    const owner = Int32Array.from({ length: count + steps() }, (_, number) => number);
-    for (let at = 0; at < step; at++) owner[parts[2 * at]] = owner[parts[2 * at + 1]] = count + at;
-    const find = (number) => { while (owner[number] !== number) number = owner[number]; return number; };
-    const before = (number) => { while (owner[number] !== number && owner[number] < count + step - 1) number = owner[number]; return number; };
-    const [a, b] = step ? [parts[2 * step - 2], parts[2 * step - 1]] : [-1, -1];
-    readMap(own[hierarchy.segmentation]).then((map) => {
-      if (page.stage !== "merging") return;
-      page.picture.paint({ ...map, borders: false }, (number) => {
-        const now = before(number);
-        if (now === a) return [0, 114, 178, 215];
-        if (now === b) return [230, 159, 0, 215];
-        return colourOf(find(number), 110);
-      });
-    });
-    if (!step) {
-      info.textContent = `${count} superpixels and no merge yet. Each superpixel's own box is a proposal too.`;
-      values.replaceChildren();
-      return;
-    }
-    const box = toImage(page, boxes.subarray(4 * (count + step - 1), 4 * (count + step)));
-    page.picture.box(box, "chosen", { label: `merge ${step}` });
-    const rank = ranks[count + step - 1];
-    const place = rank < 0 ? "It is narrower than 20 pixels or was cut, so it is not proposed." : `It is proposal ${Controls.amount(rank + 1)} of selective search's ${Controls.amount(search.boxes)}.`;
-    info.textContent = `Merge ${step} of ${steps()}: the blue and the orange region, the two most similar neighbours, become one. ${place}`;
-    const four = [...hierarchy.values.data.subarray(4 * step - 4, 4 * step)].map((value) => value / 255);
-    const used = [...hierarchy.similarities].map((letter) => four["CTSF".indexOf(letter)]);
-    values.replaceChildren(Controls.bars([
-      ...[..."CTSF"].map((letter, at) => [LETTERS[letter], four[at], Controls.figure(four[at], 2), hierarchy.similarities.includes(letter) ? "" : "unused"]),
-      ["mean of those in use", used.reduce((sum, value) => sum + value, 0) / used.length, Controls.figure(used.reduce((sum, value) => sum + value, 0) / used.length, 2), "total"],
-    ]));
-  };
-}
-
-/** Boxes of all regions of a hierarchy, superpixels first. */
-function boxesOf(hierarchy, leaves) {
-  if (hierarchy.boxes) return hierarchy.boxes;
-  const count = leaves.shape[0], parts = hierarchy.parts.data, boxes = new Int32Array(4 * (count + hierarchy.parts.shape[0]));
-  boxes.set(leaves.data);
-  for (let at = 0; at < hierarchy.parts.shape[0]; at++) {
-    const [a, b] = [4 * parts[2 * at], 4 * parts[2 * at + 1]], to = 4 * (count + at);
-    for (let corner = 0; corner < 4; corner++) boxes[to + corner] = (corner < 2 ? Math.min : Math.max)(boxes[a + corner], boxes[b + corner]);
-  }
-  hierarchy.boxes = boxes;
-  return boxes;
-}
 
 function proposalsStage(panel, page) {
   const { trace, data } = page;
-  const sources = Engine.unpack(data.proposals.sources).data;
-  let shown = Math.min(trace.count, 30), only = "";
-  const used = data.sources.map((name, number) => [number, name]).filter(([number]) => sources.includes(number));
+  const sources = Engine.unpack(data.proposals.sources).data, place = placesWithin(sources), largest = Math.max(...place, 1);
+  let shown = Math.min(largest, 30), only = "";
+  const used = data.sources.map((name, number) => [number, sourceName(name)]).filter(([number]) => sources.includes(number));
   const info = el("p", { class: "readout", "aria-live": "polite" }), plot = el("div");
   panel.append(
-    Controls.slider("The first boxes of each source", { min: 1, max: trace.count, step: 1, value: shown, change: (value) => { shown = value; page.render(); } }),
+    Controls.slider("The first boxes of each source", { min: 1, max: largest, step: 1, value: shown, change: (value) => { shown = value; page.render(); } }),
     Controls.choice("Source", [["", "all"], ...used], only, (value) => { only = value; page.render(); }),
-    info, plot);
-  const place = []; // of each proposal within its source
-  const counts = {};
-  sources.forEach((source) => place.push((counts[source] = (counts[source] || 0) + 1)));
+    info, plot, sourceTable(data, used), el("p", { class: "quiet" }, aboutCrops(data)));
   return () => {
     const rows = [...sources.keys()].filter((row) => place[row] <= shown && (only === "" || sources[row] === Number(only)));
     for (const row of rows) {
       page.picture.box(trace.boxes.subarray(4 * row, 4 * row + 4), `source${sources[row] % 4}`, {
-        title: `${data.sources[sources[row]]}, number ${place[row]}`, opacity: rows.length > 200 ? 0.35 : 0.8 });
+        title: `${sourceName(data.sources[sources[row]])}, number ${place[row]}`, opacity: rows.length > 200 ? 0.35 : 0.8 });
     }
-    const dropped = Object.entries(data.dropped).filter(([, boxes]) => boxes.shape[0]).map(([name, boxes]) => `${boxes.shape[0]} of ${name}`);
+    const first = page.objects.map(({ box }) => firstCovering(trace, sources, place, box, only));
+    page.objects.forEach((object, at) => page.picture.box(object.box, first[at] <= shown ? "truth" : "missed", {
+      label: page.objects.length > 8 ? "" : page.nameOf(object), title: page.nameOf(object) }));
+    page.picture.key([...used.map(([number, name]) => [`source${number % 4}`, name]),
+      ["truth", "object that a drawn box covers"], ["missed", "object that none of them covers yet"]]);
     info.textContent = `${Controls.amount(rows.length)} of ${Controls.amount(trace.count)} boxes are drawn.`
-      + (dropped.length ? ` Near-copies of another source's boxes were left out: ${dropped.join(", ")}.` : "");
-    page.objects.forEach((object) => page.picture.box(object.box, "truth", { label: object.name || "your box" }));
-    plot.replaceChildren(page.objects.length ? recallPlot(page, sources, place) : el("p", { class: "quiet" },
+      + (first.length ? ` They cover ${first.filter((own) => own <= shown).length} of ${Controls.counted(first.length, "object")}, which means an IoU of 0.5 or more with one of the boxes.` : "");
+    plot.replaceChildren(page.objects.length ? recallPlot(page, sources, place, used, shown) : el("p", { class: "quiet" },
       "Draw a box around an object on the picture to see after how many proposals one covers it."));
     page.picture.drawn = (box) => page.addObject(box);
   };
 }
 
-/** Recall at IoU 0.5 of the objects by the first n boxes of each source. */
-function recallPlot(page, sources, place) {
-  const { trace, objects } = page;
-  const largest = Math.max(...place);
-  const first = objects.map(({ box }) => {
-    const object = Float64Array.from(box);
-    return place.reduce((best, own, row) => (own < best && Engine.iou(object, 0, trace.boxes, row) >= 0.5 ? own : best), Infinity);
-  });
-  const points = [...new Set([1, ...first.filter(Number.isFinite), largest])].sort((a, b) => a - b)
-    .flatMap((n) => [[n, first.filter((own) => own < n).length / objects.length], [n, first.filter((own) => own <= n).length / objects.length]]);
-  const words = objects.map((object, at) => `${object.name || "your box"}: ${Number.isFinite(first[at]) ? `covered by box ${first[at]}` : "covered by none"}`);
-  return el("div", {}, Controls.curve([{ name: "recall at IoU 0.5", points }], { x: "boxes of each source", y: "Share of the objects that are covered", log: true, max: largest }),
-    el("p", {}, `${words.join("; ")}.`));
+const sourceName = (name) => ({ selective_search: "selective search", multibox: "MultiBox" })[name] || name;
+
+/** Place of each proposal within its source, from 1. */
+function placesWithin(sources) {
+  const counts = {};
+  return [...sources].map((source) => (counts[source] = (counts[source] || 0) + 1));
+}
+
+/** The place, within its source, of the first proposal that covers a box; Infinity for none. only: a source, or "". */
+function firstCovering(trace, sources, place, box, only) {
+  return place.reduce((best, own, row) => (own < best && (only === "" || sources[row] === Number(only))
+    && Engine.iou(box, 0, trace.boxes, row) >= 0.5 ? own : best), Infinity);
+}
+
+function sourceTable(data, used) {
+  return Controls.table(["source", "found", "left out as copies", "kept"], used.map(([number, name]) => {
+    const found = data.found[data.sources[number]] || 0, dropped = data.dropped[data.sources[number]];
+    const out = dropped ? dropped.shape[0] : 0;
+    return [name, Controls.amount(found), Controls.amount(out), Controls.amount(found - out)];
+  }), "Where the boxes come from");
+}
+
+function aboutCrops(data) {
+  const { multibox } = data.settings.proposals;
+  if (!multibox.weights) return "";
+  return multibox.crops ? "MultiBox looked at the whole image and at overlapping squares of it, for small objects. Its boxes of all of these are one source, joined and ordered before they come here."
+    : "MultiBox looked at the whole image once.";
+}
+
+/** Recall at IoU 0.5 of the objects by the first n boxes of each source, and of each source alone. */
+function recallPlot(page, sources, place, used, shown) {
+  const { trace, objects } = page, largest = Math.max(...place, 1);
+  const line = (only) => {
+    const first = objects.map(({ box }) => firstCovering(trace, sources, place, box, only));
+    return [...new Set([1, ...first.filter(Number.isFinite), largest])].sort((a, b) => a - b)
+      .flatMap((n) => [[n, first.filter((own) => own < n).length / objects.length], [n, first.filter((own) => own <= n).length / objects.length]]);
+  };
+  const lines = used.length > 1 ? used.map(([number, name]) => ({ name, points: line(number), kind: `source${number % 4}` })) : [];
+  const first = objects.map(({ box }) => firstCovering(trace, sources, place, box, ""));
+  const words = objects.map((object, at) => `${page.nameOf(object)}: ${Number.isFinite(first[at]) ? `box ${first[at]}` : "none"}`);
+  return el("div", {}, Controls.curve([...lines, { name: "all sources", points: line("") }],
+    { x: "boxes of each source", y: "Recall: share of the objects that are covered", log: true, max: largest, mark: shown }),
+  el("p", { class: "quiet" }, `The first box, counted in each source, that covers an object: ${words.join("; ")}.`));
 }
 
 function regionsStage(panel, page) {
   const { data, trace } = page;
-  const gallery = el("div", { class: "gallery", role: "group", "aria-label": "Regions" }), info = el("p", { class: "readout", "aria-live": "polite" });
-  panel.append(gallery, info);
+  const gallery = el("div", { class: "gallery", role: "group", "aria-label": "Regions" });
+  const info = el("p", { class: "readout", "aria-live": "polite" }), maps = el("div");
+  panel.append(gallery, el("p", { class: "quiet" }, "These are what the network sees. Grey is outside the image."), info, maps);
   for (const tile of data.tiles) {
     gallery.append(el("button", { type: "button", class: "tile", "data-row": tile.row, click: () => page.set({}, { region: tile.row }) },
       el("img", { src: tile.image, alt: `Region ${tile.row + 1} as the network sees it`, loading: "lazy" })));
   }
   return () => {
     for (const tile of gallery.children) tile.setAttribute("aria-pressed", String(Number(tile.dataset.row) === page.region));
+    page.regionButtons(data.tiles.map((tile) => tile.row));
     if (page.region === null || page.region >= trace.count) {
       info.textContent = "Choose a region.";
+      maps.replaceChildren();
       return;
     }
     const row = page.region, box = [...trace.boxes.subarray(4 * row, 4 * row + 4)];
+    data.members.forEach((_, at) => page.picture.box(windowOf(page, at, row), at % 2 ? "window2" : "window"));
     page.picture.box(box, "chosen", { label: `region ${row + 1}` });
-    const lines = data.members.map((member, at) => {
-      const cut = data.cuts[at], window = [...cut.windows.data.subarray(4 * row, 4 * row + 4)];
-      if (at === 0) page.picture.box(window, "window", { title: "the window with its context" });
-      const seen = `${member.name} sees the box with ${member.context} of its ${member.size} pixels of context on each side`;
-      if (member.kind === "warped") return `${seen}, warped to ${member.size} × ${member.size}.`;
-      const side = member.pyramid[cut.levels.data[row]], scale = side / Math.sqrt(data.width * data.height);
-      const cells = ((window[2] - window[0]) * scale) / 16, high = ((window[3] - window[1]) * scale) / 16;
-      return `${seen}, cut out of the map of the image at the area of ${side} × ${side} pixels: ${Controls.figure(cells, 1)} × ${Controls.figure(high, 1)} cells of it become ${member.grid} × ${member.grid}.`;
-    });
-    info.replaceChildren(el("span", {}, `Box ${Controls.corners(box)}.`), ...lines.map((line) => el("span", { class: "line" }, line)));
+    page.picture.key([["chosen", "the proposed box"], ["passed", "other regions: click one"],
+      ...data.members.slice(0, 2).map((member, at) => [at % 2 ? "window2" : "window", `what member ${at + 1} sees, with context`])]);
+    info.replaceChildren(el("span", {}, `Box ${Controls.corners(box)} (left, top, right, bottom, in pixels).`),
+      ...data.members.map((_, at) => el("span", { class: "line" }, aboutCut(page, at, row))));
+    maps.replaceChildren(...data.members.map((member, at) => (member.kind === "maps" ? mapFigure(page, at, row) : "")));
   };
 }
 
-function absent(panel, page, text) {
-  panel.append(el("p", { class: "readout" }, text));
-  return () => {};
+const windowOf = (page, at, row) => [...page.data.cuts[at].windows.data.subarray(4 * row, 4 * row + 4)];
+
+/** Scale from the image to the level of the pyramid that a member cuts a region from. */
+function levelScale(page, at, row) {
+  const { data } = page, side = data.members[at].pyramid[data.cuts[at].levels.data[row]];
+  return { side, scale: side / Math.sqrt(data.width * data.height) };
+}
+
+function aboutCut(page, at, row) {
+  const member = page.data.members[at], window = windowOf(page, at, row);
+  const context = `the box with a border of ${member.context} of the ${member.size} pixels`;
+  if (member.kind === "warped") return `${page.memberName(at)} sees ${context}, stretched to ${member.size} × ${member.size}.`;
+  const { side, scale } = levelScale(page, at, row);
+  const cells = [(window[2] - window[0]) * scale, (window[3] - window[1]) * scale].map((length) => Controls.figure(length / STRIDE, 1));
+  return `${page.memberName(at)} sees ${context}, cut from the map of the whole image: at the size of ${side} × ${side} pixels `
+    + `the box is ${cells.join(" × ")} cells of that map, and they become ${member.grid} × ${member.grid}.`;
+}
+
+const STRIDE = 16, FIRST_CENTRE = 14.5; // pixels from cell to cell of the map, and of its first centre (regions/maps.py)
+
+/** The image under the grid of the map that a region is cut from, and the region's own grid. */
+function mapFigure(page, at, row) {
+  const { data } = page, { side, scale } = levelScale(page, at, row), { grid } = data.members[at];
+  const [x1, y1, x2, y2] = windowOf(page, at, row);
+  const svg = el("svg", { class: "map", viewBox: `0 0 ${data.width} ${data.height}`, role: "img",
+    "aria-label": `The map's cells over the image, and the ${grid} × ${grid} cells of the region` });
+  svg.append(el("image", { href: data.image, width: data.width, height: data.height, preserveAspectRatio: "none" }));
+  const lines = (from, to, every, kind, across) => {
+    for (let place = from; place <= to + 1e-6; place += every) {
+      svg.append(el("line", { class: kind, ...across(place) }));
+    }
+  };
+  const start = (FIRST_CENTRE - STRIDE / 2) / scale, cell = STRIDE / scale;
+  lines(start, data.width, cell, "cell", (x) => ({ x1: x, x2: x, y1: 0, y2: data.height }));
+  lines(start, data.height, cell, "cell", (y) => ({ y1: y, y2: y, x1: 0, x2: data.width }));
+  lines(x1, x2, (x2 - x1) / grid, "sample", (x) => ({ x1: x, x2: x, y1, y2 }));
+  lines(y1, y2, (y2 - y1) / grid, "sample", (y) => ({ y1: y, y2: y, x1, x2 }));
+  return el("figure", {}, svg, el("figcaption", {}, `White: the cells of the map, each ${STRIDE} pixels of the image at ${side} × ${side}. `
+    + `Yellow: the ${grid} × ${grid} cells that the region gets; each is read from the map between its four nearest cells.`));
 }

@@ -131,33 +131,61 @@ const State = (() => {
     }, 0);
   }
 
-  /**
-   * Where an object was lost, in the words of the evaluation's stage fates (experiments/stages.py).
-   * box: [4]; label: 0..K-1. Returns {stage, row, iou, ...facts}.
-   */
-  function fate(trace, result, chosen, box, label, minIou = 0.5) {
-    const object = Float64Array.from(box);
-    const own = (row) => Float64Array.from(result.scores.has(row) ? result.box(row, label) : trace.boxes.subarray(4 * row, 4 * row + 4));
-    const overlaps = Array.from({ length: trace.regions }, (_, row) => Engine.iou(object, 0, own(row), 0));
-    const covering = overlaps.map((overlap, row) => ({ row, iou: overlap })).filter((one) => one.iou >= minIou);
-    const best = overlaps.reduce((at, overlap, row) => (overlap > overlaps[at] ? row : at), 0);
-    const facts = { best, bestIou: overlaps[best] || 0, covering };
-    const hit = result.detections.find((one) => one.label === label && Engine.iou(object, 0, Float64Array.from(one.box), 0) >= minIou);
-    if (hit) return { ...facts, stage: "found", hit };
-    if (!covering.length) return { ...facts, stage: "never proposed" };
-    const classified = covering.filter(({ row }) => {
-      if (!result.scores.has(row)) return false;
-      const { probabilities } = result.scores.get(row);
-      return probabilities[label + 1] >= Math.max(...probabilities);
-    });
-    if (!classified.length) return { ...facts, stage: "misclassified" };
-    const wanted = chosen.minScores ? chosen.minScores[label] : chosen.minScore;
-    const above = classified.filter(({ row }) => result.probability(row, label) >= wanted);
-    if (!above.length) return { ...facts, stage: "below the score", classified, wanted };
-    return { ...facts, stage: "suppressed by NMS", above, wanted };
+  /** IoU of an object {box, label} with each region, where it is scored with the box as moved for the object's class. */
+  function overlaps(trace, result, { box, label }) {
+    return Array.from({ length: trace.regions }, (_, row) => (result.scores.has(row)
+      ? Engine.overlap(box, result.box(row, label)) : Engine.iou(box, 0, trace.boxes, row)));
   }
 
-  return { read, settings, compute, fate, mean };
+  /** The detection that finds each object: each, the best first, finds the free object that it overlaps most. */
+  function finders(result, objects, all, minIou) {
+    const found = new Map();
+    for (const one of result.detections) {
+      const free = objects.map((object, at) => at)
+        .filter((at) => objects[at].label === one.label && !found.has(at) && all[at][one.row] >= minIou);
+      if (free.length) found.set(free.reduce((best, at) => (all[at][one.row] > all[best][one.row] ? at : best)), one);
+    }
+    return found;
+  }
+
+  /**
+   * Where each object {box: [4], label: 0..K-1} was lost, in the words of the evaluation's stage fates
+   * (experiments/stages.py). Returns [{stage, best: row, bestIou, covering: [{row, iou}], right, wanted, hit}].
+   */
+  function fates(trace, result, chosen, objects, minIou = 0.5) {
+    const all = objects.map((object) => overlaps(trace, result, object));
+    const found = finders(result, objects, all, minIou);
+    return objects.map(({ label }, at) => {
+      const covering = all[at].map((iou, row) => ({ row, iou })).filter((one) => one.iou >= minIou);
+      const best = all[at].reduce((top, iou, row) => (iou > all[at][top] ? row : top), 0);
+      const wanted = chosen.minScores ? chosen.minScores[label] : chosen.minScore;
+      const score = (row) => (result.scores.has(row) ? result.scores.get(row).probabilities : null);
+      const right = covering.filter(({ row }) => score(row) && score(row)[label + 1] >= Math.max(...score(row)));
+      const above = covering.filter(({ row }) => score(row) && score(row)[label + 1] >= wanted);
+      const isLeft = (list) => list.some((one) => one.label === label && all[at][one.row] >= minIou);
+      const losses = [
+        ["never proposed", !covering.length], ["misclassified", !right.length], ["below the score", !above.length],
+        ["suppressed by NMS", !isLeft(result.detections) && !isLeft(result.beyond)],
+        ["beyond the limit per image", !isLeft(result.detections)]];
+      const [stage] = found.has(at) ? ["found"] : losses.find(([, isLost]) => isLost) || ["one box for two objects"];
+      return { stage, best, bestIou: all[at][best] || 0, covering, right, above, wanted, hit: found.get(at) || null };
+    });
+  }
+
+  /** Who suppressed a region's box of a class most: {row, iou, to}, to being the score that is left; null for nobody. */
+  function suppressor(result, label, row) {
+    const own = result.playback.find((each) => each.label === label), at = result.all.indexOf(row);
+    let by = null, left = 0;
+    for (const { winner, dropped, lowered } of own ? own.result.steps : []) {
+      const change = (dropped || lowered).find((one) => one.position === at);
+      if (!change) continue;
+      if (lowered) left = change.to;
+      if (!by || change.iou > by.iou) by = { row: result.all[winner], iou: change.iou };
+    }
+    return by && { ...by, to: left };
+  }
+
+  return { read, settings, compute, fates, suppressor, mean };
 })();
 
 if (typeof module !== "undefined") module.exports = State;
