@@ -212,6 +212,16 @@ def test_the_page_finds_what_the_detector_found(cascade: CascadeConfig) -> None:
     assert result["seconds"] == pytest.approx(sum(found.scored.seconds.values()))
 
 
+def test_classes_that_are_not_asked_for() -> None:
+    detector = make()
+    detector.min_scores = np.array([0.01, np.inf])
+    found = trace(detector, IMAGE)
+    data = json.loads(json.dumps(page_data(found), allow_nan=False))
+    (result,) = in_node(RUN, [[data, {}]])
+    equal(result, found.detections)
+    assert set(result["labels"]) == {0}
+
+
 def test_another_threshold_finds_what_the_detector_finds_with_it() -> None:
     """A lower threshold of the cascade, a member alone, hard suppression: each against a detector with that setting."""
     found = trace(make(), IMAGE)
@@ -268,13 +278,15 @@ def test_matching_is_that_of_pascal_voc() -> None:
         table = DetectionTable(np.zeros(detections, np.int64), own, scores, found)
         status = match(truth, table, "voc").status
         expected.append(status.tolist())
-        cases.append([
-            [{"box": box, "label": label} for box, label in zip(found.tolist(), own.tolist(), strict=True)],
+        cases.append(
             [
-                {"box": box, "label": label, "ignored": bool(one)}
-                for box, label, one in zip(boxes.tolist(), labels.tolist(), ignored, strict=True)
-            ],
-        ])
+                [{"box": box, "label": label} for box, label in zip(found.tolist(), own.tolist(), strict=True)],
+                [
+                    {"box": box, "label": label, "ignored": bool(one)}
+                    for box, label, one in zip(boxes.tolist(), labels.tolist(), ignored, strict=True)
+                ],
+            ]
+        )
     assert in_node("(Engine, [found, objects]) => Engine.match(found, objects).map((m) => m.status)", cases) == expected
     assert {-1, 0, 1} == {status for one in expected for status in one}
 
@@ -313,7 +325,8 @@ def test_who_suppressed_a_box() -> None:
     """Three boxes of one class: the first lowers or drops the second, and the third is apart."""
     boxes = [[0, 0, 10, 10], [0, 0, 10, 8], [50, 50, 60, 60]]
     work = """(Engine, [boxes, softSigma]) => {
-        const scores = [0.9, 0.8, 0.7], settings = { minScores: null, minScore: 0.01, maxIou: 0.3, softSigma, limit: 9 };
+        const scores = [0.9, 0.8, 0.7];
+        const settings = { minScores: null, minScore: 0.01, maxIou: 0.3, softSigma, limit: 9 };
         const found = Engine.detect([7, 8, 9], 1, (row) => scores[row - 7], (row) => boxes[row - 7], settings);
         return [7, 8, 9].map((row) => State.suppressor({ ...found, all: [7, 8, 9] }, 0, row));
     }"""

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from test_trace import CONFIG, IMAGE, make
 
+from detector.data.voc_xml import read_annotation
 from detector.trace.objects import Objects
 from detector.trace.page import write_page
 from detector.trace.stages import stages_of
@@ -85,6 +87,13 @@ def test_every_control_in_a_browser(found: ImageTrace, tmp_path: Path, size: str
     assert report["fetched"] == []
     assert report["stages"] == [f"stage-{name}" for name in STAGES]
     assert report["moved"] > 40
+    assert report["pressed"] >= 5  # regions, detections and objects on the picture
+    assert report["drawn"] == 2  # a box at the proposals, and one at the question why
+    assert {name for name, count in report["keys"].items() if not count} <= {"stage-superpixels"}
+    assert report["changes"].startswith("You changed: ")
+    assert report["isBack"]
+    assert report["focus"] == [False, "SELECT"]  # built again, and focused again
+    assert report["next"] == ["#cascade", "h-cascade"]
     assert (report["small"], report["nameless"], report["wide"]) == (0, 0, 0)
     assert "superpixels; none is smaller than" in report["texts"]["stage-superpixels"]
     assert "of 2 objects found" in report["texts"]["stage-result"]
@@ -135,11 +144,12 @@ def test_stages_have_words_and_the_run_s_numbers(found: ImageTrace) -> None:
     stages = stages_of(data)
     assert [stage.id for stage in stages] == STAGES
     counts = {stage.id: stage.count for stage in stages}
-    assert re.fullmatch(r"80 boxes, \d+\.\d\d s", counts["proposals"])
-    assert counts["merging"].endswith("merges")  # its time is within that of the proposals
-    by_all = len(found.votes.scored)  # type: ignore[arg-type]
-    assert counts["cascade"].startswith(f"{by_all} by all members")
-    assert counts["votes"].startswith("2 members, ")
+    assert counts["proposals"] == "80 boxes"
+    assert counts["cascade"] == f"{len(found.votes.scored)} by all members"  # type: ignore[arg-type]
+    assert counts["votes"] == "2 members"
+    times = {stage.id: stage.seconds for stage in stages}
+    assert re.fullmatch(r"\d+\.\d\d s", times["proposals"])
+    assert times["merging"] == ""
     root = Path(__file__).parent.parent
     for stage in stages:
         assert all(stage.text)
@@ -148,3 +158,45 @@ def test_stages_have_words_and_the_run_s_numbers(found: ImageTrace) -> None:
         for name in stage.source.split(", "):
             assert (root / name).is_file()
     assert next(stage for stage in stages if stage.id == "suppression").settings[-1] == "suppression.limit=200"
+
+
+# ---- the command
+
+
+@pytest.fixture
+def settings(toy_checkpoint: Path) -> list[str]:
+    return [
+        *(f"models=[{toy_checkpoint}]", "proposals.width=0", "proposals.max_boxes=20", "proposals.multibox.weights="),
+        *("precision=float32", "regression=false", "rejection.weights=", "--device", "cpu"),
+    ]
+
+
+def test_the_command_adds_the_objects_of_the_image(
+    tool: Any, settings: list[str], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VOC's folder of annotations, found by its XML; the page has the objects in the image's own pixels."""
+    monkeypatch.chdir(tmp_path)
+    image = next(iter(sorted((shapes / "JPEGImages").iterdir())))
+    written = read_annotation(shapes / "Annotations" / f"{image.stem}.xml")
+    options = [str(image), "--no-images", "--trace", "page.html", "--annotations", str(shapes / "Annotations")]
+    assert tool("detect")([*options, *settings]) == 0
+    data = json.loads(re.search(r'id="trace">(.*?)</script>', Path("page.html").read_text(), re.S)[1])  # type: ignore[index]
+    assert data["truth"]["names"] == list(written.names)
+    np.testing.assert_array_equal(data["truth"]["boxes"], written.boxes - [1, 1, 0, 0])
+
+
+def test_annotations_that_do_not_help(
+    tool: Any, settings: list[str], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(next(iter(sorted((shapes / "JPEGImages").iterdir()))))
+    other = tmp_path / "other.png"
+    PIL.Image.fromarray(IMAGE).save(other)
+    page = ["--trace", str(tmp_path / "page.html"), "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        tool("detect")([image, "--annotations", str(shapes), *settings])
+    assert "--annotations is for the page of --trace" in capsys.readouterr().err
+    assert tool("detect")([image, *page, "--annotations", str(tmp_path / "none"), *settings]) == 1
+    assert "none: no such file or folder of ground truth" in capsys.readouterr().err
+    assert tool("detect")([str(other), *page, "--annotations", str(shapes), *settings]) == 1
+    assert "unknown image 'other.png'" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()

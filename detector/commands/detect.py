@@ -26,7 +26,7 @@ detect photos/ --recursive --resume --format json,voc,coco
 detect clip.mp4 --every 0.5s --classes person "dining table"
 detect @list.txt --no-images --crops
 detect - --json - < paths.txt > found.jsonl
-detect image.jpg --trace page.html
+detect image.jpg --trace page.html --annotations VOC2007/Annotations
 detect image.jpg --config fast proposals.max_boxes=500
 detect image.jpg models=[runs/mine/best.safetensors]
 """
@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     written.add_argument("--confidence", action="store_true", help="write scores to yolo, voc and labelme too")
     written.add_argument("--trace", type=Path, metavar="F.html", help="write a page that shows each stage of one image")
     written.add_argument(
+        "--annotations", type=Path, metavar="PATH", help="ground truth with the image of --trace, in any layout"
+    )
+    written.add_argument(
         "--json",
         choices=("-",),
         metavar="-",
@@ -103,6 +106,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(
             "--resume reads what is done from its JSON files; add json to --format, or --output DIR to --json -"
         )
+    if options.annotations and not options.trace:
+        parser.error("--annotations is for the page of --trace; name that too, or score a data set by eval_map")
     if options.confidence and not {"yolo", "voc", "labelme"} & {*options.formats}:
         parser.error("--confidence is for labels; name one of yolo, voc and labelme as --format")
     if options.score is not None:
@@ -132,6 +137,11 @@ def _work(options: argparse.Namespace) -> int:
         raise ImageError("\n".join(collected.failures))
     if options.trace:
         _check_trace(options.trace, [*collected.before, *collected.after], collected.piped)
+    truth = None
+    if options.annotations:
+        from detector.commands.tracing import truth_with
+
+        truth = truth_with(options.annotations, collected.before[0].path)
     with compiling_aside(config.proposals) as aside, ThreadPoolExecutor(1) as other:
         # torch is imported here, after all that can be rejected at once
         from detector.commands.detecting import Manner, Run
@@ -178,7 +188,7 @@ def _work(options: argparse.Namespace) -> int:
         if options.trace and not run.failures:
             from detector.commands.tracing import write_trace
 
-            write_trace(options.trace, detector, images[0].path)
+            write_trace(options.trace, detector, images[0].path, truth)
     return 1 if run.failures or collected.failures else 0
 
 

@@ -52,7 +52,7 @@ def page_data(found: ImageTrace, truth: Objects | None = None) -> dict[str, Any]
         "classes": list(detector.classes.names),
         "members": [_member(one, _model(config.models, index)) for index, one in enumerate(detector.members)],
         "settings": config_to_dict(config) | {"precision": detector.precision, "device": str(detector.device)},
-        "minScores": None if scored.min_scores is None else scored.min_scores.tolist(),
+        "minScores": None if scored.min_scores is None else [_finite(one) for one in scored.min_scores.tolist()],
         "seconds": scored.seconds,
         "extraSeconds": found.seconds,
         "counts": scored.counts,
@@ -104,6 +104,11 @@ def unpacked(content: dict[str, Any]) -> NDArray[Any]:
     """Return the array that `packed` packed."""
     data = base64.b64decode(content["data"])
     return np.frombuffer(data, np.dtype(f"<{content['type']}")).reshape(content["shape"])
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity, which is the least score of a class that is not to be shown."""
+    return value if np.isfinite(value) else None
 
 
 # ---- members and looks

@@ -1,5 +1,6 @@
 // What the page computes again when a reader moves a slider: the same rules as detector/suppression.py, scoring.py,
-// scores.py, regions/offsets.py and experiments/stages.py, held against them on random cases (tests/test_trace_engine.py).
+// scores.py, regions/offsets.py and experiments/stages.py, held against them on random cases by
+// tests/test_trace_engine.py.
 // Boxes are flat arrays of x1, y1, x2, y2; N regions, K classes, column 0 of probabilities is background.
 "use strict";
 
@@ -31,14 +32,18 @@ const Engine = (() => {
   /** Box i moved by four offsets and clipped to the image; where nothing would remain, box i itself. */
   function moved(boxes, i, offsets, at, width, height) {
     const [x1, y1, x2, y2] = boxes.subarray(4 * i, 4 * i + 4);
-    const w = x2 - x1, h = y2 - y1;
+    const w = x2 - x1,
+      h = y2 - y1;
     const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-    const x = (x1 + x2) / 2 + offsets[at] * w, y = (y1 + y2) / 2 + offsets[at + 1] * h;
+    const x = (x1 + x2) / 2 + offsets[at] * w,
+      y = (y1 + y2) / 2 + offsets[at + 1] * h;
     const halfW = (w / 2) * Math.exp(clamp(offsets[at + 2], -LARGEST, LARGEST));
     const halfH = (h / 2) * Math.exp(clamp(offsets[at + 3], -LARGEST, LARGEST));
     const result = [
-      clamp(x - halfW, 0, width), clamp(y - halfH, 0, height),
-      clamp(x + halfW, 0, width), clamp(y + halfH, 0, height),
+      clamp(x - halfW, 0, width),
+      clamp(y - halfH, 0, height),
+      clamp(x + halfW, 0, width),
+      clamp(y + halfH, 0, height),
     ];
     return result[2] > result[0] && result[3] > result[1] ? result : [x1, y1, x2, y2];
   }
@@ -54,9 +59,12 @@ const Engine = (() => {
    */
   function suppress(boxes, scores, minScore, maxIou) {
     let left = ranked(scores.keys(), (i) => scores[i]).filter((i) => scores[i] > minScore);
-    const kept = [], steps = [];
+    const kept = [],
+      steps = [];
     while (left.length) {
-      const winner = left[0], dropped = [], others = [];
+      const winner = left[0],
+        dropped = [],
+        others = [];
       for (const position of left.slice(1)) {
         const overlap = iou(boxes, winner, boxes, position);
         if (overlap > maxIou) dropped.push({ position, iou: overlap });
@@ -76,15 +84,19 @@ const Engine = (() => {
   function soften(boxes, scores, minScore, sigma) {
     const left = [...scores.keys()].filter((i) => scores[i] > minScore);
     const values = new Map(left.map((i) => [i, scores[i]]));
-    const kept = [], steps = [], lowered = [];
+    const kept = [],
+      steps = [],
+      lowered = [];
     while (left.length) {
       let best = 0;
       for (let at = 1; at < left.length; at++) {
-        const one = values.get(left[at]), other = values.get(left[best]);
+        const one = values.get(left[at]),
+          other = values.get(left[best]);
         if (one > other || (one === other && left[at] < left[best])) best = at;
       }
       const [winner] = left.splice(best, 1);
-      const score = values.get(winner), changes = [];
+      const score = values.get(winner),
+        changes = [];
       for (const position of left) {
         const overlap = iou(boxes, winner, boxes, position);
         if (overlap > 0) {
@@ -124,7 +136,12 @@ const Engine = (() => {
     const passing = all.filter((i) => objects[i] > 0 && (objects[i] > config.threshold || best.has(i)));
     if (config.near === 1 || !passing.length) return { scored: passing, copies: [] };
     const own = Float64Array.from(passing.flatMap((i) => [...boxes.subarray(4 * i, 4 * i + 4)]));
-    const { kept } = suppress(own, passing.map((i) => objects[i]), -1, config.near);
+    const { kept } = suppress(
+      own,
+      passing.map((i) => objects[i]),
+      -1,
+      config.near,
+    );
     const scored = kept.map((at) => passing[at]).sort((a, b) => a - b);
     const chosen = new Set(scored);
     return { scored, copies: passing.filter((i) => !chosen.has(i)) };
@@ -142,7 +159,8 @@ const Engine = (() => {
    */
   function detect(rows, classes, probability, box, settings) {
     const lowest = settings.minScores ? Math.min(...settings.minScores) * (1 - 1e-6) : settings.minScore;
-    const found = [], playback = [];
+    const found = [],
+      playback = [];
     for (let label = 0; label < classes; label++) {
       const scores = Float64Array.from(rows, (i) => probability(i, label));
       if (!scores.some((score) => score > lowest)) continue;
@@ -169,14 +187,15 @@ const Engine = (() => {
   }
 
   /**
-   * Match detections, best first, to objects [{box, label, ignored}] by PASCAL VOC's rule (evaluation/matching.py): each
-   * meets the object of its class that it overlaps most; that object is found once, and a second detection of it is wrong.
+   * Match detections, best first, to objects [{box, label, ignored}] by PASCAL VOC's rule (evaluation/matching.py):
+   * each meets the object of its class that it overlaps most. An object is found once; a second detection is wrong.
    * Returns for each detection {status: 1 right, 0 wrong, -1 does not count; object: its position or -1}.
    */
   function match(detections, objects, minIou = 0.5) {
     const taken = new Set();
     return detections.map((one) => {
-      let best = -1, most = 0;
+      let best = -1,
+        most = 0;
       objects.forEach((object, at) => {
         const own = object.label === one.label ? overlap(object.box, one.box) : 0;
         if (own > most) [best, most] = [at, own];
@@ -192,13 +211,15 @@ const Engine = (() => {
   /** Average precision as the area under the curve with its envelope (VOC 2010), of hits sorted best first. */
   function averagePrecision(hits, positives) {
     let found = 0;
-    const precision = [], recall = [];
+    const precision = [],
+      recall = [];
     hits.forEach((hit, at) => {
       found += hit;
       precision.push(found / (at + 1));
       recall.push(found / positives);
     });
-    let total = 0, envelope = 0;
+    let total = 0,
+      envelope = 0;
     for (let at = hits.length - 1; at >= 0; at--) {
       envelope = Math.max(envelope, precision[at]);
       total += (recall[at] - (at ? recall[at - 1] : 0)) * envelope;
@@ -206,7 +227,22 @@ const Engine = (() => {
     return positives ? total : null;
   }
 
-  return { unpack, area, iou, overlap, moved, ranked, suppress, soften, vote, passes, mean, detect, match, averagePrecision };
+  return {
+    unpack,
+    area,
+    iou,
+    overlap,
+    moved,
+    ranked,
+    suppress,
+    soften,
+    vote,
+    passes,
+    mean,
+    detect,
+    match,
+    averagePrecision,
+  };
 })();
 
 if (typeof module !== "undefined") module.exports = Engine;

@@ -34,6 +34,19 @@ class Objects:
     ignored: NDArray[np.bool_]
 
 
+def index_of(truth: Truth, image: Path) -> int:
+    """Find an image of a ground truth by its path or its name.
+
+    Raises:
+        DataError: The ground truth does not have the image.
+    """
+    names = Names(truth)
+    index = next((found for name in (str(image), image.name) if (found := names.image(name)) >= 0), -1)
+    if index < 0:
+        raise DataError(unknown_image(image.name, truth))
+    return index
+
+
 def objects_of(truth: Truth, image: Path, classes: ClassTable) -> Objects:
     """Find the objects of an image.
 
@@ -45,10 +58,7 @@ def objects_of(truth: Truth, image: Path, classes: ClassTable) -> Objects:
     Raises:
         DataError: The ground truth does not have the image.
     """
-    names = Names(truth)
-    index = next((found for name in (str(image), image.name) if (found := names.image(name)) >= 0), -1)
-    if index < 0:
-        raise DataError(unknown_image(image.name, truth))
+    index = index_of(truth, image)
     own = truth.objects_of(index)
     boxes = np.asarray(convert(truth.boxes[own], truth.convention, HALF_OPEN), np.float64)
     labels = truth.labels[own]

@@ -19,7 +19,10 @@ from detector.trace.tracing import ImageTrace
 from proposals.files import write_whole
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("engine", "state", "picture", "controls", "stages_pieces", "stages_boxes", "stages_scores", "stages_result", "stages_why", "main")
+SCRIPTS = (
+    *("engine", "state", "picture", "controls"),
+    *("stages_pieces", "stages_boxes", "stages_scores", "stages_result", "stages_why", "main"),
+)
 
 
 def write_page(path: Path, found: ImageTrace, truth: Objects | None = None) -> None:

@@ -22,14 +22,15 @@ class Stage:
     Attributes:
         id: Its address on the page.
         title: Its name in the bar.
-        count: What it left in this run, and its time, in a few words.
+        count: What it left in this run, in a few words.
         heading: Its heading.
         text: What it does, paragraph by paragraph.
         question: A question for a student.
         answer: The answer.
         paper: Where the paper has it.
         source: The file that does it.
-        seconds: The time that it took, or what includes it; empty where it took none worth noting.
+        seconds: The time that it took; empty where it took none of its own.
+        note: Said in place of the time.
         settings: The settings in force, each as key=value.
     """
 
@@ -43,6 +44,7 @@ class Stage:
     paper: str
     source: str
     seconds: str
+    note: str
     settings: tuple[str, ...]
 
 
@@ -53,8 +55,9 @@ def stages_of(data: dict[str, Any]) -> list[Stage]:
         Stage(
             **{key: words[key] for key in ("id", "title", "heading", "question", "answer", "paper", "source")},
             text=tuple(words["text"]),
-            count=", ".join(filter(None, (counts[words["id"]], _time(data["seconds"], words.get("seconds", []))))),
-            seconds=_time(data["seconds"], words.get("seconds", [])) or words.get("note", ""),
+            count=counts[words["id"]],
+            seconds=_time(data["seconds"], words.get("seconds", [])),
+            note=words.get("note", ""),
             settings=tuple(_setting(data["settings"], key) for key in words.get("settings", [])),
         )
         for words in yaml.safe_load(WORDS.read_text(encoding="utf-8"))
@@ -98,4 +101,6 @@ def _setting(settings: dict[str, Any], key: str) -> str:
 
 def _time(seconds: dict[str, float], stages: list[str]) -> str:
     spent = [seconds[stage] for stage in stages if stage in seconds]
-    return f"{sum(spent):.2f} s" if spent else ""
+    if not spent:
+        return ""
+    return f"{sum(spent):.2f} s" if sum(spent) >= 0.005 else "under 0.01 s"

@@ -8,7 +8,8 @@ const State = (() => {
   function read(data) {
     const proposals = Engine.unpack(data.proposals.boxes);
     const second = Engine.unpack(data.second);
-    const count = proposals.shape[0], regions = count + second.shape[0];
+    const count = proposals.shape[0],
+      regions = count + second.shape[0];
     const boxes = new Float32Array(4 * regions);
     boxes.set(proposals.data);
     boxes.set(second.data, 4 * count);
@@ -21,7 +22,8 @@ const State = (() => {
     }));
     const key = (look) => `${look.member} ${look.mirrored}`;
     const firsts = new Set(looks.filter((look) => !look.other && look.phase === 0).map(key));
-    const shallow = Array.from({ length: regions }, () => []), deep = Array.from({ length: regions }, () => []);
+    const shallow = Array.from({ length: regions }, () => []),
+      deep = Array.from({ length: regions }, () => []);
     for (const look of looks) {
       look.rows.forEach((row, at) => {
         // A region that was passed over is seen once more for the page; what the run itself saw of it comes first.
@@ -32,10 +34,14 @@ const State = (() => {
     }
     const sides = Math.max(...deep.map((list) => list.length), 0);
     const isDeep = deep.map((list) => list.length === sides && sides > 0);
-    const rejection = data.rejection
-      && { objects: Engine.unpack(data.rejection.objects).data, threshold: data.rejection.threshold };
-    const cascade = data.cascade && data.settings.cascade.threshold > 0
-      ? { scored: Engine.unpack(data.cascade.scored).data, copies: Engine.unpack(data.cascade.copies).data } : null;
+    const rejection = data.rejection && {
+      objects: Engine.unpack(data.rejection.objects).data,
+      threshold: data.rejection.threshold,
+    };
+    const cascade =
+      data.cascade && data.settings.cascade.threshold > 0
+        ? { scored: Engine.unpack(data.cascade.scored).data, copies: Engine.unpack(data.cascade.copies).data }
+        : null;
     const trace = { data, count, regions, boxes, classes, looks, shallow, deep, isDeep, rejection, cascade };
     const objects = (list) => (list.length ? 1 - mean(trace, list).probabilities[0] : null);
     trace.first = shallow.slice(0, count).map(objects);
@@ -45,7 +51,8 @@ const State = (() => {
 
   /** Mean probabilities [K + 1] and offsets [4 K] of looks. */
   function mean(trace, list) {
-    const width = trace.classes + 1, moves = 4 * trace.classes;
+    const width = trace.classes + 1,
+      moves = 4 * trace.classes;
     const rows = (name, length) => list.map(({ look, at }) => look[name].subarray(at * length, (at + 1) * length));
     const offsets = list[0].look.offsets ? Engine.mean(rows("offsets", moves)) : null;
     return { probabilities: Engine.mean(rows("probabilities", width)), offsets };
@@ -53,10 +60,12 @@ const State = (() => {
 
   /** The lowest thresholds for which every region that would pass has scores. */
   function limits(trace) {
-    let rejection = 0, cascade = 0;
+    let rejection = 0,
+      cascade = 0;
     for (let row = 0; row < trace.count; row++) {
       if (trace.rejection && !trace.shallow[row].length) rejection = Math.max(rejection, trace.rejection.objects[row]);
-      if (trace.cascade && trace.shallow[row].length && !trace.isDeep[row]) cascade = Math.max(cascade, trace.first[row]);
+      if (trace.cascade && trace.shallow[row].length && !trace.isDeep[row])
+        cascade = Math.max(cascade, trace.first[row]);
     }
     return { rejection, cascade };
   }
@@ -70,7 +79,7 @@ const State = (() => {
       near: cascade.near,
       best: cascade.best,
       members: trace.data.members.map(() => true),
-      minScores: trace.data.minScores,
+      minScores: trace.data.minScores && trace.data.minScores.map((score) => (score === null ? Infinity : score)),
       minScore: suppression.min_score === null ? 0.001 : suppression.min_score,
       maxIou: suppression.max_iou,
       softSigma: suppression.soft_sigma,
@@ -81,7 +90,8 @@ const State = (() => {
 
   /** Everything that follows from settings: which regions pass, their scores, the detections. */
   function compute(trace, chosen) {
-    const rows = [], rejected = [];
+    const rows = [],
+      rejected = [];
     for (let row = 0; row < trace.count; row++) {
       const isIn = !trace.rejection || trace.rejection.objects[row] >= chosen.rejection;
       (isIn && trace.shallow[row].length ? rows : rejected).push(row);
@@ -89,11 +99,15 @@ const State = (() => {
     let passing = { scored: trace.cascade ? [] : rows, copies: [] };
     if (trace.cascade) {
       const own = Float32Array.from(rows.flatMap((row) => [...trace.boxes.subarray(4 * row, 4 * row + 4)]));
-      const found = Engine.passes(Float64Array.from(rows, (row) => trace.first[row]), own,
-        { threshold: chosen.cascade, best: chosen.best, near: chosen.near });
+      const found = Engine.passes(
+        Float64Array.from(rows, (row) => trace.first[row]),
+        own,
+        { threshold: chosen.cascade, best: chosen.best, near: chosen.near },
+      );
       passing = { scored: found.scored.map((at) => rows[at]), copies: found.copies.map((at) => rows[at]) };
     }
-    const isScored = new Set(passing.scored), isCopy = new Set(passing.copies);
+    const isScored = new Set(passing.scored),
+      isCopy = new Set(passing.copies);
     const scores = new Map();
     for (const row of rows) {
       if (isCopy.has(row)) continue; // certain to be background
@@ -108,7 +122,8 @@ const State = (() => {
     const all = [...scores.keys()];
     const box = (row, label) => {
       const { offsets } = scores.get(row);
-      return offsets ? Engine.moved(trace.boxes, row, offsets, 4 * label, trace.data.width, trace.data.height)
+      return offsets
+        ? Engine.moved(trace.boxes, row, offsets, 4 * label, trace.data.width, trace.data.height)
         : [...trace.boxes.subarray(4 * row, 4 * row + 4)];
     };
     const probability = (row, label) => scores.get(row).probabilities[label + 1];
@@ -131,19 +146,25 @@ const State = (() => {
     }, 0);
   }
 
-  /** IoU of an object {box, label} with each region, where it is scored with the box as moved for the object's class. */
+  /** IoU of an object {box, label} with each region: where it is scored, with its box moved for the object's class. */
   function overlaps(trace, result, { box, label }) {
-    return Array.from({ length: trace.regions }, (_, row) => (result.scores.has(row)
-      ? Engine.overlap(box, result.box(row, label)) : Engine.iou(box, 0, trace.boxes, row)));
+    return Array.from({ length: trace.regions }, (_, row) =>
+      result.scores.has(row) ? Engine.overlap(box, result.box(row, label)) : Engine.iou(box, 0, trace.boxes, row),
+    );
   }
 
   /** The detection that finds each object: each, the best first, finds the free object that it overlaps most. */
   function finders(result, objects, all, minIou) {
     const found = new Map();
     for (const one of result.detections) {
-      const free = objects.map((object, at) => at)
+      const free = objects
+        .map((object, at) => at)
         .filter((at) => objects[at].label === one.label && !found.has(at) && all[at][one.row] >= minIou);
-      if (free.length) found.set(free.reduce((best, at) => (all[at][one.row] > all[best][one.row] ? at : best)), one);
+      if (free.length)
+        found.set(
+          free.reduce((best, at) => (all[at][one.row] > all[best][one.row] ? at : best)),
+          one,
+        );
     }
     return found;
   }
@@ -164,18 +185,23 @@ const State = (() => {
       const above = covering.filter(({ row }) => score(row) && score(row)[label + 1] >= wanted);
       const isLeft = (list) => list.some((one) => one.label === label && all[at][one.row] >= minIou);
       const losses = [
-        ["never proposed", !covering.length], ["misclassified", !right.length], ["below the score", !above.length],
+        ["never proposed", !covering.length],
+        ["misclassified", !right.length],
+        ["below the score", !above.length],
         ["suppressed by NMS", !isLeft(result.detections) && !isLeft(result.beyond)],
-        ["beyond the limit per image", !isLeft(result.detections)]];
+        ["beyond the limit per image", !isLeft(result.detections)],
+      ];
       const [stage] = found.has(at) ? ["found"] : losses.find(([, isLost]) => isLost) || ["one box for two objects"];
       return { stage, best, bestIou: all[at][best] || 0, covering, right, above, wanted, hit: found.get(at) || null };
     });
   }
 
-  /** Who suppressed a region's box of a class most: {row, iou, to}, to being the score that is left; null for nobody. */
+  /** Who suppressed a region's box of a class most: {row, iou, to}, to is the score that is left; null for nobody. */
   function suppressor(result, label, row) {
-    const own = result.playback.find((each) => each.label === label), at = result.all.indexOf(row);
-    let by = null, left = 0;
+    const own = result.playback.find((each) => each.label === label),
+      at = result.all.indexOf(row);
+    let by = null,
+      left = 0;
     for (const { winner, dropped, lowered } of own ? own.result.steps : []) {
       const change = (dropped || lowered).find((one) => one.position === at);
       if (!change) continue;
