@@ -216,8 +216,9 @@ function aboutCut(page, at, row) {
     figure(length / STRIDE, 1),
   );
   return (
-    `${page.memberName(at)} sees ${context}, cut from the map of the whole image. At ` +
-    `${side} × ${side} pixels the box is ${cells.join(" × ")} cells of that map, and they become ${member.grid} × ${member.grid}.`
+    `${page.memberName(at)} sees ${context}, cut from the map of the whole image. ` +
+    `With the image at the area of ${side} × ${side} pixels, the box is ${cells.join(" × ")} cells of that map. ` +
+    `They become ${member.grid} × ${member.grid}.`
   );
 }
 

@@ -149,7 +149,7 @@ function explainDetection(page, one) {
             `Suppression left it ${figure(one.score)}. `
           : "") +
         (changed
-          ? `It ${chosen.softSigma ? "lowered" : "dropped"} ${counted(changed, "other box", "other boxes")} of its class.`
+          ? `It ${chosen.softSigma ? "lowered" : "dropped"} ${counted(changed, "box", "boxes")} of its class around it.`
           : "It overlaps no other box of its class that was left."),
     ),
   ];
