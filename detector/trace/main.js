@@ -47,6 +47,7 @@ class Page {
         : null;
     window.addEventListener("hashchange", () => this.show(location.hash.slice(1)));
     document.addEventListener("keydown", (event) => this.key(event));
+    window.addEventListener("resize", () => this.center());
     window.addEventListener("beforeprint", () =>
       document.querySelectorAll(".stage:not([hidden]) details").forEach((one) => {
         one.open = true;
@@ -111,8 +112,8 @@ class Page {
       const isHere = link.hash === `#${this.stage}`;
       link.toggleAttribute("aria-current", isHere);
       if (isHere) link.setAttribute("aria-current", "step");
-      if (isHere) link.scrollIntoView({ block: "nearest", inline: "center" });
     });
+    this.center();
     if (!this.refreshers[this.stage]) {
       const controls = document.querySelector(`#stage-${this.stage} .controls`);
       this.refreshers[this.stage] = BUILDERS[this.stage](controls, this);
@@ -124,6 +125,13 @@ class Page {
     this.render();
     // The heading is read aloud, and the keyboard goes on from there.
     if (isMove) document.getElementById(`h-${this.stage}`).focus({ preventScroll: true });
+  }
+
+  /** Bring the stage of now into sight in the bar. */
+  center() {
+    const item = document.querySelector("#stages a[aria-current]").parentElement,
+      bar = item.parentElement;
+    bar.scrollLeft = item.offsetLeft - bar.offsetLeft - (bar.clientWidth - item.offsetWidth) / 2;
   }
 
   render() {

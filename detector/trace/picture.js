@@ -40,6 +40,16 @@ class Picture {
     this.svg.addEventListener("pointerdown", (event) => this.startBox(event));
   }
 
+  /** What is done with a box that the reader draws; null where none is wanted. */
+  set drawn(done) {
+    this.done = done;
+    this.svg.classList.toggle("draws", Boolean(done));
+  }
+
+  get drawn() {
+    return this.done;
+  }
+
   /** Where an event is, in pixels of the image. */
   at(event) {
     const frame = this.svg.getBoundingClientRect();
@@ -101,7 +111,9 @@ class Picture {
         }
       });
     }
-    this.svg.append(group);
+    if (press) group.area = place.width * place.height;
+    const smaller = press && [...this.svg.children].find((one) => one.area < group.area); // which it must not cover
+    this.svg.insertBefore(group, smaller || null);
     if (label) this.label(label, [x1, y1, x2, y2], kind);
   }
 
@@ -178,12 +190,12 @@ class Picture {
 
   /** Let the reader draw a box with the pointer; done(box) is called when the pointer is lifted. */
   startBox(event) {
-    if (!this.drawn || event.target.closest(".press")) return;
+    if (!this.drawn) return; // within a box that can be pressed too: a click presses, a drag draws
     event.preventDefault();
     const [x, y] = this.at(event),
       done = this.drawn;
     const rect = el("rect", { class: "line" });
-    const group = el("g", { class: "box drawn" }, rect);
+    const group = el("g", { class: "box drawn", "pointer-events": "none" }, rect);
     this.svg.append(group);
     const corners = (to) => [Math.min(x, to[0]), Math.min(y, to[1]), Math.max(x, to[0]), Math.max(y, to[1])];
     const move = (next) => {
@@ -194,15 +206,15 @@ class Picture {
     };
     const stop = (last) => {
       this.svg.removeEventListener("pointermove", move);
-      window.removeEventListener("pointerup", stop);
+      ["pointerup", "pointercancel"].forEach((kind) => window.removeEventListener(kind, stop));
       group.remove();
       const box = corners(this.at(last)).map((value, at) =>
         Math.min(Math.max(value, 0), at % 2 ? this.data.height : this.data.width),
       );
-      if (box[2] - box[0] > 3 && box[3] - box[1] > 3) done(box);
+      if (last.type === "pointerup" && box[2] - box[0] > 3 && box[3] - box[1] > 3) done(box);
     };
     this.svg.addEventListener("pointermove", move);
-    window.addEventListener("pointerup", stop);
+    ["pointerup", "pointercancel"].forEach((kind) => window.addEventListener(kind, stop));
   }
 }
 
