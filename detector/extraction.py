@@ -100,7 +100,7 @@ def extract(
     propose(
         np.zeros((32, 32, 3), np.uint8), replace(config, selective_search=True, multibox=MultiBoxSettings(), own={})
     )
-    _check_folder(folder, shard)
+    check_folder(folder, shard)
     failures = []
     with StoreWriter(folder, settings, list(images), shard=shard, sources=source_names(config)) as writer:
         if writer.todo:
@@ -117,7 +117,7 @@ def extract(
     return failures
 
 
-def _check_folder(folder: Path, shard: tuple[int, int]) -> None:
+def check_folder(folder: Path, shard: tuple[int, int]) -> None:
     """Reject a folder with files of another program that have the names of a store's files.
 
     Raises:

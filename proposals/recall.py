@@ -35,14 +35,25 @@ def best_overlaps_of_first(objects: Boxes, proposals: Boxes, counts: Sequence[in
     return np.where(last >= 0, best[:, last], 0.0).T
 
 
+def covered(overlaps: Overlaps, min_iou: float = 0.5) -> Overlaps:
+    """Return 1 for each object that is covered at an IoU or better, else 0; their mean is recall."""
+    return (overlaps >= min_iou).astype(np.float64)
+
+
+def recall_share(overlaps: Overlaps) -> Overlaps:
+    """Return the share of all IoU from 0.5 to 1 at which each object is covered; their mean is average recall."""
+    share: Overlaps = 2 * np.maximum(overlaps - 0.5, 0)
+    return share
+
+
 def recall(overlaps: Overlaps, min_iou: float = 0.5) -> float:
     """Return the share of objects that are covered at an IoU or better, in [0, 1]; NaN without objects."""
-    return float((overlaps >= min_iou).mean()) if len(overlaps) else float("nan")
+    return float(covered(overlaps, min_iou).mean()) if len(overlaps) else float("nan")
 
 
 def average_recall(overlaps: Overlaps) -> float:
     """Return the mean of recall over all IoU from 0.5 to 1, 2 / M * sum(max(overlap - 0.5, 0)); NaN without objects."""
-    return float(2 * np.maximum(overlaps - 0.5, 0).mean()) if len(overlaps) else float("nan")
+    return float(recall_share(overlaps).mean()) if len(overlaps) else float("nan")
 
 
 def average_best_overlap(overlaps: Overlaps, labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from detector.experiments.ablation import AblationConfig
 from detector.experiments.coverage import CoverageConfig
 from detector.experiments.evaluation_run import EvaluationConfig
 from detector.extraction import ExtractionConfig
+from detector.importing.into_store import ImportConfig
 from detector.invocation import command, distributed
 from detector.network.googlenet import GoogLeNetConfig
 from detector.settings import DetectorConfig
@@ -38,6 +39,7 @@ SCHEMAS: dict[str, tuple[type, list[str]]] = {
     "train_multibox": (MultiBoxTrainingConfig, []),
     "eval_proposals": (CoverageConfig, ["workers=3"]),
     "extract_proposals": (ExtractionConfig, ["workers=3"]),
+    "import_proposals": (ImportConfig, ["data.kind=voc", "data.root=x"]),
     "ablate": (AblationConfig, ["data.split=val100"]),
     "fit_cascade": (CascadeFitConfig, ["images=9"]),
 }
@@ -46,6 +48,7 @@ DEFAULTS = {
     "train_multibox": "ilsvrc_multibox",
     "eval_proposals": "proposals_voc",
     "extract_proposals": None,
+    "import_proposals": None,
     "ablate": "ablation_voc",
     "fit_cascade": "cascade_voc0712",
 }

@@ -21,6 +21,7 @@ SCHEMAS = [
     "detector.experiments.coverage:CoverageConfig",
     "detector.experiments.ablation:AblationConfig",
     "detector.extraction:ExtractionConfig",
+    "detector.importing.into_store:ImportConfig",
     "detector.training.regions:FineTuneConfig",
     "detector.training.images:ImageTrainingConfig",
     "detector.training.multibox:MultiBoxTrainingConfig",

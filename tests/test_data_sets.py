@@ -460,7 +460,7 @@ def test_tables_of_a_list_are_those_of_the_images_in_one_folder(
         row = ablate(AblationConfig(data, rows, proposals, resamples=10, precision="float32"), "cpu").rows["one"]
         tables.append(replace(row, seconds=0.0))
         covered = measure_coverage(open_dataset(data), CoverageConfig(data, proposals, cache=".cache/proposals"))
-        coverages.append(replace(covered["few"], seconds=None))
+        coverages.append(replace(covered.rows["few"], seconds=None))
     assert tables[0] == tables[1]
     assert coverages[0] == coverages[1]
 

@@ -11,11 +11,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+from pages import read, words
 
 from detector.config import ConfigError, load_config
 from detector.data import open_dataset
-from detector.experiments.coverage import CoverageConfig, format_coverage, measure_coverage
+from detector.experiments.coverage import CoverageConfig, measure_coverage
 from detector.extraction import extract
+from detector.report.coverage_text import format_coverage
 from proposals.merging import propose
 from proposals.result import Proposals
 from proposals.settings import ProposalConfig
@@ -82,7 +84,8 @@ def best_by_hand(dataset, setting):
 
 def test_numbers_table_json_and_plot(tree):
     out = tree / "out"
-    result = run("--config", tree / "compare.yaml", "--json", out / "n.json", "--plot", out / "n.png", "workers=2")
+    files = ["--json", out / "n.json", "--plot", out / "n.png", "--report", out / "n.html"]
+    result = run("--config", tree / "compare.yaml", *files, "workers=2")
     assert result.returncode == 0, result.stderr
     content = json.loads((out / "n.json").read_text())
     assert (content["data"], content["images"], content["objects"]) == ("small val", 3, 4)
@@ -123,8 +126,14 @@ def test_numbers_table_json_and_plot(tree):
     assert heading.split()[:4] == ["proposals", "boxes", "ratio", "coverage"]
     assert [line[:14] for line in rows[:2]] == list(content["settings"])
     assert rows[1].split()[2:5] == [f"{counts[1]:.0f}", f"{counts[1] / counts[0]:.3f}", f"{covered[1].mean():.3f}"]
-    assert [line.split()[0] for line in rows[4:]] == list(dataset.classes.names)
-    assert rows[4 + dataset.classes.names.index("cat")].split() == ["cat", "-", "-"]
+    assert (
+        rows[2] == f"{(~covered[0] & ~covered[1]).sum()} of 4 objects are covered by none of these methods at IoU 0.5"
+    )
+    names = len(dataset.classes.names)
+    assert [line.split()[0] for line in rows[-names:]] == list(dataset.classes.names)
+    assert rows[-names + dataset.classes.names.index("cat")].split() == ["cat", "-", "-"]
+    assert f"{covered[1].mean():.3f}" in words(read(out / "n.html"))
+    assert str(tree) not in (out / "n.html").read_text()
     with PIL.Image.open(out / "n.png") as plot:
         assert plot.size[0] > 1000
 
@@ -152,30 +161,22 @@ def test_stores_side_by_side(tree):
     stores = [f"stores.perfect={tree / 'perfect'}", f"stores.ours={tree / 'ours'}"]
     data = ["data.kind=voc", f"data.root={tree / 'small'}", "data.split=val"]
     config = load_config(CoverageConfig, None, [*data, *stores])
-    rows = measure_coverage(dataset, config)
+    bench = measure_coverage(dataset, config)
+    rows = bench.rows
     assert list(rows) == ["perfect", "ours"]
     assert (rows["perfect"].coverage, rows["perfect"].mabo, rows["perfect"].average_recall) == (1, 1, 1)
     assert rows["perfect"].unique == pytest.approx(1 - rows["ours"].coverage)
     assert rows["perfect"].seconds is None  # nobody said
-    line = format_coverage(dataset, rows).splitlines()[2].split()
-    assert line == [
-        "perfect",
-        "2",
-        "1.000",
-        "1.000",
-        "1.000",
-        "1.000",
-        "1.000",
-        f"{rows['perfect'].unique:.3f}",
-        "-",
-        "-",
-    ]
+    line = format_coverage(bench).splitlines()[2].split()
+    everything = ["1.000", "-"]
+    unique = f"{rows['perfect'].unique:.3f}"
+    assert line == ["perfect", "2", "1.000", *everything, "1.000", *everything, "1.000", unique, "-", "-"]
 
 
 def test_no_boxes_at_all(tree):
     overrides = ["settings.superpixels x1.min_width=900", "settings.superpixels x2.min_width=900"]
     config = load_config(CoverageConfig, tree / "compare.yaml", overrides)
-    rows = measure_coverage(open_dataset(config.data), config)
+    rows = measure_coverage(open_dataset(config.data), config).rows
     assert [(row.boxes, row.coverage, row.ratio) for row in rows.values()] == [(0, 0, None), (0, 0, None)]
 
 
@@ -200,6 +201,19 @@ def test_errors_are_one_line_and_exit_1(tree, overrides, message):
     assert result.stderr.startswith("eval_proposals: ")
     assert result.stderr.endswith(f"{message}\n")
     assert result.stderr.count("\n") == 1  # refused before the first bar
+
+
+def test_files_that_are_not_the_commands_own_stay(tree):
+    """Refused before anything is computed; its own are replaced."""
+    (tree / "mine.html").write_text("<!DOCTYPE html><title>my page</title>")
+    result = run("--config", tree / "compare.yaml", "--report", tree / "mine.html")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "mine.html: exists and is not a page of proposals that this command wrote" in result.stderr
+    content = {"data": "x", "images": 3, "objects": 4, "settings": {}}
+    (tree / "earlier.json").write_text(json.dumps(content, indent=2))
+    reference = f"references=[{tree / 'earlier.json'}]"
+    result = run("--config", tree / "compare.yaml", "--json", tree / "earlier.json", reference)
+    assert "earlier.json: would replace what this command reads" in result.stderr
 
 
 def test_damaged_photographs_and_files_in_the_way_are_errors_too(tree):

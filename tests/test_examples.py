@@ -6,6 +6,7 @@ import doctest
 import importlib
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,40 +28,24 @@ def test_docstring_examples(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.failed == 0
 
 
-def blocks() -> list[tuple[str, int, str]]:
-    """(file, number, code) of each block of Python in the pages for users."""
-    return [
-        (page, number, block.split("```")[0])
-        for page in ("README.md", "docs/python.md", "docs/recipes.md", "proposals/README.md")
-        for number, block in enumerate((ROOT / page).read_text().split("```python\n")[1:])
-    ]
+OPTIONAL = ("supervision", "fiftyone", "torchmetrics")
+"""Packages without which a block is left out."""
 
 
-@pytest.fixture(scope="module")
-def names() -> dict[str, dict[str, Any]]:
-    """The names that the blocks of a page have defined so far."""
-    return {page: {} for page, _, _ in blocks()}
-
-
-@pytest.mark.parametrize(("page", "number", "code"), blocks(), ids=[f"{page} {number}" for page, number, _ in blocks()])
-def test_the_pages_examples_run_in_order(
-    page: str,
-    number: int,
-    code: str,
-    names: dict[str, dict[str, Any]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for package in ("supervision", "fiftyone", "torchmetrics"):
-        if re.search(rf"^(import|from) {package}\b", code, re.MULTILINE):
-            pytest.importorskip(package)
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/recipes.md", "proposals/README.md"])
+def test_the_examples_of_a_page_run_in_order(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "photo.jpg").symlink_to(ROOT / "examples" / "chelsea.jpg")
-    exec(compile(code, page, "exec"), names[page])
-    found = names[page].get("found")
-    if "print(" in code and found is not None:
-        assert len(found) > 0
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for number, block in enumerate((ROOT / page).read_text().split("```python\n")[1:], 1):
+        code = block.split("```")[0]
+        imported = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
+        if any(name in OPTIONAL and find_spec(name) is None for name in imported):
+            continue
+        exec(compile(code, f"{page}, block {number}", "exec"), names)
+        if "print(" in code and names.get("found") is not None:
+            assert len(names["found"]) > 0
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)

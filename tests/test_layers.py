@@ -23,7 +23,7 @@ LAYERS = (
     "evaluation analysis report",
     "views network regions scores",
     "checkpoint class_order rejection members scoring multibox classification",
-    "extraction operating_points pipeline",
+    "extraction operating_points pipeline importing",
     "experiments",
     "trace",
     "training",

@@ -21,12 +21,13 @@ from detector.checkpoint import ImageClassifier, load_checkpoint, save_checkpoin
 from detector.config import ConfigError
 from detector.data.dataset import DataConfig, DatasetKind, open_dataset
 from detector.data.ground_truth import ClassTable, DataError, Dataset, Record
-from detector.experiments.coverage import CoverageConfig, format_coverage, measure_coverage
+from detector.experiments.coverage import CoverageConfig, measure_coverage
 from detector.extraction import cache_folder, dataset_proposals
 from detector.model_files import CheckpointError
 from detector.multibox import MultiBoxModel, load_multibox, load_source, warp_view
 from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.network.input import InputConvention, network_input
+from detector.report.coverage_text import format_coverage
 from detector.training import multibox_features
 from detector.training.loop import Loop
 from detector.training.multibox import MultiBoxTrainingConfig, Views, shares
@@ -527,7 +528,8 @@ def test_the_comparison_tells_what_each_source_alone_covers(whole: Path, shapes:
     alone = ProposalConfig(width=0, min_width=30)
     both = replace(alone, multibox=MultiBoxSettings(str(whole / "best.safetensors")))
     config = CoverageConfig(data, {"alone": alone, "both": both}, cache=str(tmp_path))
-    rows = measure_coverage(dataset, config)
+    bench = measure_coverage(dataset, config)
+    rows = bench.rows
     assert rows["alone"].gains == {}
     store = dataset_proposals(dataset, both, tmp_path, 1)
     only = {0: 0, 1: 0}
@@ -541,9 +543,8 @@ def test_the_comparison_tells_what_each_source_alone_covers(whole: Path, shapes:
                 only[number] += covered[number] and not covered[1 - number]
     expected = {"selective search": only[0] / total, "multibox": only[1] / total}
     assert rows["both"].gains == pytest.approx(expected)
-    assert any(
-        line.startswith("both: ") and "multibox alone" in line for line in format_coverage(dataset, rows).splitlines()
-    )
+    lines = format_coverage(bench).splitlines()
+    assert any(line.startswith("both: ") and "multibox alone" in line for line in lines)
 
 
 def test_a_detector_uses_both(whole: Path, toy_checkpoint: Path) -> None:

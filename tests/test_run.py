@@ -113,6 +113,7 @@ ARGUMENTS = {
     "eval_map": ["--config", "x"],
     "eval_proposals": ["--config", "x"],
     "extract_proposals": ["x", "--output", "y"],
+    "import_proposals": ["x", "--output", "y"],
     "models": ["list"],
     "new_config": ["x"],
     "train_classifier": ["--config", "x"],

@@ -22,6 +22,7 @@ COMMANDS = (
     "train_classifier",
     "train_multibox",
     "extract_proposals",
+    "import_proposals",
     "eval_proposals",
     "ablate",
     "fit_cascade",

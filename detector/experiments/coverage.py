@@ -1,34 +1,36 @@
 """Compare proposal methods: the share of objects that they cover, the number of boxes, and the time.
 
-In: a data set, settings of proposals, and stores of proposals from any program.  Out: one Coverage per method, as a
-table, JSON or curves. Objects marked difficult or crowd do not count. Paper §8; definitions: proposals.recall.
+In: a data set, settings of proposals, and stores of proposals from any program.  Out: a Bench with one Coverage per
+method. Objects marked difficult or crowd do not count. Paper §8; definitions: proposals.recall.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.config import config_to_dict
 from detector.data.dataset import Sources
-from detector.data.ground_truth import DataError, Dataset, Record
+from detector.data.ground_truth import Dataset
+from detector.experiments.coverage_cases import CaseMaker
+from detector.experiments.coverage_parts import COCO_SIZES, Intervals, Objects
 from detector.extraction import dataset_proposals, with_proposals
 from detector.measuring import quartiles
-from detector.table import columns
+from detector.report.coverage import Bench, Coverage, Span
+from detector.report.coverage_files import check_protocols, read_mean_ap, read_references
 from proposals.boxes import Boxes
-from proposals.files import write_whole
 from proposals.recall import (
     average_best_overlap,
-    average_recall,
     best_overlaps,
     best_overlaps_of_first,
-    recall,
+    covered,
+    recall_share,
     unique_recall,
 )
 from proposals.settings import ProposalConfig
@@ -46,6 +48,15 @@ class CoverageConfig:
         data: Images, and the objects to cover: a data set, or a list of them.
         settings: Settings of proposals, keyed by the name to print. The first one is the reference of the ratios.
         stores: Folders with finished proposals, as extract_proposals writes them, keyed by the name to print.
+        references: Earlier comparisons on the same images to show beside these: names of shipped ones such as
+            voc07_test500, or JSON files of this command.
+        reports: Evaluations of a detector on the boxes of a method: report.json of eval_map, keyed by the name of the
+            method. Average precision is shown beside average recall.
+        unseen: Names of classes that a learned source has not been trained on. Their recall is shown beside that of the
+            other classes.
+        sizes: Square roots of the areas at which objects are divided by size, px; COCO's by default.
+        aspects: Values of width / height at which objects are divided by shape.
+        resamples: Number of bootstrap resamples of the images for the 95 % intervals.
         workers: Number of processes that compute proposals. 0 uses one per core; more than cores increases the seconds.
         cache: Folder in which proposals are kept between runs.
     """
@@ -53,6 +64,12 @@ class CoverageConfig:
     data: Sources
     settings: dict[str, ProposalConfig] = field(default_factory=dict)
     stores: dict[str, str] = field(default_factory=dict)
+    references: list[str] = field(default_factory=list)
+    reports: dict[str, str] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=lambda: list(COCO_SIZES))
+    aspects: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.25, 2.0])
+    resamples: int = 1000
     workers: int = 1
     cache: str = ".cache/proposals"
 
@@ -62,44 +79,21 @@ class CoverageConfig:
         twins = sorted(self.settings.keys() & self.stores.keys())
         if twins:
             raise ValueError(f"settings and stores share the name {twins[0]!r}")
+        names = [*self.settings, *self.stores]
+        for name in self.reports:
+            if name not in names:
+                raise ValueError(f"reports names {name!r}, which is no method here; they are {', '.join(names)}")
+        for key in ("sizes", "aspects"):
+            edges = getattr(self, key)
+            if not edges or not all(0 < edge < math.inf for edge in edges) or any(a >= b for a, b in pairwise(edges)):
+                raise ValueError(f"{key} must be one or more rising numbers above 0, not {edges}")
+        if self.resamples < 1:
+            raise ValueError(f"resamples must be at least 1, but is {self.resamples}")
         if self.workers < 0:
             raise ValueError(f"workers must not be negative, but is {self.workers}")
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """The objects that one method covers, as shares of all objects, in [0, 1].
-
-    Attributes:
-        boxes: Mean number of boxes per image.
-        ratio: Number of boxes as a multiple of the first method's; None where that has none.
-        coverage: Recall at IoU 0.5.
-        unique: Share of objects that only this method of the comparison covers; None where it is the only method.
-        average_recall: Mean recall over IoU 0.5 to 1.
-        mabo: Mean of abo over the classes.
-        abo: Average best overlap of each class's objects, keyed by class name; None without objects.
-        recall_by_iou: Recall, keyed by IoU threshold.
-        recall_by_boxes: Recall at IoU 0.5, keyed by the number of best boxes per image.
-        average_recall_by_boxes: Average recall, keyed by the number of best boxes per image.
-        seconds: Lower quartile, median and upper quartile of the seconds per image; None where a store has no times.
-        gains: Share of objects that only one source of the proposals covers, keyed by source; empty for one source.
-    """
-
-    boxes: float
-    ratio: float | None
-    coverage: float
-    unique: float | None
-    average_recall: float
-    mabo: float
-    abo: dict[str, float | None]
-    recall_by_iou: dict[float, float]
-    recall_by_boxes: dict[int, float]
-    average_recall_by_boxes: dict[int, float]
-    seconds: tuple[float, float, float] | None
-    gains: dict[str, float] = field(default_factory=dict)
-
-
-def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str] | None = None) -> dict[str, Coverage]:
+def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str] | None = None) -> Bench:
     """Measure the coverage of each proposal method of a comparison, and propose the boxes that no store has yet.
 
     Objects of an image that cannot be read count as not covered.
@@ -110,155 +104,115 @@ def measure_coverage(dataset: Dataset, config: CoverageConfig, unread: list[str]
         unread: List that receives a line for each image that cannot be read.
 
     Raises:
-        DataError: the data set has no object that counts.
+        DataError: the data set has no object that counts, or no class of a name in `unseen`.
+        CoverageFileError: a reference or a report is absent, no such file, or made on other images.
         ImageError: no image can be read.
         StoreError: a store is absent, unfinished, or lacks an image.
     """
-    labels = np.concatenate([record.labels[_counts(record)] for record in dataset.records])
-    if not len(labels):
-        raise DataError(f"{dataset.name}: no objects to cover (those marked difficult or crowd do not count)")
+    objects = Objects.of(dataset)
+    objects.by_seen(config.unseen)  # fails early
+    references = read_references(config.references, len(dataset), len(objects))
+    mean_ap = {name: read_mean_ap(Path(path), len(dataset)) for name, path in config.reports.items()}
+    check_protocols(mean_ap | {name: row.ap for name, row in references.items()})
     existing = {name: ProposalStore(Path(folder)) for name, folder in config.stores.items()}  # fails early
     stores = {
         name: dataset_proposals(dataset, setting, Path(config.cache), config.workers)
         for name, setting in config.settings.items()
     } | existing
-    own = [stores[name] for name in config.settings]
-    readable, lines = with_proposals(dataset, own)
+    readable, lines = with_proposals(dataset, [stores[name] for name in config.settings])
     if unread is not None:
         unread += lines
     there = {record.image_id for record in readable.records}
-    measured = [_measure(dataset, labels, there, store) for store in stores.values()]
-    unique = unique_recall([best for _, best in measured]) if len(measured) > 1 else [None]
+    readable_images = [record.image_id in there for record in dataset.records]
+    intervals = Intervals(objects, config.resamples)
+    measured = [_measure(dataset, objects, readable_images, store, config, intervals) for store in stores.values()]
+    best = [overlaps for _, overlaps in measured]
+    unique = unique_recall(best) if len(measured) > 1 else [None]
     first = measured[0][0].boxes
-    return {
-        name: replace(row, ratio=row.boxes / first if first else None, unique=share)
+    rows = {
+        name: replace(row, ratio=row.boxes / first if first else None, unique=share, ap=mean_ap.get(name))
         for name, (row, _), share in zip(stores, measured, unique, strict=True)
     }
+    cases = CaseMaker(dataset, objects, readable_images, stores, dict(zip(stores, best, strict=True)))
+    return Bench(
+        dataset.name,
+        len(dataset),
+        len(objects),
+        rows,
+        references,
+        cases.missed_count,
+        cases.missed(),
+        cases.alone(),
+    )
 
 
 def _measure(
-    dataset: Dataset, labels: NDArray[np.int64], readable: Set[str], store: ProposalStore
+    dataset: Dataset,
+    objects: Objects,
+    readable: Sequence[bool],
+    store: ProposalStore,
+    config: CoverageConfig,
+    intervals: Intervals,
 ) -> tuple[Coverage, NDArray[np.float64]]:
     """Measure one method, without ratio and unique, which need the others; also the best IoU [M] of each object."""
     overlaps, numbers, seconds = [], [], []
     by_source: dict[str, list[NDArray[np.float64]]] = {source: [] for source in store.sources}
-    for record in dataset.records:
-        objects = record.boxes[_counts(record)]
+    for record, rows, is_readable in zip(dataset.records, objects.of_image, readable, strict=True):
         boxes: Boxes = np.zeros((0, 4))
         sources = np.zeros(0, np.uint8)
-        if record.image_id in readable:
+        if is_readable:
             content = record.path.read_bytes()
             found = store.get(record.image_id, content)
             boxes, sources = found.boxes, found.sources
             numbers.append(len(boxes))
             seconds.append(store.seconds(content))
-        overlaps.append(best_overlaps_of_first(objects, boxes, (*COUNTS, len(boxes))))
-        for number, parts in enumerate(by_source.values()):
-            parts.append(best_overlaps(objects, boxes[sources == number]))
+        overlaps.append(best_overlaps_of_first(objects.boxes[rows], boxes, (*COUNTS, len(boxes))))
+        for number, part in enumerate(by_source.values()):
+            part.append(best_overlaps(objects.boxes[rows], boxes[sources == number]))
     *of_first, best = np.concatenate(overlaps, axis=1)  # [len(COUNTS)] and all boxes: [M] best IoU of each object
-    of_source = {source: np.concatenate(parts) for source, parts in by_source.items()}
+    of_source = {source: np.concatenate(part) for source, part in by_source.items()}
     present = {source: values for source, values in of_source.items() if values.any()}
-    abo = average_best_overlap(best, labels, len(dataset.classes))
+    abo = average_best_overlap(best, objects.labels, len(objects.names))
     known = [row for row in range(len(COUNTS)) if row == 0 or COUNTS[row - 1] < max(numbers)]
+    counts = [COUNTS[row] for row in known]
+    by_iou = intervals.means(np.stack([covered(best, threshold) for threshold in IOUS]))
+    by_boxes = intervals.means(np.stack([covered(of_first[row]) for row in known]))
+    average_by_boxes = intervals.means(np.stack([recall_share(of_first[row]) for row in known]))
+    (share, span), (average, average_span) = intervals.means(np.stack([covered(best), recall_share(best)]))
     coverage = Coverage(
         boxes=float(np.mean(numbers)),
         ratio=None,
-        coverage=recall(best),
+        coverage=share,
+        coverage_interval=span,
         unique=None,
-        average_recall=average_recall(best),
+        average_recall=average,
+        average_recall_interval=average_span,
         mabo=float(np.nanmean(abo)),
-        abo={_class_name(dataset, k): None if math.isnan(value) else value for k, value in enumerate(abo.tolist())},
-        recall_by_iou={threshold: recall(best, threshold) for threshold in IOUS},
-        recall_by_boxes={COUNTS[row]: recall(of_first[row]) for row in known},
-        average_recall_by_boxes={COUNTS[row]: average_recall(of_first[row]) for row in known},
+        abo={
+            name: None if math.isnan(value) else value for name, value in zip(objects.names, abo.tolist(), strict=True)
+        },
+        recall_by_iou=_values(IOUS, by_iou),
+        recall_by_boxes=_values(counts, by_boxes),
+        average_recall_by_boxes=_values(counts, average_by_boxes),
+        recall_by_iou_interval=_spans(IOUS, by_iou),
+        recall_by_boxes_interval=_spans(counts, by_boxes),
+        average_recall_by_boxes_interval=_spans(counts, average_by_boxes),
         seconds=quartiles(seconds) if all(seconds) else None,
         gains=dict(zip(present, unique_recall(list(present.values())), strict=True)) if len(present) > 1 else {},
+        by_class=intervals.parts(best, objects.by_class()),
+        by_size=intervals.parts(best, objects.by_size(config.sizes)),
+        by_aspect=intervals.parts(best, objects.by_aspect(config.aspects)),
+        by_seen=intervals.parts(best, objects.by_seen(config.unseen)),
     )
     return coverage, best
 
 
-def format_coverage(dataset: Dataset, rows: Mapping[str, Coverage], width: int | None = None) -> str:
-    """Format a table with one line per method, and a table of the ABO of each class; "-" where nothing was measured.
-
-    Args:
-        dataset: The data set.
-        rows: Coverage by the name of the method.
-        width: Most characters in a line, see `detector.table.columns`; None for no limit.
-    """
-    heading = ("proposals", "boxes", "ratio", "coverage", "IoU 0.7", "AR", "MABO", "unique", "s/image", "quartiles")
-    lines: list[Sequence[str]] = [heading]
-    for name, row in rows.items():
-        shares = row.ratio, row.coverage, row.recall_by_iou[0.7], row.average_recall, row.mabo, row.unique
-        low, middle, high = row.seconds or (None, None, None)
-        spread = f"{low:.3f}-{high:.3f}" if row.seconds else "-"
-        lines.append((name, f"{row.boxes:.0f}", *map(_number, (*shares, middle)), spread))
-    classes = [("ABO of class", *rows)]
-    for name in next(iter(rows.values())).abo:
-        classes.append((name, *(_number(row.abo[name]) for row in rows.values())))
-    gains = [
-        f"{name}: {share:.3f} of the objects are covered by {source} alone"
-        for name, row in rows.items()
-        for source, share in row.gains.items()
-    ]
-    title = f"{dataset.name}: {len(dataset)} images, {_objects(dataset)} objects"
-    return "\n".join([title, *columns(lines, width=width), *gains, "", *columns(classes, width=width)])
+X = TypeVar("X", int, float)
 
 
-def write_coverage(path: Path, dataset: Dataset, config: CoverageConfig, rows: Mapping[str, Coverage]) -> None:
-    """Write JSON: data (name), images and objects (counts), settings (Coverage of each method), config (resolved)."""
-    content = {
-        "data": dataset.name,
-        "images": len(dataset),
-        "objects": _objects(dataset),
-        "settings": {name: config_to_dict(row) for name, row in rows.items()},
-        "config": config_to_dict(config),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _values(x: Sequence[X], means: Sequence[tuple[float, Span | None]]) -> dict[X, float]:
+    return {key: value for key, (value, _) in zip(x, means, strict=True)}
 
 
-def plot_coverage(path: Path, dataset: Dataset, rows: Mapping[str, Coverage]) -> None:
-    """Plot recall over IoU, and recall and average recall over the number of boxes.
-
-    Raises:
-        ValueError: matplotlib cannot write a file of this suffix.
-    """
-    from matplotlib.figure import Figure  # slow to import; pyplot would look for a display
-
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    axes = figure.subplots(1, 3)
-    plots = (
-        ("recall_by_iou", "IoU", "linear", "recall"),
-        ("recall_by_boxes", "boxes per image", "log", "recall at IoU 0.5"),
-        ("average_recall_by_boxes", "boxes per image", "log", "average recall, IoU 0.5 to 1"),
-    )
-    for axis, (curves, x, scale, y) in zip(axes, plots, strict=True):
-        for name, row in rows.items():
-            curve = getattr(row, curves)
-            axis.plot(list(curve), list(curve.values()), marker=".", label=f"{name} ({row.boxes:.0f} boxes)")
-        axis.set(xlabel=x, ylabel=y, ylim=(0, 1), xscale=scale)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
-    figure.suptitle(f"{dataset.name}: {len(dataset)} images")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-
-
-def _counts(record: Record) -> NDArray[np.bool_]:
-    return ~(record.difficult | record.crowd)
-
-
-def _objects(dataset: Dataset) -> int:
-    return sum(int(_counts(record).sum()) for record in dataset.records)
-
-
-def _class_name(dataset: Dataset, label: int) -> str:
-    """Return the class's name, with its wnid where another class has the same name."""
-    name = dataset.classes.names[label]
-    return name if dataset.classes.names.count(name) == 1 else f"{name} ({dataset.classes.wnids[label]})"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+def _spans(x: Sequence[X], means: Sequence[tuple[float, Span | None]]) -> dict[X, Span | None]:
+    return {key: span for key, (_, span) in zip(x, means, strict=True)}

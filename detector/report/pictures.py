@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from detector.data.image import ImageError, read_image
+from detector.data.image import Image, ImageError, read_image
 from detector.evaluation.matching import HIT, IGNORED, MISS, Matches
 from detector.evaluation.results import DetectionTable
 from detector.evaluation.truth import HALF_OPEN, Truth, convert
@@ -199,15 +199,11 @@ def draw_pictures(
             return replace(plain, problem=problem, absent=not path.exists())
         height, width = image.shape[:2]
         scale = side / max(height, width)
-        thumbnail = PIL.Image.fromarray(image)
-        thumbnail.thumbnail((side, side))
-        buffer = io.BytesIO()
-        thumbnail.save(buffer, "JPEG", quality=82)
         rows = np.flatnonzero(shown & (table.image_index == index))
         frames = _frames(truth, table, matches, index, rows, tags or Tags())
         return replace(
             plain,
-            source="data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
+            source=thumbnail(image, side),
             width=round(width * scale, 1),
             height=round(height * scale, 1),
             frames=_placed(frames, scale, width * scale, height * scale, labelled),
@@ -215,6 +211,15 @@ def draw_pictures(
         )
 
     return [picture(index) for index in indices]
+
+
+def thumbnail(image: Image, side: int) -> str:
+    """Return an image [H, W, 3] uint8 RGB, its longest side at most `side` px, as a JPEG in a data URI."""
+    small = PIL.Image.fromarray(image)
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _frames(

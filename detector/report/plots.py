@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 # matplotlib has no CSS variables: it draws in these colours, which become the page's, light or dark.
 INK, LINE, ACCENT, LOSS = "#010203", "#010204", "#010205", "#010206"
+SERIES = tuple(f"#01021{place}" for place in range(8))
+"""Colours of up to eight things to compare; a page that uses them sets --series0 to --series7."""
 STYLE: dict[Any, Any] = {  # Any: its stubs know each key by name
     "svg.fonttype": "none",
     "font.size": 8,
@@ -54,6 +56,8 @@ def plot(
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
-    for colour, name in ((INK, "ink"), (LINE, "line"), (ACCENT, "accent"), (LOSS, "loss")):
+    names = {INK: "ink", LINE: "line", ACCENT: "accent", LOSS: "loss"}
+    names |= {colour: f"series{place}" for place, colour in enumerate(SERIES)}
+    for colour, name in names.items():
         text = text.replace(colour, f"var(--{name})")
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))

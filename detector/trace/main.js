@@ -253,8 +253,8 @@ class Page {
   regionButtons(rows) {
     const large = (row) => -Engine.area(this.trace.boxes, row);
     for (const row of rows.filter((one) => one !== this.region).sort((a, b) => large(a) - large(b))) {
-      this.picture.box(this.trace.boxes.subarray(4 * row, 4 * row + 4), "passed", {
-        opacity: 0.45,
+      this.picture.box(this.trace.boxes.subarray(4 * row, 4 * row + 4), "other", {
+        opacity: 0.7,
         title: describe(this, row),
         press: () => this.set({}, { region: row }),
       });

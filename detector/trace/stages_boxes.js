@@ -183,7 +183,7 @@ function regionsStage(panel, page) {
     page.picture.box(box, "chosen", { label: `region ${row + 1}` });
     page.picture.key([
       ["chosen", "the proposed box"],
-      ["passed", "other regions: click one"],
+      ["other", "other regions: click one"],
       ...data.members
         .slice(0, 2)
         .map((member, at) => [at % 2 ? "window2" : "window", `what member ${at + 1} sees, with context`]),

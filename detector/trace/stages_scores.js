@@ -86,7 +86,7 @@ function votesStage(panel, page) {
     page.picture.key([
       ["chosen", "the region whose votes you see"],
       ["kept", "detections that follow"],
-      ["passed", "other regions: click one"],
+      ["other", "other regions: click one"],
     ]);
     const looks = looksAt(page, row),
       scores = page.result.scores.get(row);
@@ -285,7 +285,7 @@ function regressionStage(panel, page) {
       ["window", "the proposal"],
       ["chosen", "where it moves"],
       ["truth", "true object"],
-      ["passed", "other regions: click one"],
+      ["other", "other regions: click one"],
     ]);
     const name = page.data.classes[label];
     info.textContent = `As a ${name}, the box ${Controls.corners(from)} moves to ${Controls.corners(to)}.`;

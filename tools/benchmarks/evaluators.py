@@ -163,8 +163,9 @@ def _mean_average_precision(truth: Truth, table: DetectionTable) -> Score:
     from mean_average_precision import MetricBuilder
 
     real, found = by_image(truth, table)
-    targets = [np.column_stack([boxes, labels, np.zeros((len(labels), 2))]) for boxes, labels in real]
-    predictions = [np.column_stack(columns) for columns in found]
+    last = np.array([0, 0, 1, 1])  # it counts the far edge as a pixel of the box
+    targets = [np.column_stack([boxes - last, labels, np.zeros((len(labels), 2))]) for boxes, labels in real]
+    predictions = [np.column_stack([boxes - last, labels, scores]) for boxes, labels, scores in found]
 
     def evaluate() -> float:
         metric = MetricBuilder.build_evaluation_metric("map_2d", num_classes=len(truth.classes))
