@@ -109,7 +109,9 @@ class WarpedMember:
 
         batches = self._batch.over(sum(map(len, views)), run)
         with timed_together(views, "network"):
-            return RegionScores.mean([scores_of(heads, self.offsets) for heads in zip(*batches, strict=True)])
+            each = [scores_of(heads, self.offsets) for heads in zip(*batches, strict=True)]
+            record_looks(views, self.classifiers, each)
+            return RegionScores.mean(each)
 
 
 class SharedMember:
@@ -170,7 +172,10 @@ class SharedMember:
             with timed_together(views, "regions"):
                 all_passing = np.concatenate(passing)
                 scores = RegionScores.background(len(all_passing), self.classes, offsets=self.offsets)
-                return scores.updated(all_passing, scores_of(batches, self.offsets)) if batches else scores
+                if batches:
+                    scores = scores.updated(all_passing, scores_of(batches, self.offsets))
+                record_looks(views, self.classifiers, [scores])
+                return scores
 
     def _passing(self, views: Sequence[View], maps: Sequence[ImageMaps], reject: bool) -> list[NDArray[np.bool_]]:
         """Return which boxes of each view the layer does not reject, copied from the device once."""
@@ -181,8 +186,28 @@ class SharedMember:
             self._layer(one.levels.__getitem__, view.boxes, one.size, network.regions, network.config)
             for view, one in zip(views, maps, strict=True)
         ]
-        passing = torch.cat(logits).sigmoid().cpu().numpy() >= self._threshold
-        return np.split(passing, list(accumulate(map(len, views)))[:-1])
+        objects = torch.cat(logits).sigmoid().cpu().numpy()
+        each: list[NDArray[np.float32]] = np.split(objects, list(accumulate(map(len, views)))[:-1])
+        for view, own in zip(views, each, strict=True):
+            if view.recorder:
+                view.recorder.rejection(own, self._threshold)
+        return [own >= self._threshold for own in each]
+
+
+def record_looks(views: Sequence[View], classifiers: Sequence[RegionClassifier], each: Sequence[RegionScores]) -> None:
+    """Tell the recorders of images what each classifier makes of their boxes.
+
+    Args:
+        views: Images and boxes.
+        classifiers: The classifiers.
+        each: The scores by each of them of all boxes, image after image.
+    """
+    for view, end in zip(views, accumulate(map(len, views)), strict=True):
+        if view.recorder:
+            for classifier, scores in zip(classifiers, each, strict=True):
+                own = scores[end - len(view) : end]
+                own = own.mirrored() if view.is_mirrored else own
+                view.recorder.look(classifier, view.is_mirrored, own.probabilities, own.offsets)
 
 
 def build_members(

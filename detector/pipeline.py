@@ -42,11 +42,12 @@ from detector.scores import RegionScores
 from detector.scoring import RegionScorer
 from detector.settings import DetectorConfig, SuppressionConfig
 from detector.suppression import suppress
-from detector.views import View
+from detector.views import Recorder, View
 from proposals.boxes import Boxes, floating
 from proposals.errors import UserError
-from proposals.merging import propose
+from proposals.merging import find, merge_sources
 from proposals.own import check_source
+from proposals.result import Found
 
 _LOG = logging.getLogger(__name__)
 
@@ -237,12 +238,13 @@ class Detector:
         """Detect the objects in an image; the errors are those of `score`."""
         return self.score(image).detections()
 
-    def score(self, image: ImageSource, boxes: Boxes | None = None) -> ScoredImage:
+    def score(self, image: ImageSource, boxes: Boxes | None = None, *, recorder: Recorder | None = None) -> ScoredImage:
         """Propose boxes and score them, which takes seconds; the result gives detections in milliseconds.
 
         Args:
             image: A path, bytes, a PIL image or an array.
             boxes: [N, 4] px, proposals to use instead of the detector's own.
+            recorder: Takes note of what the scoring does.
 
         Raises:
             ImageError: The file cannot be read; the message names it.
@@ -253,7 +255,11 @@ class Detector:
         >>> len(scored.detections(min_score=0.01)) > len(scored.detections(min_score=0.01, max_iou=0.1))
         True
         """
-        return self._score([self.view(image, boxes)])[0]
+        return self._score([replace(self.view(image, boxes), recorder=recorder)])[0]
+
+    def score_by_all(self, image: ImageSource, boxes: Boxes, *, recorder: Recorder | None = None) -> RegionScores:
+        """Score boxes [N, 4] px by every member, without rejection, cascade and second pass; the errors of `score`."""
+        return self._scorer.by_all([replace(self.view(image, boxes), recorder=recorder)])[0]
 
     def stream(
         self, paths: Iterable[str | Path], *, on_error: Callable[[Path, Exception], None] | None = None
@@ -328,7 +334,7 @@ class Detector:
         seconds: dict[str, float] = {}
         if boxes is None:
             with timed(seconds, "proposals"):
-                boxes = self._propose(pixels, image)
+                boxes = merge_sources(self.find(pixels, image), self.config.proposals).boxes
         return View(pixels, floating(np.asarray(boxes)), seconds)
 
     def _at_a_time(self) -> tuple[int, int]:
@@ -352,15 +358,20 @@ class Detector:
             for view, scores in self._scorer.score(views)
         ]
 
-    def _propose(self, pixels: Image, source: ImageSource) -> Boxes:
-        """Boxes [N, 4] px of all the sources that the config names; a store of own boxes knows an image by its file."""
+    def find(self, pixels: Image, source: ImageSource) -> dict[str, Found]:
+        """Return the boxes of each source of proposals, keyed by its name, in its order (proposals.merging.find).
+
+        Args:
+            pixels: [H, W, 3] uint8 RGB.
+            source: What the pixels were read from; a store of own boxes knows an image by its file.
+        """
         content = None
         if self.config.proposals.own:
             content = source if isinstance(source, bytes) else None
             content = Path(source).read_bytes() if isinstance(source, str | Path) else content
-        return propose(
+        return find(
             pixels, self.config.proposals, multibox=self._multibox, content=content, threads=torch.get_num_threads()
-        ).boxes
+        )
 
 
 def _name(config: DetectorConfig, index: int) -> str:

@@ -80,6 +80,9 @@ class Ensemble:
         if not more:
             return first
         passing = [passes(scores, view.boxes, self.config.cascade) for scores, view in zip(first, views, strict=True)]
+        for view, one in zip(views, passing, strict=True):
+            if view.recorder:
+                view.recorder.passed(*one)
         scored = [view[one.scored] for view, one in zip(views, passing, strict=True)]
         others = self._mean(more, scored, reject=False)
         count = _networks(more) // _networks(looks)  # with `mirror` both are doubled
@@ -102,12 +105,21 @@ class Ensemble:
             replace(view, boxes=moved_boxes(one, view, self.config.cascade))
             for view, one in zip(views, scores, strict=True)
         ]
-        looks, more = self._looks()
-        again = self._mean([*looks, *more], moved, reject=False)
+        for view in moved:
+            if view.recorder:
+                view.recorder.moved(view.boxes)
+        again = self.by_all(moved)
         return [
             (replace(view, boxes=np.concatenate([view.boxes, new.boxes])), RegionScores.joined([one, other]))
             for view, new, one, other in zip(views, moved, scores, again, strict=True)
         ]
+
+    def by_all(self, views: Sequence[View]) -> list[RegionScores]:
+        """Score the boxes of images by every member, without rejection and cascade."""
+        for view in views:
+            check_boxes(view.boxes, view.image.shape[1], view.image.shape[0])
+        looks, more = self._looks()
+        return self._mean([*looks, *more], views, reject=False)
 
     def _looks(self) -> tuple[list[Look], list[Look]]:
         """Members and the sides they see: of every region, and of those that pass."""

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,28 @@ that waits for a result holds the time of the work queued before it."""
 MIRROR = "mirror image"
 
 
+class Recorder(Protocol):
+    """Takes note of what the scoring of an image does, for whoever wants to see it (detector.trace)."""
+
+    def rejection(self, probabilities: NDArray[np.float32], threshold: float) -> None:
+        """Note the rejection layer's probability of any object in each box [N], and the least that is not rejected."""
+
+    def look(
+        self,
+        classifier: object,
+        mirrored: bool,
+        probabilities: NDArray[np.float32],
+        offsets: NDArray[np.float32] | None,
+    ) -> None:
+        """Note what a classifier makes of the boxes [N, K + 1], [N, K, 4], as they are or as mirror images."""
+
+    def passed(self, scored: NDArray[np.int64], copies: NDArray[np.int64]) -> None:
+        """Note the positions of the boxes that the cascade passes on, then looked at, and of their near-copies."""
+
+    def moved(self, boxes: Boxes) -> None:
+        """Note the boxes [M, 4] of a second pass; looks at those follow."""
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """An image, boxes in it, and the time and work they have taken.
@@ -41,6 +63,7 @@ class View:
         kept: What was made of the image and serves other boxes too: the mirror image; the maps of each trunk, by its
             network.
         is_mirrored: Whether this is the mirror image of another view.
+        recorder: Takes note of the scoring; None for nobody.
     """
 
     image: Image
@@ -49,6 +72,7 @@ class View:
     counts: dict[str, int] = field(default_factory=dict)
     kept: dict[Hashable, Any] = field(default_factory=dict)
     is_mirrored: bool = False
+    recorder: Recorder | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

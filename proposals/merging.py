@@ -8,7 +8,7 @@ the same on every image; its boxes are mapped back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -53,8 +53,20 @@ def propose(
             does not exist or does not return boxes and scores.
         ImportError: the config's method needs a package that is not installed.
     """
+    found = find(image, config, multibox=multibox, content=content, threads=threads)
+    return merge_sources(found, config)
+
+
+def find(
+    image: NDArray[Any],
+    config: ProposalConfig,
+    *,
+    multibox: Source | None = None,
+    content: bytes | None = None,
+    threads: int = 1,
+) -> dict[str, Found]:
+    """Return the boxes that each source finds, keyed by its name, the most important source first; see `propose`."""
     rgb = to_rgb(image)
-    names = source_names(config)
     found: dict[str, Found] = {}
     if config.multibox.weights:
         if multibox is None:
@@ -67,6 +79,12 @@ def propose(
         found[name] = own_boxes(name, where, rgb, content)
     if config.selective_search:
         found[SELECTIVE_SEARCH] = at_width(rgb, config.width, lambda resized: _search(resized, config, threads))
+    return found
+
+
+def merge_sources(found: Mapping[str, Found], config: ProposalConfig) -> Proposals:
+    """Join what `find` returns."""
+    names = source_names(config)
     return merge([(names.index(name), *part) for name, part in found.items()], near=config.near, limit=config.max_boxes)
 
 
@@ -93,6 +111,17 @@ def merge(
     return Proposals(boxes[:end], scores[:end], sources[:end])
 
 
+def resized(rgb: NDArray[np.uint8], target: int) -> NDArray[np.uint8]:
+    """Resize an image [H, W, 3] uint8 to the width at which selective search sees it, px; 0 does not resize."""
+    height, width, _ = rgb.shape
+    factor = min(target / width, TALLEST * target / height) if target else 1.0
+    if factor == 1:
+        return rgb
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, size, interpolation=method), dtype=np.uint8)
+
+
 def at_width(rgb: NDArray[np.uint8], target: int, search: Source) -> Found:
     """Run a search on the image resized to a width, and map its boxes back to the image's own pixels.
 
@@ -102,11 +131,7 @@ def at_width(rgb: NDArray[np.uint8], target: int, search: Source) -> Found:
         search: The search: [H, W, 3] uint8 RGB -> boxes [N, 4] px and scores [N].
     """
     height, width, _ = rgb.shape
-    factor = min(target / width, TALLEST * target / height) if target else 1.0
-    if factor != 1:
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        rgb = np.asarray(cv2.resize(rgb, size, interpolation=method), dtype=np.uint8)
+    rgb = resized(rgb, target)
     boxes, scores = search(rgb)
     back = scale(boxes, width / rgb.shape[1], height / rgb.shape[0])
     return clip(back, width, height).astype(np.float32), scores

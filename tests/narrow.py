@@ -43,6 +43,17 @@ def shared_classifier(shared: SharedConfig) -> RegionClassifier:
     return RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES, shared=shared)
 
 
+def regressing_classifier(seed: int, shared: SharedConfig | None = None) -> RegionClassifier:
+    """A classifier of two classes with box regression, with probabilities that differ."""
+    torch.manual_seed(seed)
+    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, norm="none", initialisation="xavier")).eval()
+    with torch.no_grad():
+        network.fc.weight.mul_(20)
+    layer = nn.Linear((9 if shared else 1) * network.fc.in_features, 8)
+    network.set_regression(layer)
+    return RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES, shared=shared)
+
+
 def picture() -> Image:
     """Blocks of random colours, [90, 120, 3]."""
     blocks = np.random.default_rng(0).integers(0, 256, (9, 12, 3))

@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 
 from proposals.selective.features import Superpixels, describe, texture_bins
-from proposals.selective.grouping import group, similarity
+from proposals.selective.grouping import group, merge_tree, similarity
 from proposals.selective.segmentation import build_graph, merge_nodes, smooth, touching
 
 STRATEGIES = ["CTSF", "TSF", "C", "T", "S", "F", "SF"]
@@ -178,6 +178,26 @@ def test_merges_are_a_tree():
         }
         assert tuple(box) in unions
         earlier.append(box)
+
+
+@pytest.mark.parametrize("letters", ["CTSF", "TSF", "F"])
+def test_the_tree_says_what_merged_and_why(letters):
+    """Each merge is of two regions that are still whole, as similar as when they are counted anew."""
+    superpixels = random_graph(30, 3)
+    tree = merge_tree(superpixels, letters, 4096)
+    assert tree.boxes.tolist() == group(superpixels, letters, 4096).tolist()
+    members = {number: [number] for number in range(30)}
+    for step, ((a, b), box, found) in enumerate(zip(tree.parts.tolist(), tree.boxes, tree.similarities, strict=True)):
+        first, second = (region(superpixels, members[part]) for part in (a, b))
+        assert found == pytest.approx([naive_similarity(first, second, one, 4096) for one in "CTSF"], abs=1e-5)
+        members[30 + step] = members.pop(a) + members.pop(b)
+        assert region(superpixels, members[30 + step])[1].tolist() == box.tolist()
+    assert sorted(members.popitem()[1]) == list(range(30))
+
+
+def test_the_tree_of_one_region_is_empty():
+    one = Superpixels(*(array[:1] for array in random_graph(3, 0)[:4]), np.zeros((0, 2), np.int32))
+    assert [part.shape for part in merge_tree(one, "CTSF", 4096)] == [(0, 2), (0, 4), (0, 4)]
 
 
 def test_regions_that_do_not_connect_stay_apart():

@@ -25,6 +25,7 @@ LAYERS = (
     "checkpoint class_order rejection members scoring multibox classification",
     "extraction operating_points pipeline importing",
     "experiments",
+    "trace",
     "training",
     "doctor drafts",
     "commands",

@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from narrow import CLASSES, CONVENTION, picture
+from narrow import picture, regressing_classifier
 from numpy.typing import NDArray
-from torch import nn
 
 from detector.checkpoint import RegionClassifier
 from detector.data.image import Image
-from detector.network.googlenet import GoogLeNet, GoogLeNetConfig
 from detector.pipeline import Detector
 from detector.regions.maps import SharedConfig, SharedNetwork
 from detector.regions.rejection import RejectionLayer, RejectionLayerConfig
-from detector.regions.warp import RegionConfig
 from detector.rejection import RejectionModel, fingerprint
 from detector.scores import RegionScores
 from detector.scoring import Ensemble, RegionScorer
@@ -236,19 +233,8 @@ def test_what_does_not_fit_together() -> None:
 SHARED = SharedConfig(pyramid=[96, 192], region=64, grid=14)
 
 
-def classifier(seed: int, shared: SharedConfig | None = None) -> RegionClassifier:
-    """A narrow network with box regression; its logits over regions differ."""
-    torch.manual_seed(seed)
-    network = GoogLeNet(GoogLeNetConfig(classes=3, width=0.25, norm="none", initialisation="xavier")).eval()
-    with torch.no_grad():
-        network.fc.weight.mul_(20)
-    layer = nn.Linear((9 if shared else 1) * network.fc.in_features, 8)
-    network.set_regression(layer)
-    return RegionClassifier(network, CONVENTION, RegionConfig(64, 4), CLASSES, shared=shared)
-
-
 def both() -> list[RegionClassifier]:
-    return [classifier(0, SHARED), classifier(1)]
+    return [regressing_classifier(0, SHARED), regressing_classifier(1)]
 
 
 ALL = CascadeConfig(1e-6, mirror=True, second_pass=True)
@@ -280,7 +266,7 @@ def test_maps_are_made_once() -> None:
     for second_pass in (False, True):
         view = View(image, boxes)
         config = replace(EXACT, cascade=replace(ALL, second_pass=second_pass))
-        RegionScorer([classifier(0, one), classifier(1)], config, CPU).score([view])
+        RegionScorer([regressing_classifier(0, one), regressing_classifier(1)], config, CPU).score([view])
         work.append(view.counts)
     assert work[0]["trunk_pixels"] == work[1]["trunk_pixels"] > 0
     assert (work[0]["regions_cut"], work[1]["regions_cut"]) == (16, 32)
@@ -289,7 +275,7 @@ def test_maps_are_made_once() -> None:
 
 def test_early_rejection_has_no_say_in_regions_that_have_passed() -> None:
     """The layer passes all proposals, just so, and would reject some of their mirror images."""
-    one, image = classifier(0, SHARED), picture()
+    one, image = regressing_classifier(0, SHARED), picture()
     boxes = some_boxes(image, 8)
     torch.manual_seed(0)
     depth = one.network.trunk_slice(None, "pool4")(torch.zeros(1, 3, 64, 64)).shape[1]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from detector.commands.arguments import add_config, add_device, at_least, command_parser, split_settings, start
 
 if TYPE_CHECKING:
+    from detector.commands.sources import Source
     from detector.data.video import Every
 
 OUTPUT = Path("detections")
@@ -25,6 +26,7 @@ detect photos/ --recursive --resume --format json,voc,coco
 detect clip.mp4 --every 0.5s --classes person "dining table"
 detect @list.txt --no-images --crops
 detect - --json - < paths.txt > found.jsonl
+detect image.jpg --trace page.html --annotations VOC2007/Annotations
 detect image.jpg --config fast proposals.max_boxes=500
 detect image.jpg models=[runs/mine/best.safetensors]
 """
@@ -66,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     written.add_argument("--no-images", action="store_true", help="write no annotated images")
     written.add_argument("--crops", action="store_true", help="cut out each detection, in a folder for each class")
     written.add_argument("--confidence", action="store_true", help="write scores to yolo, voc and labelme too")
+    written.add_argument("--trace", type=Path, metavar="F.html", help="write a page that shows each stage of one image")
+    written.add_argument(
+        "--annotations", type=Path, metavar="PATH", help="ground truth with the image of --trace, in any layout"
+    )
     written.add_argument(
         "--json",
         choices=("-",),
@@ -100,6 +106,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(
             "--resume reads what is done from its JSON files; add json to --format, or --output DIR to --json -"
         )
+    if options.annotations and not options.trace:
+        parser.error("--annotations is for the page of --trace; name that too, or score a data set by eval_map")
     if options.confidence and not {"yolo", "voc", "labelme"} & {*options.formats}:
         parser.error("--confidence is for labels; name one of yolo, voc and labelme as --format")
     if options.score is not None:
@@ -127,6 +135,13 @@ def _work(options: argparse.Namespace) -> int:
         raise ImageError("all images here are results of an earlier detect")
     if collected.failures and (options.on_error == "stop" or not (len(collected) or collected.piped)):
         raise ImageError("\n".join(collected.failures))
+    if options.trace:
+        _check_trace(options.trace, [*collected.before, *collected.after], collected.piped)
+    truth = None
+    if options.annotations:
+        from detector.commands.tracing import truth_with
+
+        truth = truth_with(options.annotations, collected.before[0].path)
     with compiling_aside(config.proposals) as aside, ThreadPoolExecutor(1) as other:
         # torch is imported here, after all that can be rejected at once
         from detector.commands.detecting import Manner, Run
@@ -170,7 +185,21 @@ def _work(options: argparse.Namespace) -> int:
             say("detect", "reading paths from the terminal, one a line; Ctrl-D ends")
         known = len(images) == len(planned) and not collected.piped
         run(collected.batches(options.recursive), len(images) if known else None)
+        if options.trace and not run.failures:
+            from detector.commands.tracing import write_trace
+
+            write_trace(options.trace, detector, images[0].path, truth)
     return 1 if run.failures or collected.failures else 0
+
+
+def _check_trace(page: Path, sources: Sequence[Source], piped: bool) -> None:
+    """Reject what no page can be made of, before seconds are spent on weights."""
+    from detector.commands.targets import TargetError, check_target
+    from detector.data.video import is_video
+
+    if piped or len(sources) != 1 or is_video(sources[0].path):
+        raise TargetError("--trace is for one image; name one image file")
+    check_target(page, "a trace", [sources[0].path])
 
 
 def _every(text: str) -> Every:

@@ -28,6 +28,7 @@ TABLES = {
 BEGINNINGS: dict[str, bytes] = {
     "a report": rb'\{\n  "protocol": "(ilsvrc|voc|voc07|coco|all)"',
     "a page": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: mean AP ",
+    "a trace": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: inside an R-CNN</title>",
     "a page of proposals": rb"\s*<!doctype html>.{0,400}<title>.{0,400}: coverage of proposals</title>",
     "proposal coverage": rb'\{\n  "data": .{1,300}?,\n  "images": ',
     "a CSV table": b"|".join(TABLES.values()),

@@ -1,11 +1,12 @@
 """Greedy hierarchical grouping: the two most similar neighbours merge until one region is left (IJCV 2013, alg. 1).
 
-In: the superpixels of one segmentation, the similarities to use.  Out: the boxes of the n - 1 merged regions, in order.
+In: the superpixels of one segmentation, the similarities to use.  Out: the boxes of the n - 1 merged regions, in order;
+on request also which regions merged, and how similar they were.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,20 @@ from proposals.selective.features import Superpixels
 
 SIMILARITIES = "CTSF"
 """Colour, Texture, Size, Fill; a hierarchy uses the mean of some of them."""
+
+
+class Tree(NamedTuple):
+    """The m merges of a hierarchy. Regions 0..n-1 are its superpixels, and merge i makes region n + i.
+
+    Attributes:
+        parts: [m, 2] int32, the two regions that merge.
+        boxes: [m, 4] int32 x1 y1 x2 y2 of the region that they make.
+        similarities: [m, 4] float64 of the two, by colour, texture, size and fill, each in [0, 1].
+    """
+
+    parts: NDArray[np.int32]
+    boxes: NDArray[np.int32]
+    similarities: NDArray[np.float64]
 
 
 def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArray[np.int32]:
@@ -31,6 +46,25 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
     Raises:
         ValueError: `similarities` is empty or has a letter that is not in CTSF.
     """
+    return _grouped(superpixels, similarities, image_area)[1][len(superpixels.sizes) :].copy()
+
+
+def merge_tree(superpixels: Superpixels, similarities: str, image_area: int) -> Tree:
+    """Merge regions as `group` does, and return all that decided it."""
+    sizes, boxes, colour, texture, parts = _grouped(superpixels, similarities, image_area)
+    singly = np.eye(len(SIMILARITIES), dtype=np.bool_)
+    measured = [
+        [similarity(a, b, sizes, boxes, colour, texture, uses, image_area) for uses in singly]
+        for a, b in parts.tolist()
+    ]
+    merged = boxes[len(superpixels.sizes) :].copy()
+    return Tree(parts, merged, np.array(measured, np.float64).reshape(-1, len(SIMILARITIES)))
+
+
+def _grouped(
+    superpixels: Superpixels, similarities: str, image_area: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """Return sizes, boxes, colour and texture of the n superpixels and the m merged regions, and the parts [m, 2]."""
     if not similarities or not set(similarities) <= set(SIMILARITIES):
         raise ValueError(f"similarities must be some of {SIMILARITIES!r}, not {similarities!r}")
     uses = np.array([letter in similarities for letter in SIMILARITIES])
@@ -38,6 +72,7 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
     count = len(superpixels.sizes)
     total = 2 * count - 1
     sizes, boxes, colour, texture = (_longer(array, total) for array in superpixels[:4])
+    parts = np.empty((count - 1, 2), np.int32)
     degree = np.bincount(pairs.ravel(), minlength=total)
     start = np.cumsum(degree) - degree
     seen = np.full(total, -1, np.int32)
@@ -46,9 +81,9 @@ def group(superpixels: Superpixels, similarities: str, image_area: int) -> NDArr
         edges = _longer(pairs, len(pairs) + room)
         pool, heap = np.empty(2 * len(pairs) + room, np.int32), np.empty(len(edges), np.int32)
         arrays = start.copy(), degree.copy(), pool, edges, np.empty(len(edges)), heap, np.arange(total), seen.copy()
-        end = _group(count, len(pairs), sizes, boxes, colour, texture, uses, image_area, *arrays)
+        end = _group(count, len(pairs), sizes, boxes, colour, texture, uses, image_area, parts, *arrays)
         if end >= 0:
-            return boxes[count:end].copy()
+            return sizes[:end], boxes[:end], colour[:end], texture[:end], parts[: end - count]
         room *= 2  # as after a centre that takes in one leaf after the other
 
 
@@ -148,6 +183,7 @@ def _group(
     texture: Any,
     uses: Any,
     image_area: int,
+    parts: Any,
     start: Any,
     degree: Any,
     pool: Any,
@@ -160,10 +196,11 @@ def _group(
     """Merge regions; returns the end of the regions, or -1 where the arrays are too short for all pairs.
 
     The first `count` regions are superpixels, the first `pairs` edges their pairs; merged regions and theirs follow.
-    sizes, boxes, colour and texture are those of all regions. The neighbours of region r are pool[start[r] : start[r] +
-    degree[r]]; `_current` resolves those that have merged since. edges [E, 2] are two regions, keys [E] minus their
-    similarity, heap [E] numbers of edges, the next one on top; edges of regions that have merged since are skipped.
-    successor begins as each region's own number and becomes that of the region that it merged into; seen begins as -1.
+    sizes, boxes, colour and texture are those of all regions, parts [n - 1, 2] the two that make each merged one. The
+    neighbours of region r are pool[start[r] : start[r] + degree[r]]; `_current` resolves those that have merged since.
+    edges [E, 2] are two regions, keys [E] minus their similarity, heap [E] numbers of edges, the next one on top; edges
+    of regions that have merged since are skipped. successor begins as each region's own number and becomes that of the
+    region that it merged into; seen begins as -1.
     """
     used = 2 * pairs
     for edge in range(pairs):
@@ -195,6 +232,7 @@ def _group(
         boxes[new, 1] = min(boxes[a, 1], boxes[b, 1])
         boxes[new, 2] = max(boxes[a, 2], boxes[b, 2])
         boxes[new, 3] = max(boxes[a, 3], boxes[b, 3])
+        parts[new - count, 0], parts[new - count, 1] = a, b
         successor[a] = successor[b] = new
         start[new] = used
         seen[new] = new

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -90,13 +90,38 @@ class Merges(NamedTuple):
     last: NDArray[np.int64]
 
 
-class _Spectrum(NamedTuple):
-    """The data that all thresholds k share in one colour space."""
+class Spectrum(NamedTuple):
+    """The data that all thresholds k share in one colour space.
 
+    Attributes:
+        space: Name of the colour space.
+        image: [H, W, C] uint8, the image in it.
+        graph: Its graph, for all thresholds.
+        bins: [4, H, W, C] uint8, its texture.
+        ks: Threshold and smallest size of each segmentation.
+    """
+
+    space: str
     image: NDArray[np.uint8]
     graph: Graph
     bins: NDArray[np.uint8]
-    ks: list[tuple[float, int]]  # threshold, minimum size
+    ks: list[tuple[float, int]]
+
+
+def spectrum(image: NDArray[np.uint8], mode: Mode, scale: float, name: str) -> Spectrum:
+    """Convert an image [H, W, 3] to a colour space, and prepare its segmentations there."""
+    space = COLOUR_SPACES[name]
+    converted = space.convert(image)
+    ks = [(k * scale / math.sqrt(space.copies), round((mode.min_size or k) * scale)) for k in mode.ks]
+    graph = build_graph(smooth(converted, SIGMA), min(ks)[0], mode.neighbours)
+    return Spectrum(name, converted, graph, texture_bins(converted), ks)
+
+
+def divide(spectrum: Spectrum, k: float, min_size: int) -> tuple[NDArray[np.int32], Superpixels]:
+    """Segment an image; returns the superpixel of each pixel [H, W], 0..n-1, and their features."""
+    nodes = merge_nodes(spectrum.graph, k, min_size)
+    labels: NDArray[np.int32] = nodes[spectrum.graph.nodes]
+    return labels, describe(spectrum.image, labels, spectrum.bins, touching(spectrum.graph, nodes))
 
 
 def search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) -> Merges:
@@ -106,17 +131,8 @@ def search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) -> 
     """
     height, width, _ = image.shape
 
-    def prepare(name: str) -> _Spectrum:
-        space = COLOUR_SPACES[name]
-        converted = space.convert(image)
-        ks = [(k * scale / math.sqrt(space.copies), round((mode.min_size or k) * scale)) for k in mode.ks]
-        graph = build_graph(smooth(converted, SIGMA), min(ks)[0], mode.neighbours)
-        return _Spectrum(converted, graph, texture_bins(converted), ks)
-
-    def divide(spectrum: _Spectrum, k: float, min_size: int) -> Superpixels:
-        nodes = merge_nodes(spectrum.graph, k, min_size)
-        pairs = touching(spectrum.graph, nodes)
-        return describe(spectrum.image, nodes[spectrum.graph.nodes], spectrum.bins, pairs)
+    def superpixels_of(part: Spectrum, k: float, min_size: int) -> Superpixels:
+        return divide(part, k, min_size)[1]
 
     def merge(superpixels: Superpixels, similarities: str) -> NDArray[np.int32]:
         return group(superpixels, similarities, height * width)
@@ -124,9 +140,9 @@ def search(image: NDArray[np.uint8], mode: Mode, scale: float, threads: int) -> 
     boxes, steps, last = [], [], []
     run = _workers(threads, os.getpid()).map if threads > 1 else map
     for first in range(0, len(mode.colour_spaces), threads):
-        spectra = list(run(prepare, mode.colour_spaces[first : first + threads]))
-        parts = [(spectrum, *sizes) for spectrum in spectra for sizes in spectrum.ks]
-        segmentations = list(run(divide, *zip(*parts, strict=True)))
+        spectra = list(run(partial(spectrum, image, mode, scale), mode.colour_spaces[first : first + threads]))
+        parts = [(part, *sizes) for part in spectra for sizes in part.ks]
+        segmentations = list(run(superpixels_of, *zip(*parts, strict=True)))
         pairs = [(superpixels, letters) for superpixels in segmentations for letters in mode.similarities]
         merged = run(merge, *zip(*pairs, strict=True))
         for superpixels in segmentations:
