@@ -234,7 +234,7 @@ def test_a_source_that_fails_costs_its_image(
     def source(image: Image) -> tuple[np.ndarray, np.ndarray]:
         raise UserError("no boxes today")
 
-    monkeypatch.setattr("detector.pipeline.propose", lambda *_, **__: source(np.zeros((1, 1, 3), np.uint8)))
+    monkeypatch.setattr("detector.pipeline.find", lambda *_, **__: source(np.zeros((1, 1, 3), np.uint8)))
     model = Detector.load(preset, device="cpu")
     with caplog.at_level(logging.WARNING, logger="detector"):
         assert list(model.stream(files[:1])) == []
