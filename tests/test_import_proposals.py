@@ -182,6 +182,14 @@ def test_csv_header_in_any_order(dataset: Dataset, tmp_path: Path) -> None:
     assert found["val1"].shape == (0, 4)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_csv_of_another_separator(separator: str, dataset: Dataset, tmp_path: Path) -> None:
+    text = "image,x1,y1,x2,y2\nval0,0,0,96,80\nval2,50,0,96,80\n".replace(",", separator)
+    (tmp_path / "b.csv").write_text(text)
+    import_proposals(tmp_path / "b.csv", dataset, tmp_path / "store")
+    assert stored(tmp_path / "store", dataset)["val2"].tolist() == [[50, 0, 96, 80]]
+
+
 def near_objects(columns: str, seed: int) -> tuple[Given, Array, list[Array]]:
     """60 square images, an object in each, and boxes around it that fit in both orders and touch no border."""
     generator = np.random.default_rng(seed)

@@ -10,9 +10,7 @@ Values become slices as detector.analysis.values says.
 from __future__ import annotations
 
 import csv
-import io
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from detector.analysis.values import NONE, slices_of
 from detector.data.ground_truth import listed
 from detector.evaluation.average import Floats
 from detector.evaluation.checking import unknown_image
+from detector.evaluation.csv_text import IMAGE, columns_of, open_csv
 from detector.evaluation.matching import Matches, match
 from detector.evaluation.names import UNKNOWN, UNLISTED, Names
 from detector.evaluation.results import DetectionTable, ResultsError
@@ -32,8 +31,8 @@ from detector.evaluation.truth import Truth
 
 _LOG = logging.getLogger(__name__)
 
-IMAGE_COLUMNS = ("image", "filename", "file", "imageid", "imagename", "imagepath", "path", "img", "name", "id")
-"""Names of the column of images, without case, blanks and signs; a table without any has them in its first column."""
+IMAGE_COLUMNS = (*IMAGE, "name", "id")
+"""Names of the column of images; a table without any has them in its first column."""
 COUNTS = ((0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, None))
 """Numbers of objects in an image, first and last, that are a slice each."""
 NAMED = 5  # images that a message names
@@ -88,8 +87,8 @@ def read_slices(path: Path, truth: Truth) -> dict[str, list[str]]:
             or no column can be used.
     """
     header, rows = _table(path)
-    plain = [re.sub(r"[\W_]", "", name.lower()) for name in header]
-    column = next((plain.index(name) for name in IMAGE_COLUMNS if name in plain), 0)
+    columns = columns_of(header)
+    column = next((columns[name] for name in IMAGE_COLUMNS if name in columns), 0)
     others = [place for place in range(len(header)) if place != column and header[place]]
     names = Names(truth)
     line_of: dict[int, int] = {}
@@ -130,14 +129,7 @@ def read_slices(path: Path, truth: Truth) -> dict[str, list[str]]:
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Read the names of the columns, and the number and cells of each further line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as reason:
-        raise ResultsError(f"{path}: cannot be read ({(reason.strerror or str(reason)).lower()})") from reason
-    except UnicodeDecodeError as reason:
-        raise ResultsError(f"{path}: not a text in UTF-8 ({reason})") from reason
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    reader = open_csv(path, ResultsError)
     rows = []
     try:
         header = [name.strip() for name in next(reader, [])]

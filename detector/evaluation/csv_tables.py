@@ -9,24 +9,19 @@ A row without a box names an image without objects. Columns of other names are n
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detector.data.ground_truth import composed, flag, listed, side
+from detector.evaluation.csv_text import IMAGE, columns_of, csv_reader, open_csv
 from detector.evaluation.rows import Rows, read_numbers
 from proposals.errors import UserError
 
-if TYPE_CHECKING:
-    import _csv
-
 SUFFIXES = (".csv", ".tsv")
-IMAGE = ("image", "filename", "file", "imageid", "imagename", "imagepath", "path", "img")
 CLASS: tuple[str, ...] = ("classname", "labelname", "categoryname", "name", "label", "class", "category")
 CLASS += ("classid", "labelid", "categoryid", "cls")
 SCORE = ("score", "confidence", "conf", "probability", "prob")
@@ -49,7 +44,7 @@ def is_table(path: Path) -> bool:
         return True
     try:
         with path.open(encoding="utf-8-sig") as file:
-            columns = _columns(next(_reader(file.readline()[:4096]), []))
+            columns = columns_of(next(csv_reader(file.readline()[:4096]), []))
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
     return _first(IMAGE, columns) is not None and _box(columns) is not None
@@ -66,15 +61,9 @@ def read_table(path: Path, error: type[UserError], *, scored: bool) -> Rows:
     Raises:
         UserError: of the given type: the file is no table of boxes, or a row has another form; the message names it.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as reason:
-        raise error(f"{path}: cannot be read ({(reason.strerror or str(reason)).lower()})") from reason
-    except UnicodeDecodeError as reason:
-        raise error(f"{path}: not a text in UTF-8 ({reason})") from reason
-    reader = _reader(text)
+    reader = open_csv(path, error)
     header: list[str] = next(reader, [])
-    columns = _columns(header)
+    columns = columns_of(header)
     named, found = _first(IMAGE, columns), _box(columns)
     label, score = _first(CLASS, columns), _first(SCORE, columns)
     absent = [
@@ -150,18 +139,6 @@ def read_table(path: Path, error: type[UserError], *, scored: bool) -> Rows:
         forms=(form,),
         where=lambda i: f"line {lines[i]}",
     )
-
-
-def _reader(text: str) -> _csv.Reader:
-    """Return a reader of CSV with the separator that occurs most in the first line."""
-    first = text.partition("\n")[0]
-    return csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
-
-
-def _columns(header: Iterable[str]) -> dict[str, int]:
-    """Return the columns by name in lower case, without blanks and signs between the words."""
-    names = [re.sub(r"[\s_.-]", "", name.lower()) for name in header]
-    return {name: names.index(name) for name in names if name}
 
 
 def _first(names: Sequence[str], columns: dict[str, int]) -> int | None:

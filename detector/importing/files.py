@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from detector.evaluation.csv_text import csv_reader
 from detector.evaluation.names import Name, as_text
 from detector.evaluation.truth import HALF_OPEN
 from detector.importing.given import Given, ProposalFileError, grouped
@@ -142,8 +143,8 @@ def _read_json(path: Path) -> Given:
 
 def _read_csv(path: Path) -> Given:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(reader.line_num, row) for reader in (csv.reader(file),) for row in reader if any(row)]
+        reader = csv_reader(path.read_text(encoding="utf-8-sig"))
+        rows = [(reader.line_num, row) for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ProposalFileError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     if not rows:
