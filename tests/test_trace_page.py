@@ -134,7 +134,6 @@ def test_one_file_without_network(found: ImageTrace, tmp_path: Path) -> None:
     assert str(Path.cwd()) not in text
     for name in STAGES:
         assert f'id="stage-{name}"' in text
-    assert "made in" not in text
 
 
 def test_stages_have_words_and_the_run_s_numbers(found: ImageTrace) -> None:
