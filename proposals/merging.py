@@ -20,7 +20,7 @@ from proposals.own import own_boxes
 from proposals.result import MULTIBOX, SELECTIVE_SEARCH, Found, Proposals, Source, source_names
 from proposals.selective.baselines import package_boxes
 from proposals.selective.colour import to_rgb
-from proposals.selective.search import rank, selective_search
+from proposals.selective.search import configured_search, rank
 from proposals.settings import ProposalConfig
 
 TALLEST = 8
@@ -142,12 +142,4 @@ def _search(rgb: NDArray[np.uint8], config: ProposalConfig, threads: int) -> Fou
         boxes = package_boxes(rgb, config.superpixel_scale)
         order = np.arange(len(boxes), dtype=np.float64)  # the package's own
         return rank(boxes, order, min_width=config.min_width, max_boxes=config.max_boxes)
-    return selective_search(
-        rgb,
-        mode=config.mode,
-        superpixel_scale=config.superpixel_scale,
-        min_width=config.min_width,
-        max_boxes=config.max_boxes,
-        seed=config.seed,
-        threads=threads,
-    )
+    return configured_search(rgb, config, threads)

@@ -104,7 +104,7 @@ def test_a_column_of_pixels_does_not_fill_the_memory(monkeypatch):
         shapes.append(image.shape)
         return selective_search(image, **settings)
 
-    monkeypatch.setattr("proposals.merging.selective_search", spy)
+    monkeypatch.setattr("proposals.selective.search.selective_search", spy)
     propose(noise(4000, 2), ProposalConfig(width=50))
     propose(noise(TALLEST * 50, 50), ProposalConfig(width=50))
     propose(noise(3, 4000), ProposalConfig(width=50))

@@ -23,7 +23,7 @@ from proposals.selective.colour import COLOUR_SPACES, to_rgb
 from proposals.selective.features import Superpixels, describe, texture_bins
 from proposals.selective.grouping import group
 from proposals.selective.segmentation import Graph, build_graph, merge_nodes, smooth, touching
-from proposals.settings import MODES, Mode, check_search
+from proposals.settings import MODES, Mode, ProposalConfig, check_search
 
 SIGMA = 0.8
 
@@ -74,6 +74,19 @@ def selective_search(
     merges = search(to_rgb(image), MODES[mode], superpixel_scale, threads)
     factors = np.random.default_rng(seed).random(len(merges.boxes))
     return rank(merges.boxes, (merges.last + 1 - merges.steps) * factors, min_width=min_width, max_boxes=max_boxes)
+
+
+def configured_search(image: NDArray[Any], config: ProposalConfig, threads: int = 1) -> Ranked:
+    """Propose boxes by selective search with a config's settings, at the image's own size."""
+    return selective_search(
+        image,
+        mode=config.mode,
+        superpixel_scale=config.superpixel_scale,
+        min_width=config.min_width,
+        max_boxes=config.max_boxes,
+        seed=config.seed,
+        threads=threads,
+    )
 
 
 class Merges(NamedTuple):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from proposals.selective.colour import to_rgb
 from proposals.selective.features import Superpixels
 from proposals.selective.grouping import Tree, merge_tree
-from proposals.selective.search import Ranked, divide, selective_search, spectrum
+from proposals.selective.search import Ranked, configured_search, divide, spectrum
 from proposals.settings import MODES, ProposalConfig
 
 
@@ -89,14 +89,7 @@ def trace_search(image: NDArray[Any], config: ProposalConfig) -> SearchTrace:
         for index, (_, superpixels) in enumerate(divided)
         for letters in MODES[config.mode].similarities
     )
-    ranked = selective_search(
-        rgb,
-        mode=config.mode,
-        superpixel_scale=config.superpixel_scale,
-        min_width=config.min_width,
-        max_boxes=config.max_boxes,
-        seed=config.seed,
-    )
+    ranked = configured_search(rgb, config)
     return SearchTrace(tuple(found for found, _ in divided), hierarchies, ranked)
 
 
